@@ -1,0 +1,74 @@
+"""Every setting of the kit: frozen dataclasses, and the presets, which are values of one of them."""
+
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class MelSettings:
+    """From samples to a log-mel spectrogram (paper, section III).
+
+    The paper gives the HTK scale, 128 bands and 128 frames for 2 s; it is silent on
+    `n_fft`, `fmin` and `fmax`, which are those of the starter kernels of the competition.
+    """
+
+    sample_rate: int = 44_100  # Hz; clips at another rate are resampled
+    n_fft: int = 2560  # samples, 58 ms
+    hop_length: int = 694  # samples, 15.7 ms: 2 s are then 128 centred frames
+    n_mels: int = 128
+    fmin: float = 20.0  # Hz
+    fmax: float = 22_050.0  # Hz
+    top_db: float = 80.0  # dB below the clip's loudest point, where the spectrogram is cut
+    amin: float = 1e-10  # the least power that is told apart from none, -100 dB
+    trim_db: float = 60.0  # dB below the clip's loudest frame, what counts as silence at its ends
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How one model is trained, and how it is asked afterwards."""
+
+    epochs: int
+    max_steps: int | None = None  # optimiser steps, if the epochs would take more: bounds the time on any data
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    schedule: str = "constant"  # or "cosine": warms up over a tenth of the steps, then falls to zero
+    output: str = "softmax"  # the paper's words; or "sigmoid", each class for itself
+    n_frames: int = 128  # frames the model sees at once: 2 s
+    crop: str = "start"  # the paper's first 2 s of each clip; or "random", another 2 s each time
+    windows: int = 1  # at most so many windows, evenly spaced over the clip, are averaged to score it
+    mixup: bool = False  # mix pairs of clips and of their labels
+    masking: bool = False  # blank out a band of frequencies and a stretch of time
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Preset:
+    """All settings of one pass through the notebooks."""
+
+    name: str
+    width: int  # channels of the Deep CNN's first block; each further block doubles them
+    cnn: TrainingSettings
+    transfer: TrainingSettings  # VGG19 from ImageNet weights
+    vgg19: TrainingSettings  # VGG19 from random weights
+    mel: MelSettings = field(default_factory=MelSettings)
+    validation_fraction: float = 0.2  # the paper's 80/20
+    seed: int = 0
+
+
+# What the paper says, and Adam's own defaults where it is silent.
+PAPER = Preset(
+    name="paper",
+    width=64,
+    cnn=TrainingSettings(epochs=400),
+    transfer=TrainingSettings(epochs=100, learning_rate=1e-4),
+    vgg19=TrainingSettings(epochs=400, learning_rate=1e-4),
+)
+
+# Minutes on two cores, whatever the size of the data: max_steps sees to it.
+_QUICK = TrainingSettings(
+    epochs=60, max_steps=900, learning_rate=3e-3, schedule="cosine",
+    output="sigmoid", crop="random", windows=8, mixup=True, masking=True,
+)
+_QUICK_VGG19 = replace(_QUICK, epochs=3, max_steps=60, batch_size=16, learning_rate=1e-4, windows=1, mixup=False, masking=False)
+QUICK = Preset(name="quick", width=16, cnn=_QUICK, transfer=_QUICK_VGG19, vgg19=_QUICK_VGG19)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (PAPER, QUICK)}

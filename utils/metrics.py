@@ -1,0 +1,68 @@
+"""LWLRAP, top-k accuracy and the per-class table."""
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import precision_recall_fscore_support
+
+
+def lwlrap(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Label-weighted label-ranking average precision (paper, section V; the competition's metric).
+
+    `truth`: zeros and ones, `scores`: any finite numbers, both (clips, classes). For each label of each clip: of the
+    classes scored at least as high as it, the share that are labels of the clip too. The mean of
+    that over all labels, each with equal weight. Tied scores share the worst rank of the tie, as in
+    scikit-learn, so a constant score gains nothing. Clips without a label do not count.
+
+    Raises ValueError if shapes differ, a score is not finite, or there is no label at all.
+    """
+    return float(_precision_of_labels(truth, scores)[1].mean())
+
+
+def per_class_lwlrap(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The same mean for the labels of each class, (classes,); NaN for a class without a label.
+
+    LWLRAP is the mean of these, weighted by each class's number of labels.
+    """
+    classes, precision = _precision_of_labels(truth, scores)
+    labels = np.bincount(classes, minlength=truth.shape[1])
+    total = np.bincount(classes, precision, minlength=truth.shape[1])
+    return np.divide(total, labels, out=np.full(len(total), np.nan), where=labels > 0)
+
+
+def _precision_of_labels(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class and precision of every label, both (labels,)."""
+    truth, scores = np.asarray(truth) > 0, np.asarray(scores)
+    if truth.ndim != 2 or truth.shape != scores.shape:
+        raise ValueError(f"truth {truth.shape} and scores {scores.shape} must have one shape, (clips, classes).")
+    if not np.isfinite(scores).all():
+        raise ValueError("a score is not finite.")
+    clips, classes = np.nonzero(truth)
+    if not len(clips):
+        raise ValueError("truth has no label, so there is nothing to rank.")
+    at_least = scores[clips] >= scores[clips, classes, None]
+    return classes, (at_least & truth[clips]).sum(axis=1) / at_least.sum(axis=1)
+
+
+def top_k_accuracy(first_label: np.ndarray, scores: np.ndarray, k: int = 5) -> float:
+    """Share of clips whose first listed label is among the `k` highest scores (paper, section V).
+
+    `first_label`: class indices (clips,); `scores`: (clips, classes). A label tied with others has the worst rank of the tie.
+    """
+    first_label, scores = np.asarray(first_label), np.asarray(scores)
+    if first_label.ndim != 1 or len(first_label) != len(scores):
+        raise ValueError(f"first_label {first_label.shape} must hold one class index for each of {len(scores)} clips.")
+    own = np.take_along_axis(scores, first_label[:, None], axis=1)
+    return float(((scores >= own).sum(axis=1) <= k).mean())
+
+
+def per_class_table(truth: np.ndarray, scores: np.ndarray, classes: list[str], threshold: float) -> pd.DataFrame:
+    """Precision, recall, F1 (of scores at or above `threshold`), LWLRAP and number of clips of each class, best F1 first.
+
+    Precision is 0 where nothing reached the threshold; classes without a clip are left out (paper, tables 2 to 5).
+    """
+    precision, recall, f1, clips = precision_recall_fscore_support(truth > 0, scores >= threshold, zero_division=0)
+    table = pd.DataFrame(
+        {"precision": precision, "recall": recall, "F1": f1, "LWLRAP": per_class_lwlrap(truth, scores), "clips": clips},
+        index=pd.Index(classes, name="class"),
+    )
+    return table[table["clips"] > 0].sort_values(["F1", "LWLRAP"], ascending=False)
