@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import soundfile
 
 # Clips of train_curated found wrong by listening: the labels they should have, or None to leave the clip out.
 KNOWN_BAD: dict[str, str | None] = {
@@ -129,7 +130,8 @@ def _read_vocabulary(file: Path, labels: set[str]) -> list[str]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: it lists the classes, put it back.")
     vocabulary = pd.read_csv(file, header=None, dtype=str, keep_default_na=False)
-    for _, column in vocabulary.items():
+    for position in vocabulary:
+        column = vocabulary[position]
         if labels <= set(column):
             return sorted(set(column) - {"label", "labels", "name", "display_name"})
     raise ValueError(f"{file} has no column that holds all the labels of the curated table: correct one of the two.")
@@ -161,6 +163,14 @@ def _class_index(labels: pd.Series, classes: list[str]) -> np.ndarray:
     return index
 
 
+def labels_together(table: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """How many clips carry both of two labels: (classes, classes), zeros on the diagonal."""
+    truth = multi_hot(table, classes)
+    together = (truth.T @ truth).astype(int)
+    np.fill_diagonal(together, 0)
+    return pd.DataFrame(together, index=classes, columns=classes)
+
+
 def repair(curated: pd.DataFrame) -> pd.DataFrame:
     """`curated` with the labels of the known bad clips corrected, and without those that have no right label."""
     labels = [KNOWN_BAD.get(fname, label) for fname, label in zip(curated["fname"], curated["labels"])]
@@ -181,3 +191,8 @@ def split(table: pd.DataFrame, fraction: float, seed: int) -> tuple[np.ndarray, 
     if held_out.all() or not held_out.any():
         raise ValueError(f"{len(table)} clips cannot be split with {fraction:.0%} for validation: add clips.")
     return np.sort(by_class[~held_out]), np.sort(by_class[held_out])
+
+
+def durations(table: pd.DataFrame) -> np.ndarray:
+    """Length of each clip in seconds, read from the head of its file; float (clips,)."""
+    return np.array([soundfile.info(path).duration for path in table["path"]])

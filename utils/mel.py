@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import joblib
 import librosa
@@ -133,14 +134,13 @@ class Cache:
 def build_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelSettings, n_jobs: int | None = None) -> Cache:
     """The Cache of the clips in `table` (columns `fname` and `path`), made on `n_jobs` processes or, if it is there, reused.
 
-    It lies in `folder`/`name`-KEY, where KEY is a hash of the mel settings and of the names and sizes of
-    the clips. It is written under a temporary name and renamed when whole. Raises ValueError, with every file that cannot be read.
+    It lies in `folder`/`name`-KEY, where KEY is a hash of the mel settings and of the names and sizes of the clips. It is
+    written under a temporary name and renamed when whole. Raises ValueError, with every file that cannot be read.
     """
-    key = _cache_key(table, settings)
-    target = Path(folder) / f"{name}-{key}"
+    target = _cache_folder(table, folder, name, settings)
     if target.is_dir():
         cache = Cache(target)
-        print(f"{name}: reused {cache}, from {target.name}")
+        print(f"{name}: reused {cache}, in {target.name}")
         return cache
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
     unfinished.mkdir(parents=True)
@@ -157,9 +157,18 @@ def build_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: Me
     return cache
 
 
-def _cache_key(table: pd.DataFrame, settings: MelSettings) -> str:
+def load_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelSettings) -> Cache:
+    """The Cache that `build_cache` made of the same clips with the same settings. Raises FileNotFoundError if it did not."""
+    target = _cache_folder(table, folder, name, settings)
+    if not target.is_dir():
+        raise FileNotFoundError(f"There is no cache of these {len(table)} {name} clips in {folder}: run 02_preprocessing first.")
+    return Cache(target)
+
+
+def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelSettings) -> Path:
     clips = [[fname, os.stat(path).st_size] for fname, path in zip(table["fname"], table["path"])]
-    return hashlib.sha256(json.dumps([asdict(settings), clips]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([asdict(settings), clips]).encode()).hexdigest()[:12]
+    return Path(folder) / f"{name}-{key}"
 
 
 def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelSettings, n_jobs: int | None) -> None:
@@ -184,7 +193,7 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelSett
     (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
 
 
-def _write_npy_header(file, shape: tuple[int, int]) -> None:
+def _write_npy_header(file: BinaryIO, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
 
 

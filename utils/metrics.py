@@ -43,16 +43,20 @@ def _precision_of_labels(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndar
     return classes, (at_least & truth[clips]).sum(axis=1) / at_least.sum(axis=1)
 
 
-def top_k_accuracy(first_label: np.ndarray, scores: np.ndarray, k: int = 5) -> float:
-    """Share of clips whose first listed label is among the `k` highest scores (paper, section V).
+def label_rank(first_label: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Rank, from 1, of each clip's first listed label among its scores; int (clips,).
 
-    `first_label`: class indices (clips,); `scores`: (clips, classes). A label tied with others has the worst rank of the tie.
+    `first_label`: class indices (clips,); `scores`: (clips, classes). Tied scores share the worst rank of the tie.
     """
     first_label, scores = np.asarray(first_label), np.asarray(scores)
     if first_label.ndim != 1 or len(first_label) != len(scores):
         raise ValueError(f"first_label {first_label.shape} must hold one class index for each of {len(scores)} clips.")
-    own = np.take_along_axis(scores, first_label[:, None], axis=1)
-    return float(((scores >= own).sum(axis=1) <= k).mean())
+    return (scores >= np.take_along_axis(scores, first_label[:, None], axis=1)).sum(axis=1)
+
+
+def top_k_accuracy(first_label: np.ndarray, scores: np.ndarray, k: int = 5) -> float:
+    """Share of clips whose first listed label is among the `k` highest scores (paper, section V); arguments as `label_rank`."""
+    return float((label_rank(first_label, scores) <= k).mean())
 
 
 def per_class_table(truth: np.ndarray, scores: np.ndarray, classes: list[str], threshold: float) -> pd.DataFrame:
@@ -66,3 +70,16 @@ def per_class_table(truth: np.ndarray, scores: np.ndarray, classes: list[str], t
         index=pd.Index(classes, name="class"),
     )
     return table[table["clips"] > 0].sort_values(["F1", "LWLRAP"], ascending=False)
+
+
+def confusions(truth: np.ndarray, scores: np.ndarray, classes: list[str]) -> pd.DataFrame:
+    """Which classes are taken for which: columns `label`, `taken for`, `clips`, most clips first.
+
+    A clip whose highest score is not one of its labels counts once for each of them.
+    """
+    highest = scores.argmax(axis=1)
+    missed = truth[np.arange(len(truth)), highest] == 0
+    clips, labels = np.nonzero(truth * missed[:, None])
+    names = np.asarray(classes)
+    table = pd.DataFrame({"label": names[labels], "taken for": names[highest[clips]]})
+    return table.value_counts().rename("clips").reset_index()

@@ -2,6 +2,7 @@
 
 import os
 import urllib.request
+from itertools import pairwise
 from pathlib import Path
 
 import huggingface_hub
@@ -29,7 +30,7 @@ class DeepCNN(nn.Module):
         super().__init__()
         self.config = {"name": "DeepCNN", "n_classes": n_classes, "width": width, "dropout": dropout}
         channels = [1, width, 2 * width, 4 * width, 8 * width]
-        self.blocks = nn.Sequential(*(_block(i, o) for i, o in zip(channels, channels[1:])))
+        self.blocks = nn.Sequential(*(_block(i, o) for i, o in pairwise(channels)))
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(channels[-1], n_classes)
 
@@ -66,7 +67,11 @@ def vgg19(n_classes: int, weights: str | Path | None = None) -> VGG19:
     """
     if weights is None:
         return VGG19(n_classes)
-    model = VGG19(n_classes, pretrained=True, pretrained_cfg_overlay={"file": str(weights)})
+    return freeze_early_layers(VGG19(n_classes, pretrained=True, pretrained_cfg_overlay={"file": str(weights)}))
+
+
+def freeze_early_layers(model: VGG19) -> VGG19:
+    """Let only the last convolution block, behind the last but one pooling layer, and the fully connected layers train."""
     features = model.network.features
     pools = [i for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
     features[: pools[-2] + 1].requires_grad_(False)

@@ -1,5 +1,6 @@
 """Training, scoring, and the run folder that keeps what came of it."""
 
+import copy
 import json
 import math
 import platform
@@ -8,6 +9,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,50 +22,67 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from . import augment, data, metrics, models
-from .config import MelSettings, TrainingSettings
+from .config import MelSettings, Preset, TrainingSettings
 from .mel import Cache
 
 
 class Clips:
-    """Clips of a cache, their frames and labels as tensors on `device`; `truth` is None where the table has no labels."""
+    """Clips of a cache with their frames as tensors on `device`: `.table` as given, and `.truth` (clips, classes) if it has labels."""
 
     def __init__(self, cache: Cache, table: pd.DataFrame, classes: list[str], device: str | torch.device = "cpu") -> None:
-        rows = cache.rows(table["fname"])
-        clips = cache.clips.iloc[rows]
-        self.fnames, self.classes, self.mel, self.device = list(table["fname"]), classes, cache.settings, torch.device(device)
+        self.table, self.classes, self.mel, self.device = table, classes, cache.settings, torch.device(device)
+        clips = cache.clips.iloc[cache.rows(table["fname"])]
         self.frames = torch.from_numpy(cache.frames).to(device)
         self.starts = torch.tensor(clips["start"].to_numpy(), device=device)
         self.lengths = torch.tensor(clips["length"].to_numpy(), device=device)
         self.floors = torch.tensor(clips["floor"].to_numpy(), device=device, dtype=torch.float32)
-        self.truth = self.first_label = None
-        if "labels" in table:
-            self.truth = torch.tensor(data.multi_hot(table, classes), device=device)
-            self.first_label = data.first_label(table, classes)
+        self.truth = torch.tensor(data.multi_hot(table, classes), device=device) if "labels" in table else None
 
     def __len__(self) -> int:
-        return len(self.fnames)
+        return len(self.table)
+
+    def subset(self, rows: np.ndarray) -> "Clips":
+        """The clips of these rows, over the same frames."""
+        part = copy.copy(self)
+        part.table = self.table.iloc[rows].reset_index(drop=True)
+        for name in ("starts", "lengths", "floors", "truth"):
+            setattr(part, name, getattr(self, name)[torch.as_tensor(rows, device=self.device)])
+        return part
 
     def crop(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
         """A window of each of the clips `rows`, beginning at frame `offsets`: (clips, 1, n_mels, n_frames) in dB."""
         return augment.crop(self.frames, self.starts[rows], self.lengths[rows], self.floors[rows], offsets, n_frames)
 
 
-def fit(
-    model: nn.Module, train: Clips, valid: Clips, settings: TrainingSettings, folder: str | Path, title: str, preset: str = ""
-) -> "Run":
-    """Train `model` on `train`, score `valid` after each epoch, and keep the outcome in `folder` as a Run.
+def split_clips(cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device) -> tuple[Clips, Clips]:
+    """Training and validation clips on `device`: the same split for every model of a preset."""
+    clips = Clips(cache, table, classes, device)
+    training, validation = data.split(table, preset.validation_fraction, preset.seed)
+    return clips.subset(training), clips.subset(validation)
+
+
+def example_batch(training: Clips, settings: TrainingSettings, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A batch as `fit` draws them: dB (size, 1, n_mels, n_frames), and shares of labels (size, classes)."""
+    generator = torch.Generator(training.device).manual_seed(settings.seed)
+    rows = torch.randperm(len(training), generator=generator, device=training.device)[:size]
+    x, truth = _batch(training, rows, settings, generator)
+    return x.cpu().numpy(), truth.cpu().numpy()
+
+
+def fit(model: nn.Module, training: Clips, validation: Clips, settings: TrainingSettings, folder: str | Path, title: str) -> "Run":
+    """Train `model` on `training`, score `validation` after each epoch, and keep the outcome in `folder` as a Run.
 
     Binary cross-entropy of each class and Adam (paper, section IV). The weights and the scores kept are those of the **last**
     epoch: to keep the best one would be to choose by the clips it is judged on. Raises FloatingPointError if the loss is not finite.
     """
-    device = train.device
+    device = training.device
     torch.manual_seed(settings.seed)
     generator = torch.Generator(device).manual_seed(settings.seed)
     model.to(device, memory_format=torch.channels_last)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=settings.learning_rate)
     scaler = torch.amp.GradScaler(enabled=_precision(device) == torch.float16)
-    total = settings.epochs * math.ceil(len(train) / settings.batch_size)
+    total = settings.epochs * math.ceil(len(training) / settings.batch_size)
     total = min(total, settings.max_steps or total)
     history, began, step, epoch = [], time.perf_counter(), 0, 0
     with tqdm(total=total, desc=title, unit="step", file=sys.stdout, leave=False) as bar:
@@ -71,9 +90,9 @@ def fit(
             epoch += 1
             losses = []
             model.train()
-            for rows in torch.randperm(len(train), generator=generator, device=device).split(settings.batch_size)[: total - step]:
+            for rows in torch.randperm(len(training), generator=generator, device=device).split(settings.batch_size)[: total - step]:
                 optimizer.param_groups[0]["lr"] = _learning_rate(settings, step, total)
-                x, truth = _batch(train, rows, settings, generator)
+                x, truth = _batch(training, rows, settings, generator)
                 with _autocast(device):
                     logits = model(x)
                 loss = bce(logits.float(), truth, settings.output)
@@ -87,22 +106,21 @@ def fit(
             loss = torch.stack(losses).mean().item()
             if not math.isfinite(loss):
                 raise FloatingPointError(f"{title}: the loss is {loss} in epoch {epoch}: lower the learning rate.")
-            scores = predict(model, valid, settings)
-            history.append({"epoch": epoch, "steps": step, "loss": loss} | _judge(valid, scores))
+            scores = predict(model, validation, settings)
+            history.append({"epoch": epoch, "steps": step, "loss": loss} | _judge(validation, scores))
             bar.set_postfix(epoch=epoch, loss=f"{loss:.4f}", LWLRAP=f"{history[-1]['LWLRAP']:.3f}")
     record = {
         "title": title,
-        "preset": preset,
         "model": model.config,
         "training": asdict(settings),
-        "mel": asdict(train.mel),
-        "classes": train.classes,
-        "clips": {"training": len(train), "validation": len(valid)},
+        "mel": asdict(training.mel),
+        "classes": training.classes,
+        "clips": {"training": len(training), "validation": len(validation)},
         "seconds": round(time.perf_counter() - began, 1),
         "device": _device_name(device),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
     }
-    return _save(Path(folder), model, record, history, valid.fnames, scores)
+    return _save(Path(folder), model, record, history, validation, scores)
 
 
 def bce(logits: Tensor, truth: Tensor, output: str) -> Tensor:
@@ -144,12 +162,12 @@ def predict(model: nn.Module, clips: Clips, settings: TrainingSettings, progress
     return (total / count[:, None]).cpu().numpy()
 
 
-def _batch(train: Clips, rows: Tensor, settings: TrainingSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _batch(training: Clips, rows: Tensor, settings: TrainingSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     if settings.crop == "random":
-        offsets = augment.random_offsets(train.lengths[rows], settings.n_frames, generator)
+        offsets = augment.random_offsets(training.lengths[rows], settings.n_frames, generator)
     else:
         offsets = torch.zeros_like(rows)
-    x, truth = train.crop(rows, offsets, settings.n_frames), train.truth[rows]
+    x, truth = training.crop(rows, offsets, settings.n_frames), training.truth[rows]
     if settings.mixup:
         x, truth = augment.mixup(x, truth, generator)
     if settings.masking:
@@ -166,10 +184,10 @@ def _learning_rate(settings: TrainingSettings, step: int, total: int) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * (step - warm_up) / (total - warm_up))) / 2
 
 
-def _judge(valid: Clips, scores: np.ndarray) -> dict[str, float]:
+def _judge(clips: Clips, scores: np.ndarray) -> dict[str, float]:
     return {
-        "LWLRAP": metrics.lwlrap(valid.truth.cpu().numpy(), scores),
-        "top-5": metrics.top_k_accuracy(valid.first_label, scores),
+        "LWLRAP": metrics.lwlrap(clips.truth.cpu().numpy(), scores),
+        "top-5": metrics.top_k_accuracy(data.first_label(clips.table, clips.classes), scores),
     }
 
 
@@ -193,27 +211,39 @@ def _device_name(device: torch.device) -> str:
 class Run:
     """A finished training: a folder with weights.safetensors, history.csv, validation.csv and settings.json.
 
-    `.history` has a row an epoch; `.validation` the scores of the validation clips at the last epoch (fname, then a
-    column a class); `.record` the settings, classes, versions and times.
+    `.history` has a row an epoch. `.validation` has the validation clips with their `labels` and, a column a class, their scores
+    at the last epoch; `.truth` and `.scores` are the same as arrays (clips, classes). `.record` has settings, classes, versions, times.
     """
 
     folder: Path
 
     @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
     def record(self) -> dict:
         return json.loads((self.folder / "settings.json").read_text())
 
-    @property
-    def title(self) -> str:
-        return self.record["title"]
-
-    @property
+    @cached_property
     def history(self) -> pd.DataFrame:
         return pd.read_csv(self.folder / "history.csv")
 
-    @property
+    @cached_property
     def validation(self) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "validation.csv", dtype={"fname": str}).set_index("fname")
+        return pd.read_csv(self.folder / "validation.csv", dtype={"fname": str, "labels": str})
+
+    @property
+    def classes(self) -> list[str]:
+        return self.record["classes"]
+
+    @property
+    def truth(self) -> np.ndarray:
+        return data.multi_hot(self.validation, self.classes)
+
+    @property
+    def scores(self) -> np.ndarray:
+        return self.validation[self.classes].to_numpy()
 
     @property
     def training(self) -> TrainingSettings:
@@ -223,6 +253,11 @@ class Run:
     def mel(self) -> MelSettings:
         return MelSettings(**self.record["mel"])
 
+    def summary(self) -> dict:
+        """Model, name and, of the last epoch, its number, validation LWLRAP and top-5."""
+        last = self.history.iloc[-1]
+        return {"model": self.record["title"], "run": self.name, "epochs": int(last["epoch"])} | last[["LWLRAP", "top-5"]].to_dict()
+
     def model(self) -> nn.Module:
         """The trained model, on the CPU."""
         model = models.build(self.record["model"])
@@ -231,19 +266,22 @@ class Run:
 
 
 def find_runs(folder: str | Path) -> list[Run]:
-    """The finished runs in `folder`, by name."""
-    return [Run(file.parent) for file in sorted(Path(folder).glob("*/settings.json"))]
+    """The finished runs in `folder`, highest validation LWLRAP first. Raises FileNotFoundError if there are none."""
+    runs = [Run(file.parent) for file in Path(folder).glob("*/settings.json") if file.parent.suffix != ".part"]
+    if not runs:
+        raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first.")
+    return sorted(runs, key=lambda run: run.summary()["LWLRAP"], reverse=True)
 
 
-def _save(folder: Path, model: nn.Module, record: dict, history: list[dict], fnames: list[str], scores: np.ndarray) -> Run:
+def _save(folder: Path, model: nn.Module, record: dict, history: list[dict], validation: Clips, scores: np.ndarray) -> Run:
     """Write the run beside its place, then move it there, so that a run is whole or not there."""
     unfinished = folder.with_name(folder.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     safetensors.torch.save_model(model, unfinished / "weights.safetensors")
     pd.DataFrame(history).to_csv(unfinished / "history.csv", index=False)
-    table = pd.DataFrame(scores, columns=record["classes"], index=pd.Index(fnames, name="fname"))
-    table.to_csv(unfinished / "validation.csv")
+    table = pd.concat([validation.table[["fname", "labels"]], pd.DataFrame(scores, columns=record["classes"])], axis=1)
+    table.to_csv(unfinished / "validation.csv", index=False)
     (unfinished / "settings.json").write_text(json.dumps(record, indent=1))
     if folder.exists():
         shutil.rmtree(folder)

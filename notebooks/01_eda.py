@@ -1,0 +1,139 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 1. The data
+#
+# Eighty kinds of sound; five thousand clips with labels checked by people, twenty thousand with labels made by machine.
+# Before any model: what is in there, how long is it, what does it sound and look like?
+#
+# **You get** the tables, the classes, the durations, and a look at and a listen to some clips.
+# **Reads** the competition's folder. **Writes** nothing. **Takes** less than a minute.
+
+# %% tags=["parameters"]
+data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
+preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" without
+
+# %% tags=["nbval-ignore-output"]
+import sys
+from pathlib import Path
+
+sys.path[:0] = ["..", *map(str, Path("/kaggle/input").glob("*/"))]  # the kit: one folder up, or attached on Kaggle
+from utils import setup
+
+kit = setup(data_folder, preset)
+
+# %% [markdown]
+# ## The tables
+#
+# Each set is a table with a row a clip. Its labels are comma-separated; the first one is what top-5 accuracy asks for.
+
+# %%
+from utils import data, mel, plots
+
+competition = kit.competition
+curated, noisy, test = competition.curated, competition.noisy, competition.test
+curated[["fname", "labels"]].head()
+
+# %% [markdown]
+# How many labels does a clip have?
+
+# %%
+import pandas as pd
+
+labels = {"curated": data.split_labels(curated["labels"]), "noisy": data.split_labels(noisy["labels"])}
+labels_a_clip = pd.DataFrame({name: lists.str.len().value_counts() for name, lists in labels.items()})
+labels_a_clip.rename_axis("labels a clip").fillna(0).astype(int)
+
+# %% [markdown]
+# ## The classes
+#
+# In the competition the curated set has at most 75 clips a class, the noisy set 300.
+
+# %%
+counts = pd.DataFrame({name: lists.explode().value_counts() for name, lists in labels.items()})
+counts = counts.reindex(competition.classes).fillna(0).astype(int)
+counts.agg(["min", "median", "max"])
+
+# %%
+plots.clips_per_class(counts)
+
+# %% [markdown]
+# Which labels go together? Each cell counts the curated clips that carry both.
+
+# %%
+together = data.labels_together(curated, competition.classes)
+plots.label_pairs(together)
+
+# %% [markdown]
+# ## How long they are
+#
+# The dotted line is at 2 s, the length that the paper's models see.
+
+# %%
+sets = {"curated": curated, "noisy": noisy, "test": test}
+seconds = {name: data.durations(table) for name, table in sets.items() if len(table)}
+pd.DataFrame({name: pd.Series(values).describe() for name, values in seconds.items()}).round(2)
+
+# %%
+plots.durations(seconds)
+
+# %% [markdown]
+# ## How they look and sound
+#
+# The paper's figures 1 and 2: a clip as recorded, and as the models see it. Notebook 2 explains the way from one to the other.
+
+# %%
+def show(clip):
+    samples = mel.load_clip(clip["path"], kit.preset.mel)
+    plots.clip(samples, mel.log_mel(samples, kit.preset.mel), kit.preset.mel, clip["labels"])
+    return plots.player(samples, kit.preset.mel)
+
+
+one_of_each = curated.drop_duplicates("labels")
+
+# %% tags=["nbval-ignore-output"]
+show(one_of_each.iloc[0])
+
+# %% tags=["nbval-ignore-output"]
+show(one_of_each.iloc[1])
+
+# %% tags=["nbval-ignore-output"]
+show(one_of_each.iloc[2])
+
+# %% [markdown]
+# ## Curated beside noisy
+#
+# The noisy set names the same classes, but its labels are often wrong and it was recorded elsewhere. A clip of it with the
+# first of the labels above:
+
+# %% tags=["nbval-ignore-output"]
+same_label = noisy[noisy["labels"] == one_of_each["labels"].iloc[0]]
+show(same_label.iloc[0]) if len(same_label) else "no noisy clip has this label"
+
+# %% [markdown]
+# ## Clips known to be bad
+#
+# Listeners found six curated clips of the competition with a wrong label or no signal. `data.repair` corrects or drops
+# them before training; on other data it changes nothing.
+
+# %%
+known = pd.Series(data.KNOWN_BAD, name="should be").fillna("left out").to_frame()
+known["in these data"] = known.index.isin(curated["fname"])
+known
+
+# %% [markdown]
+# Next: `02_preprocessing` turns every clip into a picture, once.

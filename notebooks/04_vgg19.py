@@ -1,0 +1,109 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 4. VGG19, with and without what it learned from photographs
+#
+# The paper's second question: does a large network trained on ImageNet carry over to pictures of sound? VGG19 is trained
+# twice: from ImageNet weights, its early layers frozen, and from random weights, nothing frozen.
+#
+# The competition forbade pretrained weights: the transfer model is the paper's experiment, not a legal entry.
+#
+# **You get** both models beside the Deep CNN. **Reads** the cache of notebook 2 and, for transfer, ImageNet weights.
+# **Writes** runs to `work/runs`. **Takes** about five minutes with the `quick` preset on two cores, where it is cut short long before
+# VGG19 has learnt much; take the `paper` preset and a GPU for a fair comparison.
+
+# %% tags=["parameters"]
+data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
+preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" without
+
+# %% tags=["nbval-ignore-output"]
+import sys
+from pathlib import Path
+
+sys.path[:0] = ["..", *map(str, Path("/kaggle/input").glob("*/"))]  # the kit: one folder up, or attached on Kaggle
+from utils import setup
+
+kit = setup(data_folder, preset)
+
+# %%
+from IPython.display import display
+
+from utils import data, mel, models, plots, train
+
+competition = kit.competition
+cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
+curated = data.repair(competition.curated)
+training, validation = train.split_clips(cache, curated, competition.classes, kit.preset, kit.device)
+len(training), len(validation)
+
+# %% [markdown]
+# ## What trains
+#
+# Often only the last layers are retrained. Sounds look so unlike photographs that the paper retrains the last block of four
+# convolutions too, and the fully connected layers; what comes before them stays as ImageNet made it.
+
+# %%
+import pandas as pd
+
+model = models.freeze_early_layers(models.vgg19(len(competition.classes)))
+layers = pd.DataFrame(models.layers(model))
+layers
+
+# %%
+layers.groupby("trains")["parameters"].sum()
+
+# %% [markdown]
+# ## Transfer
+#
+# The weights come from timm's hub, or from the file that the environment variable `FAT_VGG19_WEIGHTS` names.
+
+# %% tags=["nbval-ignore-output"]
+weights = models.imagenet_weights()
+print(weights or "No ImageNet weights: the hub is out of reach and FAT_VGG19_WEIGHTS is not set. The transfer model is left out.")
+
+# %%
+kit.preset.transfer
+
+# %% tags=["nbval-ignore-output"]
+if weights:
+    model = models.vgg19(len(competition.classes), weights)
+    folder = kit.runs / f"vgg19_transfer-{kit.preset.name}"
+    run = train.fit(model, training, validation, kit.preset.transfer, folder, "VGG19, transfer")
+    display(run.history)
+
+# %% [markdown]
+# ## Without weights
+#
+# The same network from random weights; all of it trains.
+
+# %%
+kit.preset.vgg19
+
+# %% tags=["nbval-ignore-output"]
+model = models.vgg19(len(competition.classes))
+folder = kit.runs / f"vgg19_no_weights-{kit.preset.name}"
+run = train.fit(model, training, validation, kit.preset.vgg19, folder, "VGG19, no weights")
+run.history
+
+# %% [markdown]
+# ## Beside the Deep CNN
+
+# %%
+plots.learning_curves({run.name: run.history for run in train.find_runs(kit.runs)})
+
+# %% [markdown]
+# Next: `05_evaluation` puts all runs side by side.

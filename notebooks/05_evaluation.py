@@ -1,0 +1,128 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. How good is it, and where does it fail?
+#
+# One figure ranks the models; the tables behind it say which sounds they know, which they take for what, and which
+# clips to listen to next.
+#
+# **You get** the paper's Table 1 with our figures beside it, its Tables 2 to 5, the classes taken for others, and the worst clips.
+# **Reads** the runs of notebooks 3 and 4. **Writes** nothing. **Takes** seconds.
+
+# %% tags=["parameters"]
+data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
+preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" without
+
+# %% tags=["nbval-ignore-output"]
+import sys
+from pathlib import Path
+
+sys.path[:0] = ["..", *map(str, Path("/kaggle/input").glob("*/"))]  # the kit: one folder up, or attached on Kaggle
+from utils import setup
+
+kit = setup(data_folder, preset)
+
+# %%
+from IPython.display import display
+
+from utils import data, mel, metrics, plots, train
+
+runs = train.find_runs(kit.runs)
+
+# %% [markdown]
+# ## Table 1
+#
+# Label-weighted label-ranking average precision asks, for every label of every clip: of the classes that score at least as
+# high, which share are labels of that clip? The mean over all labels, with $Y_i$ the labels of clip $i$ and $s_i$ its scores, is
+#
+# $$LWLRAP = \frac{1}{\sum_i |Y_i|} \sum_i \sum_{y \in Y_i}
+# \frac{|\{z \in Y_i : s_i(z) \ge s_i(y)\}|}{|\{c : s_i(c) \ge s_i(y)\}|}$$
+#
+# Top-5: the clip's first label is among its five highest scores. The paper's figures are for the 80 classes of FSDKaggle2019
+# after 400, 100 and 400 epochs; on other data or after fewer epochs they are no yardstick. Ours are those of the held-out
+# clips at the last epoch.
+
+# %%
+import pandas as pd
+
+paper = pd.DataFrame(
+    {"paper LWLRAP": [0.813, 0.797, 0.737], "paper top-5": [0.889, 0.885, 0.829]},
+    index=["Deep CNN", "VGG19, transfer", "VGG19, no weights"],
+)
+
+# %% tags=["nbval-ignore-output", "results"]
+pd.DataFrame([run.summary() for run in runs]).set_index("model").join(paper).round(3)
+
+# %% [markdown]
+# ## Tables 2 to 5: class by class
+#
+# A class counts as found in a clip when its score reaches a threshold, which the paper does not tell. Precision: of the clips in
+# which it was found, the share that have it. Recall: of the clips that have it, the share in which it was found. F1 is their harmonic mean.
+
+# %%
+threshold = 0.3
+tables = {run.name: metrics.per_class_table(run.truth, run.scores, run.classes, threshold) for run in runs}
+
+# %% [markdown]
+# The five best classes of each model, by F1:
+
+# %% tags=["nbval-ignore-output"]
+pd.concat({name: table.head() for name, table in tables.items()}).round(2)
+
+# %% [markdown]
+# And the five worst:
+
+# %% tags=["nbval-ignore-output"]
+pd.concat({name: table.tail()[::-1] for name, table in tables.items()}).round(2)
+
+# %% [markdown]
+# LWLRAP of each class needs no threshold:
+
+# %%
+plots.per_class(pd.DataFrame({name: table["LWLRAP"] for name, table in tables.items()}), "LWLRAP")
+
+# %% [markdown]
+# ## Taken for something else
+#
+# The best model's held-out clips whose highest score is none of their labels:
+
+# %% tags=["nbval-ignore-output"]
+best = runs[0]
+metrics.confusions(best.truth, best.scores, best.classes).head(10)
+
+# %% [markdown]
+# ## The worst clips
+#
+# Those whose first label ranks lowest. Often the label is wrong, or the sound is too short or too faint; listen before you tune.
+
+# %% tags=["nbval-ignore-output"]
+worst = best.validation[["fname", "labels"]].assign(
+    rank=metrics.label_rank(data.first_label(best.validation, best.classes), best.scores),
+    taken_for=[best.classes[i] for i in best.scores.argmax(axis=1)],
+)
+worst = worst.sort_values("rank", ascending=False).head(3)
+worst
+
+# %% tags=["nbval-ignore-output"]
+paths = kit.competition.curated.set_index("fname")["path"]
+for clip in worst.itertuples():
+    samples = mel.load_clip(paths[clip.fname], kit.preset.mel)
+    plots.clip(samples, mel.log_mel(samples, kit.preset.mel), kit.preset.mel, f"{clip.labels}, taken for {clip.taken_for}")
+    display(plots.player(samples, kit.preset.mel))
+
+# %% [markdown]
+# Next: `06_submission` scores the test clips.

@@ -1,0 +1,74 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 6. The submission
+#
+# The test clips get a score for each class from one model, or from several averaged.
+#
+# **You get** a checked `submission.csv`. **Reads** the test cache of notebook 2 and the runs of notebooks 3 and 4.
+# **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds with the Deep CNN.
+
+# %% tags=["parameters"]
+data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
+preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" without
+
+# %% tags=["nbval-ignore-output"]
+import sys
+from pathlib import Path
+
+sys.path[:0] = ["..", *map(str, Path("/kaggle/input").glob("*/"))]  # the kit: one folder up, or attached on Kaggle
+from utils import setup
+
+kit = setup(data_folder, preset)
+
+# %%
+from utils import mel, plots, submission, train
+
+runs = train.find_runs(kit.runs)
+[run.name for run in runs]
+
+# %% [markdown]
+# Left alone, the run with the highest validation LWLRAP is taken. Name one or more of the list above to choose; the scores of
+# several are averaged. A transfer model was no legal entry in the competition.
+
+# %%
+chosen = [runs[0].name]
+
+# %% tags=["nbval-ignore-output"]
+chosen = [run for run in runs if run.name in chosen]
+cache = mel.load_cache(kit.competition.test, kit.cache, "test", kit.preset.mel)
+clips = train.Clips(cache, kit.competition.test, kit.competition.classes, kit.device)
+scores = submission.blend([train.predict(run.model(), clips, run.training, progress=run.name) for run in chosen])
+scores.shape
+
+# %% [markdown]
+# Written, and checked: the rows and columns of the competition's sample, in its order, and finite scores within 0 and 1.
+
+# %% tags=["nbval-ignore-output", "results"]
+file = submission.write(kit.submissions / "submission.csv", scores, kit.competition, runs=chosen)
+print(file)
+
+# %% tags=["nbval-ignore-output"]
+submission.check(file, kit.competition).iloc[:5, :6].round(3)
+
+# %% [markdown]
+# One test clip, and what the submission says of it:
+
+# %% tags=["nbval-ignore-output"]
+clip = kit.competition.test.iloc[0]
+plots.scores(kit.competition.classes, scores[0], clip["fname"])
+plots.player(mel.load_clip(clip["path"], kit.preset.mel), kit.preset.mel)

@@ -1,0 +1,146 @@
+"""Every figure of the notebooks, drawn with pyplot: in a notebook it shows by itself, elsewhere call plt.show() or plt.savefig()."""
+
+from collections.abc import Sequence
+
+import librosa
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import Audio
+from matplotlib.axes import Axes
+
+from .config import MelSettings
+
+plt.rcParams.update({
+    "figure.dpi": 80, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.titlesize": 10, "axes.titlelocation": "left", "font.size": 9,
+})  # fmt: skip
+
+
+def words(label: str) -> str:
+    """'Waves_and_surf' as 'Waves and surf'."""
+    return label.replace("_", " ")
+
+
+def waveform(ax: Axes, samples: np.ndarray, settings: MelSettings, title: str) -> None:
+    """Amplitude over time (paper, figure 1)."""
+    ax.plot(np.arange(len(samples)) / settings.sample_rate, samples, linewidth=0.4)
+    ax.set(title=title, xlabel="s", ylabel="amplitude", xlim=(0, len(samples) / settings.sample_rate))
+
+
+def spectrogram(ax: Axes, log_mel: np.ndarray, settings: MelSettings, title: str) -> None:
+    """A log-mel spectrogram (paper, figure 2), with Hz at the bands' centres along the mel axis."""
+    seconds = log_mel.shape[1] * settings.hop_length / settings.sample_rate
+    extent = (0, seconds, 0, settings.n_mels)
+    image = ax.imshow(log_mel, origin="lower", aspect="auto", cmap="magma", extent=extent, interpolation="nearest")
+    low, high = hz_to_mel(np.array([settings.fmin, settings.fmax]))
+    marks = np.array([100, 300, 1000, 3000, 10_000])
+    ax.set_yticks((hz_to_mel(marks) - low) / (high - low) * (settings.n_mels + 1) - 0.5, marks)
+    ax.set(title=title, xlabel="s", ylabel="Hz")
+    ax.figure.colorbar(image, ax=ax, label="dB", pad=0.01)
+
+
+def hz_to_mel(hz: np.ndarray) -> np.ndarray:
+    """m = 2595 log10(1 + f / 700) (paper, section III)."""
+    return 2595 * np.log10(1 + hz / 700)
+
+
+def waveforms(stages: dict[str, np.ndarray], settings: MelSettings) -> None:
+    """Several versions of one clip, side by side."""
+    _, axes = plt.subplots(1, len(stages), figsize=(10, 2), squeeze=False)
+    for ax, (title, samples) in zip(axes[0], stages.items()):
+        waveform(ax, samples, settings, f"{title}: {len(samples) / settings.sample_rate:.2f} s")
+
+
+def player(samples: np.ndarray, settings: MelSettings, seconds: float = 3.0) -> Audio:
+    """A player of the clip's beginning, at 22 kHz so that the notebook stays small."""
+    rate = 22_050
+    samples = librosa.resample(samples[: int(seconds * settings.sample_rate)], orig_sr=settings.sample_rate, target_sr=rate)
+    return Audio(samples, rate=rate)
+
+
+def clip(samples: np.ndarray, log_mel: np.ndarray, settings: MelSettings, title: str) -> None:
+    """Waveform and mel spectrogram side by side."""
+    _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4))
+    waveform(left, samples, settings, words(title))
+    spectrogram(right, log_mel, settings, "log-mel spectrogram")
+
+
+def clips_per_class(counts: pd.DataFrame) -> None:
+    """Horizontal bars: one group a class (the index), one colour a set (the columns)."""
+    counts = counts.rename(index=words).iloc[::-1]
+    _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(counts)))
+    counts.plot.barh(ax=ax, width=0.8)
+    ax.set(xlabel="labels", ylabel="")
+
+
+def durations(seconds: dict[str, np.ndarray]) -> None:
+    """One histogram a set, over the same seconds."""
+    _, axes = plt.subplots(1, len(seconds), figsize=(10, 2.4), sharex=True, squeeze=False)
+    bins = np.linspace(0, max(values.max() for values in seconds.values()), 41)
+    for ax, (name, values) in zip(axes[0], seconds.items()):
+        ax.hist(values, bins=bins)
+        ax.axvline(2, color="black", linewidth=1, linestyle=":")
+        ax.set(title=f"{name}: median {np.median(values):.1f} s", xlabel="s", ylabel="clips")
+
+
+def label_pairs(together: pd.DataFrame) -> None:
+    """How often two labels (index and columns) stand on one clip."""
+    figure, ax = plt.subplots(figsize=(2.5 + 0.22 * len(together), 1.8 + 0.22 * len(together)))
+    image = ax.imshow(together, cmap="Blues")
+    names = [words(name) for name in together.index]
+    ax.set_xticks(range(len(names)), names, rotation=90)
+    ax.set_yticks(range(len(names)), names)
+    ax.spines[:].set_visible(False)
+    figure.colorbar(image, ax=ax, label="clips", shrink=0.6)
+
+
+def mel_scale(settings: MelSettings, filters: np.ndarray) -> None:
+    """The paper's formula as a curve, and every eighth filter of the bank (n_mels, bins) at its place."""
+    _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.6))
+    hz = np.linspace(0, settings.fmax, 500)
+    left.plot(hz, hz_to_mel(hz))
+    left.set(title="m = 2595 log10(1 + f / 700)", xlabel="f, Hz", ylabel="m, mel")
+    right.plot(np.linspace(0, settings.sample_rate / 2, filters.shape[1]), (filters / filters.max(axis=1, keepdims=True))[::8].T)
+    right.set(title="every eighth of the filters, scaled to one height", xlabel="f, Hz", ylabel="weight")
+
+
+def crops(x: np.ndarray, truth: np.ndarray, classes: list[str]) -> None:
+    """The spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, each with the shares of its labels."""
+    _, axes = plt.subplots(1, len(x), figsize=(10, 2.4))
+    for ax, spectrogram_, shares in zip(axes, x[:, 0], truth):
+        ax.imshow(spectrogram_, origin="lower", aspect="auto", cmap="magma")
+        labels = [f"{words(classes[i])} {shares[i]:.2f}" for i in np.flatnonzero(shares)]
+        ax.set_title("\n".join(labels), fontsize=7)
+        ax.set_axis_off()
+
+
+def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
+    """Loss, LWLRAP and top-5 over the epochs, one line a run."""
+    columns = ["loss", "LWLRAP", "top-5"]
+    _, axes = plt.subplots(1, len(columns), figsize=(10, 2.6))
+    for ax, column in zip(axes, columns):
+        for title, history in histories.items():
+            ax.plot(history["epoch"], history[column], label=title, marker="." if len(history) < 10 else "")
+        ax.set(title="training loss" if column == "loss" else f"validation {column}", xlabel="epoch")
+    axes[0].legend(frameon=False)
+
+
+def per_class(table: pd.DataFrame, column: str) -> None:
+    """One dot a class (the index) and a run (the columns), sorted by the first run."""
+    table = table.rename(index=words).sort_values(table.columns[0])
+    _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(table)))
+    for run in table:
+        ax.plot(table[run], range(len(table)), "o", label=run)
+    ax.set_yticks(range(len(table)), table.index)
+    ax.set(xlabel=column, xlim=(-0.02, 1.02))
+    ax.grid(axis="y", alpha=0.3)
+    ax.legend(frameon=False)
+
+
+def scores(names: Sequence[str], values: np.ndarray, title: str) -> None:
+    """The highest five of one clip's scores, as bars."""
+    top = np.argsort(values)[-5:]
+    _, ax = plt.subplots(figsize=(5, 1.8))
+    ax.barh([words(names[i]) for i in top], values[top])
+    ax.set(title=words(title), xlabel="score", xlim=(0, 1))

@@ -1,0 +1,111 @@
+"""Run the notebooks in order: python -m utils.run [01 03 ...] [--data DIR] [--work DIR] [--preset NAME] [--inplace]"""
+
+import argparse
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from tqdm import tqdm
+
+from .workspace import ROOT, work_folder
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+class Client(NotebookClient):
+    """A notebook client that shows on a progress bar what the notebook prints."""
+
+    bar: tqdm
+
+    def process_message(self, msg: dict, cell: nbformat.NotebookNode, cell_index: int) -> nbformat.NotebookNode | None:
+        if msg["msg_type"] == "stream" and (lines := re.findall(r"[^\r\n]*\S", msg["content"]["text"])):
+            self.bar.set_postfix_str(lines[-1].strip()[-60:])
+        return super().process_message(msg, cell, cell_index)
+
+
+def run_notebook(file: Path, copy: Path, bar: tqdm) -> None:
+    """Run `file` top to bottom, with its own folder as working directory, and save what came of it as `copy`.
+
+    Raises CellExecutionError with the failing cell and its traceback; `copy` then holds the notebook up to there.
+    """
+    notebook = nbformat.read(file, as_version=4)
+    client = Client(
+        notebook, kernel_name="python3", timeout=None, resources={"metadata": {"path": str(NOTEBOOKS)}},
+        on_cell_executed=lambda cell, cell_index, **_: bar.update(), record_timing=False,
+        extra_arguments=["--log-level=40"],  # the kernel's own remarks on its sockets
+    )  # fmt: skip
+    client.bar = bar
+    try:
+        client.execute()
+    finally:
+        for cell in notebook.cells:
+            _settle(cell)
+        notebook.metadata.pop("language_info", None)
+        nbformat.write(notebook, copy)
+
+
+def _settle(cell: nbformat.NotebookNode) -> None:
+    """Keep of each progress bar in a cell's output what it last showed."""
+    for output in cell.get("outputs", []):
+        if output.output_type == "stream":
+            output.text = re.sub(r"[^\n]*\r", "", output.text).lstrip(" ")
+    if "outputs" in cell:
+        cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
+
+
+def results(copy: Path) -> str:
+    """What the cells tagged `results` of an executed notebook showed, as text."""
+    texts = []
+    for cell in nbformat.read(copy, as_version=4).cells:
+        if "results" in cell.metadata.get("tags", []):
+            texts += [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+    return "\n".join(text.rstrip() for text in texts)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m utils.run", description="Run the notebooks in order.")
+    parser.add_argument("notebooks", nargs="*", help="numbers of those to run, such as 03 05; all if left out")
+    parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
+    parser.add_argument("--work", help="where artifacts go (FAT_WORK)")
+    parser.add_argument("--preset", help="paper or quick (FAT_PRESET)")
+    parser.add_argument("--inplace", action="store_true", help="refresh the outputs that the notebooks are stored with")
+    options = parser.parse_args(arguments)
+    for name, value in (("FAT_DATA", options.data), ("FAT_WORK", options.work)):
+        if value:
+            os.environ[name] = str(Path(value).resolve())
+    if options.preset:
+        os.environ["FAT_PRESET"] = options.preset
+
+    files = sorted(NOTEBOOKS.glob("*.ipynb"))
+    chosen = [file for file in files if not options.notebooks or file.name[:2] in options.notebooks]
+    if unknown := set(options.notebooks) - {file.name[:2] for file in files}:
+        parser.error(f"there is no notebook {', '.join(sorted(unknown))}; there are {', '.join(file.stem for file in files)}")
+    copies = NOTEBOOKS if options.inplace else work_folder() / "notebooks"
+    copies.mkdir(parents=True, exist_ok=True)
+
+    cells = [sum(cell.cell_type == "code" for cell in nbformat.read(file, as_version=4).cells) for file in chosen]
+    began, shown = time.perf_counter(), []
+    with tqdm(total=sum(cells), unit="cell", bar_format="{desc} |{bar:20}| {n}/{total} cells [{elapsed}]{postfix}") as bar:
+        for number, file in enumerate(chosen, 1):
+            bar.set_description_str(f"{file.stem} ({number}/{len(chosen)})")
+            start = time.perf_counter()
+            try:
+                run_notebook(file, copies / file.name, bar)
+            except CellExecutionError as error:
+                bar.close()
+                print(f"\n{file.stem} stopped; what it did is in {copies / file.name}\n\n{error}", file=sys.stderr)
+                return 1
+            bar.write(f"{file.stem:20} {time.perf_counter() - start:6.0f} s")
+            shown.append(results(copies / file.name))
+    print(f"{'all':20} {time.perf_counter() - began:6.0f} s\n")
+    print("\n\n".join(text for text in shown if text))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

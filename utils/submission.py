@@ -1,0 +1,72 @@
+"""The submission: written, checked, and accompanied by what made it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from .data import Competition
+
+if TYPE_CHECKING:
+    from .train import Run
+
+
+def blend(scores: list[np.ndarray]) -> np.ndarray:
+    """The mean of several models' scores, each (clips, classes)."""
+    return np.mean(scores, axis=0)
+
+
+def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: Sequence["Run"]) -> Path:
+    """Write `scores`, (test clips, classes), as a submission, check it, and note beside it, as json, the runs that made it.
+
+    The file takes its name only after the check. Raises ValueError, as `check` does, and then leaves what stood there.
+    """
+    file = Path(file)
+    unfinished = file.with_name(file.name + ".part")
+    table = pd.DataFrame(scores, columns=competition.classes)
+    table.insert(0, "fname", competition.test["fname"].to_numpy())
+    table.to_csv(unfinished, index=False)
+    try:
+        check(unfinished, competition)
+    except ValueError:
+        unfinished.unlink()
+        raise
+    made_by = [run.summary() | run.record for run in runs]
+    file.with_suffix(".json").write_text(json.dumps({"data": competition.folder.name, "mean of": made_by}, indent=1))
+    unfinished.rename(file)
+    return file
+
+
+def check(file: str | Path, competition: Competition) -> pd.DataFrame:
+    """The submission in `file`, if it is what the competition expects: its rows and columns, named and ordered
+    as in sample_submission, and finite scores within 0 and 1.
+
+    Raises ValueError with everything that is wrong with it.
+    """
+    table = pd.read_csv(file, dtype={"fname": str})
+    wrong = []
+    columns = ["fname", *competition.classes]
+    if list(table.columns) != columns:
+        wrong.append(_difference("columns", list(table.columns), columns))
+    if "fname" in table and list(table["fname"]) != list(competition.test["fname"]):
+        wrong.append(_difference("rows", list(table["fname"]), list(competition.test["fname"])))
+    scores = table.drop(columns="fname", errors="ignore").apply(pd.to_numeric, errors="coerce").to_numpy()
+    if not np.isfinite(scores).all():
+        wrong.append(f"{np.count_nonzero(~np.isfinite(scores))} scores are not finite numbers")
+    if (scores < 0).any() or (scores > 1).any():
+        wrong.append(f"{np.count_nonzero((scores < 0) | (scores > 1))} scores are not within 0 and 1")
+    if wrong:
+        raise ValueError(f"{file} is no valid submission: " + "; ".join(wrong) + ".")
+    return table
+
+
+def _difference(what: str, given: list[str], expected: list[str]) -> str:
+    missing, unknown = [x for x in expected if x not in set(given)], [x for x in given if x not in set(expected)]
+    if missing:
+        return f"of its {what}, {missing[0]} is missing ({len(missing)} in all)"
+    if unknown:
+        return f"of its {what}, {unknown[0]} is not asked for ({len(unknown)} in all)"
+    return f"its {what} are repeated or in another order than in sample_submission"

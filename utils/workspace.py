@@ -1,0 +1,102 @@
+"""`setup()`, the first call of every notebook: where the data is, what to run, on what, and where things go."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from . import mini
+from .config import PRESETS, Preset
+from .data import Competition, is_competition
+
+ROOT = Path(__file__).resolve().parent.parent
+KAGGLE_INPUT = Path("/kaggle/input")
+KAGGLE_WORKING = Path("/kaggle/working")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What `setup()` found: the data and its tables, the preset, the device and the folders to write to."""
+
+    competition: Competition
+    preset: Preset
+    device: str
+    folder: Path
+    submissions: Path
+
+    @property
+    def cache(self) -> Path:
+        """Where caches lie."""
+        return self.folder / "cache"
+
+    @property
+    def runs(self) -> Path:
+        """Where the runs on this data lie."""
+        return self.folder / "runs" / self.competition.folder.name
+
+
+def setup(data_folder: str | None = None, preset: str | None = None) -> Workspace:
+    """Find the data, pick preset and device, make the folders, and print it all in a few lines.
+
+    `data_folder`: a folder in Kaggle's or Zenodo's layout; if None, FAT_DATA; if unset, Kaggle's input or `data/` beside
+    the notebooks; if there is none, the mini set. `preset`: "paper" or "quick"; if None, FAT_PRESET; if unset, "paper"
+    on a GPU, else "quick". FAT_WORK is where artifacts go. Raises FileNotFoundError or ValueError on a folder or preset that is none.
+    """
+    folder = work_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    named = data_folder or os.environ.get("FAT_DATA")
+    found = Path(named) if named else find_data()
+    competition = Competition(found or mini.make(folder / "mini"))
+    device, remark = _device()
+    name = preset or os.environ.get("FAT_PRESET") or ("quick" if device == "cpu" else "paper")
+    if name not in PRESETS:
+        raise ValueError(f"the preset {name!r} is none of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them.")
+    submissions = submissions_folder()
+    submissions.mkdir(parents=True, exist_ok=True)
+    print(f"data     {_short(competition.folder)}: {competition}")
+    if not found:
+        print("         No competition data was found, so this is the mini set of sounds made by formula.")
+        print("         To use your own, set FAT_DATA to a folder with train_curated.csv.")
+    print(f"preset   {name}")
+    print(f"device   {remark}; python {platform.python_version()}, torch {version('torch')}, librosa {version('librosa')}")
+    print(f"writes   {_short(folder)} and {_short(submissions)}")
+    return Workspace(competition, PRESETS[name], device, folder, submissions)
+
+
+def work_folder() -> Path:
+    """FAT_WORK; else /kaggle/working on Kaggle, else `work/` in the kit."""
+    default = KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else ROOT / "work"
+    return Path(os.environ.get("FAT_WORK") or default).resolve()
+
+
+def submissions_folder() -> Path:
+    """FAT_SUBMISSIONS; else `submissions/` in the kit, or in the work folder where the kit cannot be written to."""
+    default = ROOT / "submissions" if os.access(ROOT, os.W_OK) else work_folder() / "submissions"
+    return Path(os.environ.get("FAT_SUBMISSIONS") or default).resolve()
+
+
+def find_data() -> Path | None:
+    """The first folder in either layout under Kaggle's input, at most three folders down, or `data/` in the kit."""
+    places = [folder for depth in ("*", "*/*", "*/*/*") for folder in sorted(KAGGLE_INPUT.glob(depth))]
+    return next((place for place in [*places, ROOT / "data"] if is_competition(place)), None)
+
+
+def _device() -> tuple[str, str]:
+    """ "cuda" or "cpu", and a word on it. A GPU that is listed but cannot compute is not used."""
+    import torch  # here, so that processes that only make spectrograms do without it
+
+    threads = f"CPU, {torch.get_num_threads()} threads"
+    if not torch.cuda.is_available():
+        return "cpu", threads
+    name = torch.cuda.get_device_name()
+    try:
+        torch.ones(1, device="cuda").add_(1).item()
+    except RuntimeError:
+        return "cpu", f"{threads} (this torch has no kernels for the {name}: choose another accelerator)"
+    return "cuda", name
+
+
+def _short(path: Path) -> str:
+    """`path`, relative to the kit if it is in it."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
