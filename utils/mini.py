@@ -221,7 +221,7 @@ def _clip(rng: Generator, labels: list[str], noise_db: tuple[float, float]) -> n
 
 
 def make(folder: str | Path) -> Path:
-    """Write the mini set into `folder` if it is not there: 240 curated, 72 noisy and 96 test clips, 12 classes, about 80 MB.
+    """Write the mini set into `folder` if it is not there: 240 curated, 72 noisy and 96 test clips, 12 classes, about 90 MB.
 
     Clips are 16-bit mono WAV at 44.1 kHz. One in seven has two labels; in the noisy set two in five labels are wrong.
     """

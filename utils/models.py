@@ -79,7 +79,7 @@ def freeze_early_layers(model: VGG19) -> VGG19:
 
 
 def imagenet_weights() -> Path | None:
-    """File with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (a download of 575 MB, once); None without internet.
+    """File with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (a download of 575 MB, once); None if there is no internet.
 
     Raises FileNotFoundError if FAT_VGG19_WEIGHTS names a file that is not there.
     """
@@ -90,6 +90,8 @@ def imagenet_weights() -> Path | None:
     cached = huggingface_hub.try_to_load_from_cache(VGG19_HUB, "model.safetensors")
     if isinstance(cached, str):
         return Path(cached)
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return None
     try:  # asked once here, for the hub's own client tries for most of a minute
         urllib.request.urlopen("https://huggingface.co", timeout=5).close()
     except OSError:

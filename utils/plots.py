@@ -18,14 +18,15 @@ plt.rcParams.update({
 
 
 def words(label: str) -> str:
-    """'Waves_and_surf' as 'Waves and surf'."""
-    return label.replace("_", " ")
+    """'Waves_and_surf,Run' as 'Waves and surf, Run'."""
+    return label.replace("_", " ").replace(",", ", ")
 
 
 def waveform(ax: Axes, samples: np.ndarray, settings: MelSettings, title: str) -> None:
     """Amplitude over time (paper, figure 1)."""
     ax.plot(np.arange(len(samples)) / settings.sample_rate, samples, linewidth=0.4)
-    ax.set(title=title, xlabel="s", ylabel="amplitude", xlim=(0, len(samples) / settings.sample_rate))
+    ax.set(title=title, xlabel="s", ylabel="amplitude")
+    ax.margins(x=0)
 
 
 def spectrogram(ax: Axes, log_mel: np.ndarray, settings: MelSettings, title: str) -> None:
@@ -34,7 +35,7 @@ def spectrogram(ax: Axes, log_mel: np.ndarray, settings: MelSettings, title: str
     extent = (0, seconds, 0, settings.n_mels)
     image = ax.imshow(log_mel, origin="lower", aspect="auto", cmap="magma", extent=extent, interpolation="nearest")
     low, high = hz_to_mel(np.array([settings.fmin, settings.fmax]))
-    marks = np.array([100, 300, 1000, 3000, 10_000])
+    marks = np.array([100, 500, 2000, 10_000])
     ax.set_yticks((hz_to_mel(marks) - low) / (high - low) * (settings.n_mels + 1) - 0.5, marks)
     ax.set(title=title, xlabel="s", ylabel="Hz")
     ax.figure.colorbar(image, ax=ax, label="dB", pad=0.01)
@@ -47,12 +48,12 @@ def hz_to_mel(hz: np.ndarray) -> np.ndarray:
 
 def waveforms(stages: dict[str, np.ndarray], settings: MelSettings) -> None:
     """Several versions of one clip, side by side."""
-    _, axes = plt.subplots(1, len(stages), figsize=(10, 2), squeeze=False)
+    _, axes = plt.subplots(1, len(stages), figsize=(10, 2), sharex=True, sharey=True, squeeze=False)
     for ax, (title, samples) in zip(axes[0], stages.items()):
         waveform(ax, samples, settings, f"{title}: {len(samples) / settings.sample_rate:.2f} s")
 
 
-def player(samples: np.ndarray, settings: MelSettings, seconds: float = 3.0) -> Audio:
+def player(samples: np.ndarray, settings: MelSettings, seconds: float = 2.0) -> Audio:
     """A player of the clip's beginning, at 22 kHz so that the notebook stays small."""
     rate = 22_050
     samples = librosa.resample(samples[: int(seconds * settings.sample_rate)], orig_sr=settings.sample_rate, target_sr=rate)

@@ -36,26 +36,15 @@ def run_notebook(file: Path, copy: Path, bar: tqdm) -> None:
     notebook = nbformat.read(file, as_version=4)
     client = Client(
         notebook, kernel_name="python3", timeout=None, resources={"metadata": {"path": str(NOTEBOOKS)}},
-        on_cell_executed=lambda cell, cell_index, **_: bar.update(), record_timing=False,
+        on_cell_executed=lambda cell, cell_index, **_: bar.update(), record_timing=False, coalesce_streams=True,
         extra_arguments=["--log-level=40"],  # the kernel's own remarks on its sockets
     )  # fmt: skip
     client.bar = bar
     try:
         client.execute()
     finally:
-        for cell in notebook.cells:
-            _settle(cell)
         notebook.metadata.pop("language_info", None)
         nbformat.write(notebook, copy)
-
-
-def _settle(cell: nbformat.NotebookNode) -> None:
-    """Keep of each progress bar in a cell's output what it last showed."""
-    for output in cell.get("outputs", []):
-        if output.output_type == "stream":
-            output.text = re.sub(r"[^\n]*\r", "", output.text).lstrip(" ")
-    if "outputs" in cell:
-        cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
 
 
 def results(copy: Path) -> str:

@@ -85,7 +85,7 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
     total = settings.epochs * math.ceil(len(training) / settings.batch_size)
     total = min(total, settings.max_steps or total)
     history, began, step, epoch = [], time.perf_counter(), 0, 0
-    with tqdm(total=total, desc=title, unit="step", file=sys.stdout, leave=False) as bar:
+    with tqdm(total=total, desc=title, unit="step", file=sys.stdout) as bar:
         while step < total:
             epoch += 1
             losses = []
@@ -155,7 +155,7 @@ def predict(model: nn.Module, clips: Clips, settings: TrainingSettings, progress
     offsets = (room[rows] * number / (count[rows] - 1).clamp(min=1)).long()
     total = torch.zeros(len(clips), len(clips.classes), device=clips.device)
     batches = list(zip(rows.split(64), offsets.split(64)))
-    for some, at in tqdm(batches, progress, unit="batch", file=sys.stdout, leave=False, disable=not progress):
+    for some, at in tqdm(batches, progress, unit="batch", file=sys.stdout, disable=not progress):
         with _autocast(clips.device):
             logits = model(clips.crop(some, at, n_frames).contiguous(memory_format=torch.channels_last))
         total.index_add_(0, some, activate(logits.float(), settings.output))

@@ -1,0 +1,137 @@
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from utils import data, mini
+from utils.data import Competition
+
+
+@pytest.fixture
+def kaggle(competition, tmp_path):
+    """A small copy of the mini set, free to be spoilt."""
+    folder = tmp_path / "kaggle"
+    for name, table in [("train_curated", competition.curated), ("train_noisy", competition.noisy), ("test", competition.test)]:
+        (folder / name).mkdir(parents=True)
+        for path in table["path"][:6]:
+            shutil.copy(path, folder / name)
+    for name in ("train_curated.csv", "train_noisy.csv", "sample_submission.csv"):
+        pd.read_csv(competition.folder / name).iloc[:6].to_csv(folder / name, index=False)
+    return folder
+
+
+@pytest.fixture
+def zenodo(kaggle, tmp_path):
+    """The same clips in the layout of the public release."""
+    folder = tmp_path / "zenodo"
+    meta = folder / "FSDKaggle2019.meta"
+    meta.mkdir(parents=True)
+    for name in ("train_curated", "train_noisy", "test"):
+        shutil.copytree(kaggle / name, folder / f"FSDKaggle2019.audio_{name}")
+    for name in ("train_curated", "train_noisy"):
+        shutil.copy(kaggle / f"{name}.csv", meta / f"{name}_post_competition.csv")
+    test = pd.read_csv(kaggle / "sample_submission.csv")[["fname"]]
+    test.assign(labels="Knock", usage="Public", freesound_id=1, license="CC0").to_csv(meta / "test_post_competition.csv", index=False)
+    pd.DataFrame({"label": list(mini.RECIPES)}).to_csv(meta / "vocabulary.csv", header=False)
+    return folder
+
+
+def test_both_layouts_read_alike(kaggle, zenodo):
+    a, b = Competition(kaggle), Competition(zenodo)
+    assert a.classes == b.classes == sorted(mini.RECIPES)
+    for name in ("curated", "noisy", "test"):
+        x, y = getattr(a, name), getattr(b, name)
+        assert len(x) == 6
+        assert list(x["fname"]) == list(y["fname"])
+    assert list(a.curated["labels"]) == list(b.curated["labels"])
+    assert "labels" not in a.test
+    assert set(b.test["usage"]) == {"Public"}
+
+
+def test_the_noisy_set_may_be_absent_as_a_whole(kaggle):
+    (kaggle / "train_noisy.csv").unlink()
+    shutil.rmtree(kaggle / "train_noisy")
+    assert len(Competition(kaggle).noisy) == 0
+
+
+def edit(file, change):
+    change(pd.read_csv(file)).to_csv(file, index=False)
+
+
+SPOILT = {
+    "neither layout": (lambda d: (d / "train_curated.csv").unlink(), r"neither train_curated\.csv .* nor FSDKaggle2019\.meta"),
+    "no sample": (lambda d: (d / "sample_submission.csv").unlink(), r"sample_submission\.csv is not there"),
+    "no column": (
+        lambda d: edit(d / "train_curated.csv", lambda t: t.rename(columns={"labels": "tags"})),
+        r"train_curated\.csv has no column 'labels'",
+    ),
+    "no class": (
+        lambda d: edit(d / "train_noisy.csv", lambda t: t.assign(labels="Knock,Unicorn")),
+        r"train_noisy\.csv: [0-9a-f]{8}\.wav has the label 'Unicorn', which is not one of the 12 classes",
+    ),
+    "absent clip": (lambda d: next((d / "train_curated").iterdir()).unlink(), r"train_curated\.csv lists [0-9a-f]{8}\.wav not found"),
+    "absent test clip": (lambda d: next((d / "test").iterdir()).unlink(), r"sample_submission\.csv lists [0-9a-f]{8}\.wav not found"),
+    "absent audio": (lambda d: shutil.rmtree(d / "train_noisy"), r"train_noisy is not there, but train_noisy\.csv lists its clips"),
+    "twice": (
+        lambda d: edit(d / "train_curated.csv", lambda t: pd.concat([t, t.iloc[:1]])),
+        r"train_curated\.csv lists [0-9a-f]{8}\.wav more than once",
+    ),
+    "outside": (
+        lambda d: edit(d / "train_curated.csv", lambda t: t.assign(fname=["../x.wav", *t["fname"][1:]])),
+        r"train_curated\.csv lists '\.\./x\.wav', which is not a plain file name",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_spoilt_data_get_one_sentence_with_the_file(kaggle, what):
+    spoil, sentence = SPOILT[what]
+    spoil(kaggle)
+    with pytest.raises((FileNotFoundError, ValueError), match=sentence) as caught:
+        Competition(kaggle)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+        Competition(tmp_path / "nowhere")
+
+
+def test_multi_hot_first_label_and_labels_together():
+    table = pd.DataFrame({"fname": ["a", "b", "c"], "labels": ["Run,Bark", "Tap", "Bark"]}, index=[7, 8, 9])
+    classes = ["Bark", "Run", "Tap"]
+    assert data.multi_hot(table, classes).tolist() == [[1, 1, 0], [0, 0, 1], [1, 0, 0]]
+    assert data.first_label(table, classes).tolist() == [1, 2, 0]
+    assert data.labels_together(table, classes).to_numpy().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    with pytest.raises(ValueError, match="'Tap' is not one of the 2 classes"):
+        data.multi_hot(table, classes[:2])
+
+
+def test_split_keeps_every_clip_once_and_every_class_in_both():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"fname": range(1000), "labels": rng.choice(list("abcdefghij"), 1000)})
+    training, validation = data.split(table, 0.2, seed=0)
+    assert sorted([*training, *validation]) == list(range(1000))
+    assert len(validation) == 200
+    share = table["labels"].iloc[validation].value_counts() / table["labels"].value_counts()
+    assert share.between(0.17, 0.23).all()
+    assert data.split(table, 0.2, seed=0)[1].tolist() == validation.tolist()
+    assert data.split(table, 0.2, seed=1)[1].tolist() != validation.tolist()
+    with pytest.raises(ValueError, match="1 clips cannot be split"):
+        data.split(table.iloc[:1], 0.2, seed=0)
+
+
+def test_repair_corrects_and_drops_the_known_bad_clips():
+    table = pd.DataFrame({"fname": ["f76181c4.wav", "1d44b0bd.wav", "good.wav"], "labels": ["Tap", "Tap", "Tap"]})
+    repaired = data.repair(table)
+    assert re.sub(r"\s+", " ", repaired.to_string(index=False, header=False)).strip() == "f76181c4.wav Bass_drum good.wav Tap"
+
+
+def test_the_mini_set_is_the_same_bytes_every_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(mini, "CLIPS", {"train_curated": 2, "train_noisy": 1, "test": 1})
+    one, two = mini.make(tmp_path / "one"), mini.make(tmp_path / "two")
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert len(files) == 12 * 4 + 3
+    assert all((one / file).read_bytes() == (two / file).read_bytes() for file in files)

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from sklearn.metrics import label_ranking_average_precision_score
+
+from utils.metrics import confusions, label_rank, lwlrap, per_class_lwlrap, per_class_table, top_k_accuracy
+
+
+def by_definition(truth, scores):
+    """LWLRAP clip by clip and label by label, as the paper tells it."""
+    precisions = []
+    for labels, clip in zip(truth, scores):
+        for label in np.flatnonzero(labels):
+            ranked_above = [c for c in range(len(clip)) if clip[c] >= clip[label]]
+            precisions.append(sum(labels[c] for c in ranked_above) / len(ranked_above))
+    return np.mean(precisions)
+
+
+def random_case(rng):
+    """Truth and scores of any size from one column up, many scores tied, some clips without a label or with all."""
+    shape = rng.integers(1, 40), rng.integers(1, 12)
+    truth = (rng.random(shape) < rng.uniform(0.05, 0.9)).astype(float)
+    truth[rng.random(len(truth)) < 0.2] = 0
+    truth[rng.integers(len(truth)), rng.integers(shape[1])] = 1
+    return truth, rng.integers(0, rng.integers(2, 20), shape) / 7
+
+
+def test_lwlrap_equals_scikit_learn_and_the_definition():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        truth, scores = random_case(rng)
+        oracle = label_ranking_average_precision_score(truth, scores, sample_weight=truth.sum(axis=1))
+        assert lwlrap(truth, scores) == pytest.approx(oracle, abs=1e-9)
+        assert lwlrap(truth, scores) == pytest.approx(by_definition(truth, scores), abs=1e-9)
+
+
+def test_lwlrap_is_the_label_weighted_mean_of_its_classes():
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        truth, scores = random_case(rng)
+        weight = truth.sum(axis=0) / truth.sum()
+        per_class = per_class_lwlrap(truth, scores)
+        assert np.array_equal(np.isnan(per_class), weight == 0)
+        assert np.nansum(per_class * weight) == pytest.approx(lwlrap(truth, scores), abs=1e-9)
+
+
+def test_constant_scores_gain_nothing():
+    truth = np.eye(10)
+    assert lwlrap(truth, np.zeros((10, 10))) == pytest.approx(0.1)
+    assert top_k_accuracy(np.arange(10), np.zeros((10, 10))) == 0
+
+
+@pytest.mark.parametrize(
+    ("truth", "scores", "sentence"),
+    [
+        (np.zeros((3, 2)), np.zeros((3, 2)), "no label"),
+        (np.ones((3, 2)), np.full((3, 2), np.nan), "not finite"),
+        (np.ones((3, 2)), np.zeros((2, 3)), "one shape"),
+    ],
+)
+def test_lwlrap_refuses_what_it_cannot_rank(truth, scores, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        lwlrap(truth, scores)
+
+
+def test_top_k_asks_for_the_first_label():
+    scores = np.array([[0.5, 0.4, 0.3, 0.2], [0.1, 0.2, 0.3, 0.4]])
+    assert label_rank(np.array([2, 2]), scores).tolist() == [3, 2]
+    assert [top_k_accuracy(np.array([2, 2]), scores, k) for k in (1, 2, 3)] == [0, 0.5, 1]
+
+
+def test_per_class_table_and_confusions():
+    truth = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    scores = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.1], [0.1, 0.7, 0.0], [0.1, 0.2, 0.6]])
+    table = per_class_table(truth, scores, ["Bark", "Run", "Tap"], threshold=0.5)
+    assert table.loc["Bark", ["precision", "recall", "F1"]].tolist() == pytest.approx([1, 1 / 3, 1 / 2])
+    assert table.loc["Run", ["precision", "recall", "F1"]].tolist() == pytest.approx([1 / 2, 1 / 2, 1 / 2])
+    assert "Tap" not in table.index
+    taken = {(row.label, row[2]): row.clips for row in confusions(truth, scores, ["Bark", "Run", "Tap"]).itertuples()}
+    assert taken == {("Bark", "Run"): 1, ("Bark", "Tap"): 1, ("Run", "Tap"): 1}

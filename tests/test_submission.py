@@ -1,0 +1,57 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from utils import submission
+
+
+@pytest.fixture
+def scores(competition):
+    return np.random.default_rng(0).random((len(competition.test), len(competition.classes))).astype(np.float32)
+
+
+def test_a_submission_matches_the_sample(competition, scores, tmp_path):
+    file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
+    sample = pd.read_csv(competition.folder / "sample_submission.csv")
+    written = pd.read_csv(file)
+    assert list(written.columns) == list(sample.columns)
+    assert list(written["fname"]) == list(sample["fname"])
+    assert np.allclose(written.iloc[:, 1:], scores, atol=1e-6)
+    assert json.loads((tmp_path / "submission.json").read_text())["data"] == "mini"
+
+
+FAULTS = {
+    "row missing": (lambda t: t.iloc[1:], "of its rows, .* is missing"),
+    "rows shuffled": (lambda t: t.iloc[::-1], "rows are repeated or in another order"),
+    "row twice": (lambda t: pd.concat([t, t.iloc[:1]]), "rows are repeated or in another order"),
+    "column missing": (lambda t: t.drop(columns="Knock"), "of its columns, Knock is missing"),
+    "columns swapped": (lambda t: t[["fname", *t.columns[:0:-1]]], "columns are repeated or in another order"),
+    "strange column": (lambda t: t.assign(Unicorn=0.0), "Unicorn is not asked for"),
+    "empty score": (lambda t: t.assign(Knock=np.nan), "96 scores are not finite"),
+    "word for a score": (lambda t: t.assign(Knock="loud"), "96 scores are not finite"),
+    "score over one": (lambda t: t.assign(Knock=1.5), "96 scores are not within 0 and 1"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_check_catches(competition, scores, tmp_path, fault):
+    file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
+    change, sentence = FAULTS[fault]
+    change(pd.read_csv(file)).to_csv(file, index=False)
+    with pytest.raises(ValueError, match=sentence):
+        submission.check(file, competition)
+
+
+def test_a_bad_submission_leaves_what_stood(competition, scores, tmp_path):
+    file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="not finite"):
+        submission.write(file, np.full_like(scores, np.nan), competition, runs=[])
+    assert file.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["submission.csv", "submission.json"]
+
+
+def test_blend_is_the_mean():
+    assert submission.blend([np.zeros((2, 3)), np.ones((2, 3))]).tolist() == [[0.5] * 3] * 2

@@ -1,0 +1,132 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from utils import augment, metrics, models, train
+from utils.config import QUICK
+
+SETTINGS = replace(QUICK.cnn, epochs=6)
+
+
+@pytest.fixture(scope="module")
+def clips(competition, cache):
+    return train.split_clips(cache, competition.curated, competition.classes, QUICK, "cpu")
+
+
+@pytest.fixture(scope="module")
+def run(clips, tmp_path_factory):
+    return fit(clips, tmp_path_factory.mktemp("runs") / "deep_cnn")
+
+
+def fit(clips, folder, settings=SETTINGS):
+    torch.manual_seed(0)
+    return train.fit(models.DeepCNN(12, width=8), *clips, settings, folder, "Deep CNN")
+
+
+def test_the_split_holds_a_fifth_out(competition, clips):
+    training, validation = (set(part.table["fname"]) for part in clips)
+    assert training.isdisjoint(validation)
+    assert training | validation == set(competition.curated["fname"])
+    assert len(validation) == len(competition.curated) / 5
+
+
+def test_a_run_learns_and_keeps_its_last_epoch(clips, run):
+    validation = clips[1]
+    truth = validation.truth.numpy()
+    chance = metrics.lwlrap(truth, np.random.default_rng(0).random(truth.shape))
+    assert run.summary()["LWLRAP"] > 2 * chance
+    assert list(run.history["epoch"]) == list(range(1, 7))
+    assert metrics.lwlrap(run.truth, run.scores) == pytest.approx(run.history["LWLRAP"].iloc[-1], abs=1e-6)
+    assert np.array_equal(run.truth, truth)
+    # Read back from the folder, the model gives the scores that were written in it.
+    assert np.allclose(train.predict(run.model(), validation, run.training), run.scores, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_history(clips, run, tmp_path):
+    assert fit(clips, tmp_path / "again").history.equals(run.history)
+
+
+def test_find_runs_puts_the_best_first(clips, run):
+    fit(clips, run.folder.with_name("short"), replace(SETTINGS, epochs=1))
+    assert [found.name for found in train.find_runs(run.folder.parent)] == ["deep_cnn", "short"]
+    with pytest.raises(FileNotFoundError, match="run 03_cnn first"):
+        train.find_runs(run.folder / "nowhere")
+
+
+def test_max_steps_ends_the_last_epoch_early(clips, tmp_path):
+    history = fit(clips, tmp_path / "short", replace(SETTINGS, max_steps=8)).history
+    assert list(history["steps"]) == [6, 8]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(clips, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"Deep CNN: the loss is .* in epoch \d+"):
+        fit(clips, tmp_path / "run", replace(SETTINGS, learning_rate=float("inf")))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "softmax"])
+def test_bce_is_the_papers_formula(output):
+    logits = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    truth = (torch.rand(5, 7, generator=torch.Generator().manual_seed(1)) < 0.3).double()
+    p = train.activate(logits, output)
+    expected = -torch.where(truth > 0, p.log(), (1 - p).log()).mean()
+    assert train.bce(logits, truth, output).item() == pytest.approx(expected.item(), abs=1e-9)
+    for certain in (torch.tensor([[100.0, -100.0]]), torch.tensor([[-100.0, 100.0]])):
+        certain.requires_grad_()
+        loss = train.bce(certain, torch.tensor([[1.0, 0.0]]), output)
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(certain.grad).all()
+
+
+def test_crops_are_the_clips_frames_and_beyond_them_its_floor(cache, clips):
+    training = clips[0]
+    rows = torch.arange(len(training))
+    offsets = augment.random_offsets(training.lengths, 128, torch.Generator().manual_seed(0))
+    x = training.crop(rows, offsets, 128)
+    assert x.shape == (len(training), 1, 128, 128)
+    for row, offset in enumerate(offsets.tolist()):
+        clip = cache[training.table["fname"][row]]
+        expected = np.full((128, 128), training.floors[row].item(), np.float32)
+        begin, end = max(0, offset), min(clip.shape[1], offset + 128)
+        assert end - begin == min(128, clip.shape[1])  # a crop is never emptier than it need be
+        expected[:, begin - offset : end - offset] = clip[:, begin:end]
+        assert np.array_equal(x[row, 0].numpy(), expected)
+
+
+def test_predict_averages_windows_from_the_first_frame_to_the_last(cache, clips):
+    validation = clips[1]
+    settings = replace(SETTINGS, windows=3)
+    model = models.DeepCNN(12, width=4).eval()
+    scores = train.predict(model, validation, settings)
+    for row in range(8):
+        length = validation.lengths[row].item()
+        count = min(3, -(-length // 128))
+        offsets = torch.tensor([int(x) for x in np.linspace(0, max(0, length - 128), count)])
+        x = validation.crop(torch.full((count,), row), offsets, 128)
+        with torch.inference_mode(), train._autocast(torch.device("cpu")):
+            expected = model(x.contiguous(memory_format=torch.channels_last)).float().sigmoid().mean(0)
+        assert np.allclose(scores[row], expected.numpy(), atol=0.01)
+
+
+def test_mixup_mixes_labels_as_it_mixes_clips():
+    x, truth = torch.arange(4.0)[:, None, None, None].expand(4, 1, 3, 3), torch.eye(4)
+    mixed, shares = augment.mixup(x, truth, torch.Generator().manual_seed(0))
+    assert torch.allclose(shares.sum(dim=1), torch.ones(4))
+    assert torch.allclose(mixed[:, 0, 0, 0], shares @ torch.arange(4.0))
+    assert (shares.amax(dim=1) >= 0.5).all()
+    assert shares.amax(dim=1).min() < 1
+
+
+def test_mask_hides_a_band_and_a_stretch():
+    x = torch.randn(64, 1, 40, 60, generator=torch.Generator().manual_seed(0))
+    masked = augment.mask(x, torch.Generator().manual_seed(1))
+    changed = (masked != x)[:, 0]
+    bands, stretches = changed.all(dim=2), changed.all(dim=1)
+    assert torch.equal(changed, bands[:, :, None] | stretches[:, None, :])
+    for hidden in (bands, stretches):
+        share = hidden.float().mean(dim=1)
+        assert share.max() <= 0.2 + 1 / 40
+        assert share.mean() == pytest.approx(0.1, abs=0.03)

@@ -1,0 +1,66 @@
+import subprocess
+import sys
+
+import pytest
+
+from utils import run, setup, workspace
+
+
+def test_setup_says_what_it_found(competition, capsys):
+    kit = setup()
+    printed = capsys.readouterr().out
+    assert kit.competition.folder == competition.folder
+    assert "No competition data was found, so this is the mini set" in printed
+    assert "preset   quick" in printed
+    assert kit.runs.is_relative_to(kit.folder)
+    assert kit.submissions.is_dir()
+
+
+def test_the_environment_and_the_parameters_choose(competition, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("FAT_DATA", str(competition.folder))
+    monkeypatch.setenv("FAT_WORK", str(tmp_path))
+    kit = setup(preset="paper")
+    assert (kit.folder, kit.preset.name, kit.preset.cnn.epochs) == (tmp_path, "paper", 400)
+    assert "No competition data" not in capsys.readouterr().out
+
+
+def test_a_named_folder_is_never_replaced_by_the_mini_set(monkeypatch, tmp_path):
+    monkeypatch.setenv("FAT_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"neither train_curated\.csv"):
+        setup()
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        setup(str(tmp_path / "nowhere"))
+
+
+def test_an_unknown_preset_is_refused(competition):
+    with pytest.raises(ValueError, match="the preset 'fast' is none of paper, quick"):
+        setup(preset="fast")
+
+
+@pytest.mark.parametrize("place", ["freesound-audio-tagging-2019", "competitions/freesound-audio-tagging-2019", "a/b/c"])
+def test_kaggles_mounts_are_found(competition, monkeypatch, tmp_path, place):
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).symlink_to(competition.folder)
+    monkeypatch.setattr(workspace, "KAGGLE_INPUT", tmp_path)
+    assert workspace.find_data() == tmp_path / place
+
+
+def test_the_runner_shows_the_failing_cell(tmp_path, monkeypatch, capfd):
+    import nbformat
+
+    cells = [nbformat.v4.new_code_cell(source) for source in ("print('fine')", "what = 1 / 0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_fails.ipynb")
+    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
+    monkeypatch.setenv("FAT_WORK", str(tmp_path / "work"))
+    assert run.main([]) == 1
+    printed = capfd.readouterr().err
+    assert "01_fails stopped" in printed
+    assert "what = 1 / 0" in printed
+    assert "ZeroDivisionError" in printed
+    assert (tmp_path / "work/notebooks/01_fails.ipynb").is_file()
+
+
+def test_the_runner_knows_its_notebooks():
+    shown = subprocess.run([sys.executable, "-m", "utils.run", "07"], cwd=workspace.ROOT, capture_output=True, text=True)
+    assert shown.returncode == 2
+    assert "there is no notebook 07; there are 01_eda, 02_preprocessing" in shown.stderr
