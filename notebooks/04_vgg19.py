@@ -43,6 +43,7 @@ kit = setup(data_folder, preset)
 from IPython.display import display
 
 from utils import data, mel, models, plots, train
+from utils.runs import find_runs
 
 competition = kit.competition
 cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
@@ -103,7 +104,7 @@ run.history
 # ## Beside the Deep CNN
 
 # %%
-plots.learning_curves({run.name: run.history for run in train.find_runs(kit.runs)})
+plots.learning_curves({run.name: run.history for run in find_runs(kit.runs)})
 
 # %% [markdown]
 # Next: `05_evaluation` puts all runs side by side.

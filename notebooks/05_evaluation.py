@@ -39,9 +39,10 @@ kit = setup(data_folder, preset)
 # %%
 from IPython.display import display
 
-from utils import data, mel, metrics, plots, train
+from utils import data, mel, metrics, plots
+from utils.runs import find_runs
 
-runs = train.find_runs(kit.runs)
+runs = find_runs(kit.runs)
 
 # %% [markdown]
 # ## Table 1

@@ -37,8 +37,9 @@ kit = setup(data_folder, preset)
 
 # %%
 from utils import mel, plots, submission, train
+from utils.runs import find_runs
 
-runs = train.find_runs(kit.runs)
+runs = find_runs(kit.runs)
 [run.name for run in runs]
 
 # %% [markdown]

@@ -53,5 +53,12 @@ def test_a_bad_submission_leaves_what_stood(competition, scores, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["submission.csv", "submission.json"]
 
 
+def test_on_kaggle_a_copy_goes_where_the_competition_looks(competition, scores, tmp_path, monkeypatch):
+    (tmp_path / "working").mkdir()
+    monkeypatch.setattr(submission, "KAGGLE_WORKING", tmp_path / "working")
+    file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
+    assert (tmp_path / "working/submission.csv").read_bytes() == file.read_bytes()
+
+
 def test_blend_is_the_mean():
     assert submission.blend([np.zeros((2, 3)), np.ones((2, 3))]).tolist() == [[0.5] * 3] * 2

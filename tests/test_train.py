@@ -6,8 +6,9 @@ import torch
 
 from utils import augment, metrics, models, train
 from utils.config import QUICK
+from utils.runs import find_runs
 
-SETTINGS = replace(QUICK.cnn, epochs=6)
+SETTINGS = replace(QUICK.cnn, epochs=16)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_a_run_learns_and_keeps_its_last_epoch(clips, run):
     truth = validation.truth.numpy()
     chance = metrics.lwlrap(truth, np.random.default_rng(0).random(truth.shape))
     assert run.summary()["LWLRAP"] > 2 * chance
-    assert list(run.history["epoch"]) == list(range(1, 7))
+    assert list(run.history["epoch"]) == list(range(1, 17))
     assert metrics.lwlrap(run.truth, run.scores) == pytest.approx(run.history["LWLRAP"].iloc[-1], abs=1e-6)
     assert np.array_equal(run.truth, truth)
     # Read back from the folder, the model gives the scores that were written in it.
@@ -50,9 +51,9 @@ def test_the_same_seed_gives_the_same_history(clips, run, tmp_path):
 
 def test_find_runs_puts_the_best_first(clips, run):
     fit(clips, run.folder.with_name("short"), replace(SETTINGS, epochs=1))
-    assert [found.name for found in train.find_runs(run.folder.parent)] == ["deep_cnn", "short"]
+    assert [found.name for found in find_runs(run.folder.parent)] == ["deep_cnn", "short"]
     with pytest.raises(FileNotFoundError, match="run 03_cnn first"):
-        train.find_runs(run.folder / "nowhere")
+        find_runs(run.folder / "nowhere")
 
 
 def test_max_steps_ends_the_last_epoch_early(clips, tmp_path):

@@ -39,7 +39,7 @@ def test_an_unknown_preset_is_refused(competition):
 
 @pytest.mark.parametrize("place", ["freesound-audio-tagging-2019", "competitions/freesound-audio-tagging-2019", "a/b/c"])
 def test_kaggles_mounts_are_found(competition, monkeypatch, tmp_path, place):
-    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).symlink_to(competition.folder)
     monkeypatch.setattr(workspace, "KAGGLE_INPUT", tmp_path)
     assert workspace.find_data() == tmp_path / place

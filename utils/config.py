@@ -1,6 +1,10 @@
 """Every setting of the kit: frozen dataclasses, and the presets, which are values of one of them."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+KAGGLE_INPUT = Path("/kaggle/input")
+KAGGLE_WORKING = Path("/kaggle/working")
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,9 @@ PAPER = Preset(
 # Minutes on two cores, whatever the size of the data: max_steps sees to it.
 _QUICK = TrainingSettings(
     epochs=60, max_steps=900, learning_rate=3e-3, schedule="cosine",
-    output="sigmoid", crop="random", windows=8, mixup=True, masking=True,
+    output="sigmoid", crop="random", windows=8,
 )
-_QUICK_VGG19 = replace(_QUICK, epochs=3, max_steps=60, batch_size=16, learning_rate=1e-4, windows=1, mixup=False, masking=False)
+_QUICK_VGG19 = replace(_QUICK, epochs=2, max_steps=60, batch_size=16, learning_rate=1e-4, windows=1)
 QUICK = Preset(name="quick", width=16, cnn=_QUICK, transfer=_QUICK_VGG19, vgg19=_QUICK_VGG19)
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (PAPER, QUICK)}

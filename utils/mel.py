@@ -176,7 +176,7 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelSett
     with open(folder / "frames.npy", "wb") as file:
         # numpy leaves room in the header for more rows, so it can be written again at the end.
         _write_npy_header(file, (0, settings.n_mels))
-        for frames in tqdm(_all_frames(table, settings, n_jobs), name, len(table), unit="clip", file=sys.stdout):
+        for frames in tqdm(_all_frames(table, settings, n_jobs), name, len(table), unit="clip", file=sys.stdout, mininterval=1):
             if isinstance(frames, str):
                 unreadable.append(frames)
                 continue

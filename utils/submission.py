@@ -1,6 +1,7 @@
 """The submission: written, checked, and accompanied by what made it."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from .config import KAGGLE_WORKING
 from .data import Competition
 
 if TYPE_CHECKING:
-    from .train import Run
+    from .runs import Run
 
 
 def blend(scores: list[np.ndarray]) -> np.ndarray:
@@ -22,7 +24,8 @@ def blend(scores: list[np.ndarray]) -> np.ndarray:
 def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: Sequence["Run"]) -> Path:
     """Write `scores`, (test clips, classes), as a submission, check it, and note beside it, as json, the runs that made it.
 
-    The file takes its name only after the check. Raises ValueError, as `check` does, and then leaves what stood there.
+    The file takes its name only after the check. On Kaggle a copy goes to /kaggle/working/submission.csv, where the competition
+    looks for it. Raises ValueError, as `check` does, and then leaves what stood there.
     """
     file = Path(file)
     unfinished = file.with_name(file.name + ".part")
@@ -37,6 +40,8 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
     made_by = [run.summary() | run.record for run in runs]
     file.with_suffix(".json").write_text(json.dumps({"data": competition.folder.name, "mean of": made_by}, indent=1))
     unfinished.rename(file)
+    if KAGGLE_WORKING.is_dir():
+        shutil.copy(file, KAGGLE_WORKING / "submission.csv")
     return file
 
 

@@ -1,28 +1,25 @@
-"""Training, scoring, and the run folder that keeps what came of it."""
+"""Clips on the device, training and scoring."""
 
 import copy
-import json
 import math
 import platform
-import shutil
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from . import augment, data, metrics, models
-from .config import MelSettings, Preset, TrainingSettings
+from . import augment, data, metrics, runs
+from .config import Preset, TrainingSettings
 from .mel import Cache
 
 
@@ -69,7 +66,7 @@ def example_batch(training: Clips, settings: TrainingSettings, size: int) -> tup
     return x.cpu().numpy(), truth.cpu().numpy()
 
 
-def fit(model: nn.Module, training: Clips, validation: Clips, settings: TrainingSettings, folder: str | Path, title: str) -> "Run":
+def fit(model: nn.Module, training: Clips, validation: Clips, settings: TrainingSettings, folder: str | Path, title: str) -> runs.Run:
     """Train `model` on `training`, score `validation` after each epoch, and keep the outcome in `folder` as a Run.
 
     Binary cross-entropy of each class and Adam (paper, section IV). The weights and the scores kept are those of the **last**
@@ -85,7 +82,7 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
     total = settings.epochs * math.ceil(len(training) / settings.batch_size)
     total = min(total, settings.max_steps or total)
     history, began, step, epoch = [], time.perf_counter(), 0, 0
-    with tqdm(total=total, desc=title, unit="step", file=sys.stdout) as bar:
+    with tqdm(total=total, desc=title, unit="step", file=sys.stdout, mininterval=1) as bar:
         while step < total:
             epoch += 1
             losses = []
@@ -118,9 +115,11 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
         "clips": {"training": len(training), "validation": len(validation)},
         "seconds": round(time.perf_counter() - began, 1),
         "device": _device_name(device),
+        "precision": str(_precision(device)),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
     }
-    return _save(Path(folder), model, record, history, validation, scores)
+    scored = pd.concat([validation.table[["fname", "labels"]], pd.DataFrame(scores, columns=validation.classes)], axis=1)
+    return runs.save(Path(folder), model, record, pd.DataFrame(history), scored)
 
 
 def bce(logits: Tensor, truth: Tensor, output: str) -> Tensor:
@@ -155,7 +154,7 @@ def predict(model: nn.Module, clips: Clips, settings: TrainingSettings, progress
     offsets = (room[rows] * number / (count[rows] - 1).clamp(min=1)).long()
     total = torch.zeros(len(clips), len(clips.classes), device=clips.device)
     batches = list(zip(rows.split(64), offsets.split(64)))
-    for some, at in tqdm(batches, progress, unit="batch", file=sys.stdout, disable=not progress):
+    for some, at in tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, disable=not progress):
         with _autocast(clips.device):
             logits = model(clips.crop(some, at, n_frames).contiguous(memory_format=torch.channels_last))
         total.index_add_(0, some, activate(logits.float(), settings.output))
@@ -191,11 +190,13 @@ def _judge(clips: Clips, scores: np.ndarray) -> dict[str, float]:
     }
 
 
+@lru_cache
 def _precision(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware computes in it, else float16 on a GPU, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot tell
+    return torch.bfloat16 if capabilities.get("avx512_bf16") else torch.float32
 
 
 def _autocast(device: torch.device):
@@ -205,85 +206,3 @@ def _autocast(device: torch.device):
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training: a folder with weights.safetensors, history.csv, validation.csv and settings.json.
-
-    `.history` has a row an epoch. `.validation` has the validation clips with their `labels` and, a column a class, their scores
-    at the last epoch; `.truth` and `.scores` are the same as arrays (clips, classes). `.record` has settings, classes, versions, times.
-    """
-
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @cached_property
-    def record(self) -> dict:
-        return json.loads((self.folder / "settings.json").read_text())
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "history.csv")
-
-    @cached_property
-    def validation(self) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "validation.csv", dtype={"fname": str, "labels": str})
-
-    @property
-    def classes(self) -> list[str]:
-        return self.record["classes"]
-
-    @property
-    def truth(self) -> np.ndarray:
-        return data.multi_hot(self.validation, self.classes)
-
-    @property
-    def scores(self) -> np.ndarray:
-        return self.validation[self.classes].to_numpy()
-
-    @property
-    def training(self) -> TrainingSettings:
-        return TrainingSettings(**self.record["training"])
-
-    @property
-    def mel(self) -> MelSettings:
-        return MelSettings(**self.record["mel"])
-
-    def summary(self) -> dict:
-        """Model, name and, of the last epoch, its number, validation LWLRAP and top-5."""
-        last = self.history.iloc[-1]
-        return {"model": self.record["title"], "run": self.name, "epochs": int(last["epoch"])} | last[["LWLRAP", "top-5"]].to_dict()
-
-    def model(self) -> nn.Module:
-        """The trained model, on the CPU."""
-        model = models.build(self.record["model"])
-        safetensors.torch.load_model(model, self.folder / "weights.safetensors")
-        return model
-
-
-def find_runs(folder: str | Path) -> list[Run]:
-    """The finished runs in `folder`, highest validation LWLRAP first. Raises FileNotFoundError if there are none."""
-    runs = [Run(file.parent) for file in Path(folder).glob("*/settings.json") if file.parent.suffix != ".part"]
-    if not runs:
-        raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first.")
-    return sorted(runs, key=lambda run: run.summary()["LWLRAP"], reverse=True)
-
-
-def _save(folder: Path, model: nn.Module, record: dict, history: list[dict], validation: Clips, scores: np.ndarray) -> Run:
-    """Write the run beside its place, then move it there, so that a run is whole or not there."""
-    unfinished = folder.with_name(folder.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    safetensors.torch.save_model(model, unfinished / "weights.safetensors")
-    pd.DataFrame(history).to_csv(unfinished / "history.csv", index=False)
-    table = pd.concat([validation.table[["fname", "labels"]], pd.DataFrame(scores, columns=record["classes"])], axis=1)
-    table.to_csv(unfinished / "validation.csv", index=False)
-    (unfinished / "settings.json").write_text(json.dumps(record, indent=1))
-    if folder.exists():
-        shutil.rmtree(folder)
-    unfinished.rename(folder)
-    return Run(folder)

@@ -7,12 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from . import mini
-from .config import PRESETS, Preset
+from .config import KAGGLE_INPUT, KAGGLE_WORKING, PRESETS, Preset
 from .data import Competition, is_competition
 
 ROOT = Path(__file__).resolve().parent.parent
-KAGGLE_INPUT = Path("/kaggle/input")
-KAGGLE_WORKING = Path("/kaggle/working")
 
 
 @dataclass(frozen=True)
