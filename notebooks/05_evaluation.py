@@ -66,7 +66,8 @@ paper = pd.DataFrame(
 )
 
 # %% tags=["nbval-ignore-output", "results"]
-pd.DataFrame([run.summary() for run in runs]).set_index("model").join(paper).round(3)
+ours = pd.DataFrame([run.summary() for run in runs]).join(paper, on="model")
+ours.set_index("run").drop(columns="model").round(3)
 
 # %% [markdown]
 # ## Tables 2 to 5: class by class
@@ -122,7 +123,7 @@ worst
 paths = kit.competition.curated.set_index("fname")["path"]
 for clip in worst.itertuples():
     samples = mel.load_clip(paths[clip.fname], kit.preset.mel)
-    plots.clip(samples, mel.log_mel(samples, kit.preset.mel), kit.preset.mel, f"{clip.labels}, taken for {clip.taken_for}")
+    plots.clip(samples, mel.log_mel(samples, kit.preset.mel), kit.preset.mel, f"{clip.labels} (taken for {clip.taken_for})")
     display(plots.player(samples, kit.preset.mel))
 
 # %% [markdown]

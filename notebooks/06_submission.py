@@ -38,6 +38,7 @@ kit = setup(data_folder, preset)
 # %%
 from utils import mel, plots, submission, train
 from utils.runs import find_runs
+from utils.workspace import short_path
 
 runs = find_runs(kit.runs)
 [run.name for run in runs]
@@ -61,7 +62,7 @@ scores.shape
 
 # %% tags=["nbval-ignore-output", "results"]
 file = submission.write(kit.submissions / "submission.csv", scores, kit.competition, runs=chosen)
-print(file)
+print("written:", short_path(file))
 
 # %% tags=["nbval-ignore-output"]
 submission.check(file, kit.competition).iloc[:5, :6].round(3)

@@ -77,7 +77,7 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
     generator = torch.Generator(device).manual_seed(settings.seed)
     model.to(device, memory_format=torch.channels_last)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr=settings.learning_rate)
+    optimizer = torch.optim.Adam(trainable, lr=settings.learning_rate, fused=True)
     scaler = torch.amp.GradScaler(enabled=_precision(device) == torch.float16)
     total = settings.epochs * math.ceil(len(training) / settings.batch_size)
     total = min(total, settings.max_steps or total)

@@ -52,13 +52,13 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
         raise ValueError(f"the preset {name!r} is none of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them.")
     submissions = submissions_folder()
     submissions.mkdir(parents=True, exist_ok=True)
-    print(f"data     {_short(competition.folder)}: {competition}")
+    print(f"data     {short_path(competition.folder)}: {competition}")
     if not found:
         print("         No competition data was found, so this is the mini set of sounds made by formula.")
         print("         To use your own, set FAT_DATA to a folder with train_curated.csv.")
     print(f"preset   {name}")
     print(f"device   {remark}; python {platform.python_version()}, torch {version('torch')}, librosa {version('librosa')}")
-    print(f"writes   {_short(folder)} and {_short(submissions)}")
+    print(f"writes   {short_path(folder)} and {short_path(submissions)}")
     return Workspace(competition, PRESETS[name], device, folder, submissions)
 
 
@@ -95,6 +95,6 @@ def _device() -> tuple[str, str]:
     return "cuda", name
 
 
-def _short(path: Path) -> str:
-    """`path`, relative to the kit if it is in it."""
+def short_path(path: Path) -> str:
+    """`path`, relative to the kit's folder if it lies in it."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
