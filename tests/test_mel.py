@@ -37,6 +37,17 @@ def test_log_mel_is_librosas(settings, seconds):
         assert np.abs(ours - plain_librosa(samples.astype(np.float32), settings)).max() < 0.01
 
 
+def test_trim_is_librosas():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        samples = rng.standard_normal(rng.integers(1, 30_000)).astype(np.float32)
+        ends = np.sort(rng.integers(0, len(samples) + 1, 2))
+        samples[: ends[0]] *= 10 ** rng.uniform(-6, 0)
+        samples[ends[1] :] *= rng.choice([0, 1e-4, 1])
+        expected = librosa.effects.trim(samples, top_db=SETTINGS.trim_db)[0]
+        assert np.array_equal(trim(samples, SETTINGS), expected)
+
+
 def test_log_mel_is_librosas_on_the_mini_set(competition):
     for path in competition.curated["path"][::10]:
         samples = trim(load_clip(path, SETTINGS), SETTINGS)

@@ -16,6 +16,7 @@ import librosa
 import numpy as np
 import pandas as pd
 import scipy.fft
+import scipy.sparse
 import soundfile
 from tqdm import tqdm
 
@@ -45,8 +46,16 @@ def load_clip(path: str | Path, settings: MelSettings) -> np.ndarray:
 
 
 def trim(samples: np.ndarray, settings: MelSettings) -> np.ndarray:
-    """`samples` without the ends that stay `settings.trim_db` under the loudest frame (paper, section III)."""
-    return librosa.effects.trim(samples, top_db=settings.trim_db)[0]
+    """`samples` without the ends that stay `settings.trim_db` under the loudest frame (paper, section III).
+
+    Gives what `librosa.effects.trim` gives, with its frames of 2048 samples every 512, in one pass over the samples.
+    """
+    hop = 512
+    blocks = np.pad(samples, (2 * hop, 3 * hop - len(samples) % hop)).reshape(-1, hop)
+    energy = np.einsum("ij,ij->i", blocks, blocks)
+    loudness = np.maximum((energy[:-3] + energy[1:-2] + energy[2:-1] + energy[3:]) / (4 * hop), 1e-10)
+    loud = np.flatnonzero(loudness > loudness.max() * 10 ** (-settings.trim_db / 10))
+    return samples[loud[0] * hop : (loud[-1] + 1) * hop]
 
 
 def fit_length(samples: np.ndarray, length: int) -> np.ndarray:
@@ -67,6 +76,11 @@ def mel_filters(settings: MelSettings) -> np.ndarray:
 
 
 @lru_cache
+def _sparse_filters(settings: MelSettings) -> scipy.sparse.csr_array:
+    return scipy.sparse.csr_array(mel_filters(settings))  # each filter covers a few of the bins
+
+
+@lru_cache
 def _window(n_fft: int) -> np.ndarray:
     return librosa.filters.get_window("hann", n_fft, fftbins=True).astype(np.float32)
 
@@ -83,7 +97,7 @@ def log_mel(samples: np.ndarray, settings: MelSettings) -> np.ndarray:
         raise ValueError(f"log_mel wants finite mono samples of shape (n,), n > 0; it was given shape {samples.shape}.")
     padded = np.pad(samples, settings.n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, settings.n_fft)[:: settings.hop_length]
-    filters, window = mel_filters(settings), _window(settings.n_fft)
+    filters, window = _sparse_filters(settings), _window(settings.n_fft)
     power = np.empty((settings.n_mels, len(frames)), dtype=np.float32)
     for i in range(0, len(frames), BLOCK):
         spectrum = scipy.fft.rfft(frames[i : i + BLOCK] * window)
