@@ -31,7 +31,9 @@ preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" withou
 import sys
 from pathlib import Path
 
-sys.path[:0] = ["..", *map(str, Path("/kaggle/input").glob("*/"))]  # the kit: one folder up, or attached on Kaggle
+# The kit lies one folder up, or attached on Kaggle.
+attached = [file for depth in ("*", "*/*", "*/*/*") for file in Path("/kaggle/input").glob(f"{depth}/utils/workspace.py")]
+sys.path[:0] = ["..", *(str(file.parents[1]) for file in attached)]
 from utils import setup
 
 kit = setup(data_folder, preset)
@@ -39,9 +41,11 @@ kit = setup(data_folder, preset)
 # %% [markdown]
 # ## The tables
 #
-# Each set is a table with a row a clip. Its labels are comma-separated; the first one is what top-5 accuracy asks for.
+# Each set is a table with one row per clip. The labels are comma-separated; the first one is what top-5 accuracy asks for.
 
 # %%
+from IPython.display import display
+
 from utils import data, mel, plots
 
 competition = kit.competition
@@ -55,13 +59,13 @@ curated[["fname", "labels"]].head()
 import pandas as pd
 
 labels = {"curated": data.split_labels(curated["labels"]), "noisy": data.split_labels(noisy["labels"])}
-labels_a_clip = pd.DataFrame({name: lists.str.len().value_counts() for name, lists in labels.items()})
-labels_a_clip.rename_axis("labels a clip").fillna(0).astype(int)
+labels_per_clip = pd.DataFrame({name: lists.str.len().value_counts() for name, lists in labels.items()})
+labels_per_clip.rename_axis("labels per clip").fillna(0).astype(int)
 
 # %% [markdown]
 # ## The classes
 #
-# In the competition the curated set has at most 75 clips a class, the noisy set 300.
+# In the competition the curated set has at most 75 clips per class, the noisy set 300.
 
 # %%
 counts = pd.DataFrame({name: lists.explode().value_counts() for name, lists in labels.items()})
@@ -85,7 +89,7 @@ plots.label_pairs(together)
 
 # %%
 sets = {"curated": curated, "noisy": noisy, "test": test}
-seconds = {name: data.durations(table) for name, table in sets.items() if len(table)}
+seconds = {name: mel.durations(table) for name, table in sets.items() if len(table)}
 pd.DataFrame({name: pd.Series(values).describe() for name, values in seconds.items()}).round(2)
 
 # %%
@@ -95,6 +99,7 @@ plots.durations(seconds)
 # ## How they look and sound
 #
 # The paper's figures 1 and 2: a clip as recorded, and as the models see it. Notebook 2 explains the way from one to the other.
+# Each player has the first two seconds.
 
 # %%
 def show(clip):
@@ -103,16 +108,11 @@ def show(clip):
     return plots.player(samples, kit.preset.mel)
 
 
-one_of_each = curated.drop_duplicates("labels")
+some = curated.drop_duplicates("labels").head(3)
 
 # %% tags=["nbval-ignore-output"]
-show(one_of_each.iloc[0])
-
-# %% tags=["nbval-ignore-output"]
-show(one_of_each.iloc[1])
-
-# %% tags=["nbval-ignore-output"]
-show(one_of_each.iloc[2])
+for _, clip in some.iterrows():
+    display(show(clip))
 
 # %% [markdown]
 # ## Curated beside noisy
@@ -121,7 +121,7 @@ show(one_of_each.iloc[2])
 # first of the labels above:
 
 # %% tags=["nbval-ignore-output"]
-same_label = noisy[noisy["labels"] == one_of_each["labels"].iloc[0]]
+same_label = noisy[noisy["labels"] == some["labels"].iloc[0]]
 show(same_label.iloc[0]) if len(same_label) else "no noisy clip has this label"
 
 # %% [markdown]

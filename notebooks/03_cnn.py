@@ -31,13 +31,15 @@ preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" withou
 import sys
 from pathlib import Path
 
-sys.path[:0] = ["..", *map(str, Path("/kaggle/input").glob("*/"))]  # the kit: one folder up, or attached on Kaggle
+# The kit lies one folder up, or attached on Kaggle.
+attached = [file for depth in ("*", "*/*", "*/*/*") for file in Path("/kaggle/input").glob(f"{depth}/utils/workspace.py")]
+sys.path[:0] = ["..", *(str(file.parents[1]) for file in attached)]
 from utils import setup
 
 kit = setup(data_folder, preset)
 
 # %%
-from utils import data, mel, models, plots, train
+from utils import mel, models, plots, train
 
 settings = kit.preset.cnn
 settings
@@ -45,18 +47,17 @@ settings
 # %% [markdown]
 # ## The clips
 #
-# One fifth is held out at random, the same share of every class.
+# One fifth is held out at random, the same share of every class. Clips known to be bad are corrected or left out.
 
 # %%
 competition = kit.competition
 cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
-curated = data.repair(competition.curated)
-training, validation = train.split_clips(cache, curated, competition.classes, kit.preset, kit.device)
+training, validation = train.split_clips(cache, competition.curated, competition.classes, kit.preset, kit.device)
 len(training), len(validation)
 
 # %% [markdown]
-# What the model is shown. With the `paper` preset these are the first 2 s of each clip. With `quick` it is another window each
-# time, parts of it hidden and pairs of clips mixed, so that no clip can be learnt by heart. The numbers are the shares of the labels.
+# What the model is shown: with the `paper` preset the first 2 s of each clip, with `quick` another 2 s of it each time. Shorter
+# clips are padded with silence.
 
 # %%
 plots.crops(*train.example_batch(training, settings, 6), competition.classes)
@@ -64,8 +65,9 @@ plots.crops(*train.example_batch(training, settings, 6), competition.classes)
 # %% [markdown]
 # ## The network
 #
-# Four blocks of two 3x3 convolutions, each with batch normalisation and ReLU; each block ends by halving both axes. What
-# is left is averaged over time, the strongest frequency is kept, and one dense layer makes a number for each class of it.
+# The paper gives neither depth nor widths, so this is our reading of it: four blocks of two 3x3 convolutions, each with batch
+# normalisation and ReLU; each block ends by halving both axes. What is left is averaged over time, the maximum over frequency is
+# kept, and one dense layer turns it into a number for each class.
 
 # %%
 import pandas as pd
@@ -82,10 +84,10 @@ int(layers["parameters"].sum())
 #
 # Binary cross-entropy judges every class for itself, with $y_c$ one if the clip has the label and zero if not:
 #
-# $$BCE = -\frac{1}{C}\sum_{c=1}^{C} y_c \log p_c + (1 - y_c) \log(1 - p_c)$$
+# $$BCE = -\frac{1}{C}\sum_{c=1}^{C} \left[ y_c \log p_c + (1 - y_c) \log(1 - p_c) \right]$$
 #
 # The paper makes the probabilities $p_c$ with a softmax. With that the classes compete for a sum of one, and a clip with two
-# labels can give neither more than a half; with a sigmoid each class speaks for itself. The `paper` preset keeps the paper's words,
+# labels cannot give both more than a half; with a sigmoid each class speaks for itself. The `paper` preset keeps the paper's words,
 # `quick` takes the sigmoid. To compare them, set `settings = dataclasses.replace(settings, output="softmax")`.
 
 # %%
@@ -114,7 +116,7 @@ pd.DataFrame({"last": history.iloc[-1], "best": history.loc[history["LWLRAP"].id
 # %% [markdown]
 # ## A first look
 #
-# One held-out clip, and the five classes that the model finds likeliest.
+# One held-out clip, and the five classes that the model finds likeliest. The player has its first two seconds.
 
 # %% tags=["nbval-ignore-output"]
 clip = validation.table.iloc[0]

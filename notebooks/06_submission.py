@@ -30,12 +30,14 @@ preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" withou
 import sys
 from pathlib import Path
 
-sys.path[:0] = ["..", *map(str, Path("/kaggle/input").glob("*/"))]  # the kit: one folder up, or attached on Kaggle
+# The kit lies one folder up, or attached on Kaggle.
+attached = [file for depth in ("*", "*/*", "*/*/*") for file in Path("/kaggle/input").glob(f"{depth}/utils/workspace.py")]
+sys.path[:0] = ["..", *(str(file.parents[1]) for file in attached)]
 from utils import setup
 
 kit = setup(data_folder, preset)
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from utils import mel, plots, submission, train
 from utils.runs import find_runs
 from utils.workspace import short_path
@@ -44,17 +46,17 @@ runs = find_runs(kit.runs)
 [run.name for run in runs]
 
 # %% [markdown]
-# Left alone, the run with the highest validation LWLRAP is taken. Name one or more of the list above to choose; the scores of
-# several are averaged. A transfer model was no legal entry in the competition.
+# By default the run with the highest validation LWLRAP is taken. Name one or more of the list above to choose; the scores of
+# several are averaged. The competition did not allow transfer models.
 
 # %%
-chosen = [runs[0].name]
+names = [runs[0].name]
 
 # %% tags=["nbval-ignore-output"]
-chosen = [run for run in runs if run.name in chosen]
+chosen = [{run.name: run for run in runs}[name] for name in names]
 cache = mel.load_cache(kit.competition.test, kit.cache, "test", kit.preset.mel)
 clips = train.Clips(cache, kit.competition.test, kit.competition.classes, kit.device)
-scores = submission.blend([train.predict(run.model(), clips, run.training, progress=run.name) for run in chosen])
+scores = submission.blend([train.score(run, clips) for run in chosen])
 scores.shape
 
 # %% [markdown]
@@ -68,7 +70,7 @@ print("written:", short_path(file))
 submission.check(file, kit.competition).iloc[:5, :6].round(3)
 
 # %% [markdown]
-# One test clip, and what the submission says of it:
+# One test clip, its first two seconds to hear, and what the submission says of it:
 
 # %% tags=["nbval-ignore-output"]
 clip = kit.competition.test.iloc[0]

@@ -8,24 +8,24 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "work" / "tests"
 
-# Set here, before any kernel starts: the notebooks that nbval runs take them over.
-os.environ.pop("FAT_DATA", None)
-os.environ.pop("FAT_VGG19_WEIGHTS", None)
+# Set here, before anything of the kit or of the hub is imported and before any kernel starts: all of them take these over.
 os.environ["FAT_WORK"] = str(WORK)
 os.environ["FAT_SUBMISSIONS"] = str(WORK / "submissions")
 os.environ["FAT_PRESET"] = "quick"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_CACHE"] = str(WORK / "no_weights")
+os.environ.pop("FAT_VGG19_WEIGHTS", None)
+
+from utils import config, data, mel, mini  # noqa: E402
+
+os.environ["FAT_DATA"] = str(mini.make(WORK / mini.NAME))
 
 
 @pytest.fixture(scope="session")
 def competition():
-    from utils import data, mini
-
-    return data.Competition(mini.make(WORK / "mini"))
+    return data.Competition(os.environ["FAT_DATA"])
 
 
 @pytest.fixture(scope="session")
 def cache(competition):
-    from utils import config, mel
-
     return mel.build_cache(competition.curated, WORK / "cache", "curated", config.MelSettings())

@@ -94,6 +94,13 @@ def test_spoilt_data_get_one_sentence_with_the_file(kaggle, what):
     assert "\n" not in str(caught.value)
 
 
+def test_a_label_that_is_no_class_is_named_in_zenodos_layout_too(zenodo):
+    file = zenodo / "FSDKaggle2019.meta/train_curated_post_competition.csv"
+    edit(file, lambda t: t.assign(labels=["Knock,Unicorn", *t["labels"][1:]]))
+    with pytest.raises(ValueError, match=r"train_curated_post_competition\.csv: [0-9a-f]{8}\.wav has the label 'Unicorn'"):
+        Competition(zenodo)
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         Competition(tmp_path / "nowhere")

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from utils.config import MelSettings
-from utils.mel import build_cache, clip_to_log_mel, fit_length, load_cache, load_clip, log_mel, mel_filters, trim
+from utils.mel import build_cache, clip_to_log_mel, durations, fit_length, load_cache, load_clip, log_mel, mel_filters, trim
 
 SETTINGS = MelSettings()
 
@@ -87,6 +87,8 @@ def test_a_file_that_is_no_clip_gets_one_sentence(tmp_path):
     for name in ("empty.wav", "nan.wav", "text.wav", "absent.wav"):
         with pytest.raises(ValueError, match=rf"{name}.*replace the file, or remove its row"):
             load_clip(tmp_path / name, SETTINGS)
+    with pytest.raises(ValueError, match=r"text\.wav.*replace the file, or remove its row"):
+        durations(pd.DataFrame({"path": [tmp_path / "empty.wav", tmp_path / "text.wav"]}))
 
 
 @pytest.mark.parametrize("samples", [np.zeros(0), np.array([np.nan]), np.zeros((2, 100))])

@@ -19,7 +19,7 @@ def test_a_submission_matches_the_sample(competition, scores, tmp_path):
     assert list(written.columns) == list(sample.columns)
     assert list(written["fname"]) == list(sample["fname"])
     assert np.allclose(written.iloc[:, 1:], scores, atol=1e-6)
-    assert json.loads((tmp_path / "submission.json").read_text())["data"] == "mini"
+    assert json.loads((tmp_path / "submission.json").read_text())["data"] == competition.folder.name
 
 
 FAULTS = {
@@ -62,3 +62,5 @@ def test_on_kaggle_a_copy_goes_where_the_competition_looks(competition, scores, 
 
 def test_blend_is_the_mean():
     assert submission.blend([np.zeros((2, 3)), np.ones((2, 3))]).tolist() == [[0.5] * 3] * 2
+    with pytest.raises(ValueError, match="choose at least one run"):
+        submission.blend([])

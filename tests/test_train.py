@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -17,13 +18,18 @@ def clips(competition, cache):
 
 
 @pytest.fixture(scope="module")
-def run(clips, tmp_path_factory):
-    return fit(clips, tmp_path_factory.mktemp("runs") / "deep_cnn")
-
-
-def fit(clips, folder, settings=SETTINGS):
+def model():
     torch.manual_seed(0)
-    return train.fit(models.DeepCNN(12, width=8), *clips, settings, folder, "Deep CNN")
+    return models.DeepCNN(12, width=8)
+
+
+@pytest.fixture(scope="module")
+def run(model, clips, tmp_path_factory):
+    return fit(model, clips, tmp_path_factory.mktemp("runs") / "deep_cnn")
+
+
+def fit(model, clips, folder, settings=SETTINGS):
+    return train.fit(model, *clips, settings, folder, "Deep CNN")
 
 
 def test_the_split_holds_a_fifth_out(competition, clips):
@@ -45,25 +51,34 @@ def test_a_run_learns_and_keeps_its_last_epoch(clips, run):
     assert np.allclose(train.predict(run.model(), validation, run.training), run.scores, atol=1e-5)
 
 
-def test_the_same_seed_gives_the_same_history(clips, run, tmp_path):
-    assert fit(clips, tmp_path / "again").history.equals(run.history)
+def test_the_same_seed_gives_the_same_history(model, clips, run, tmp_path):
+    assert fit(model, clips, tmp_path / "again").history.equals(run.history)
 
 
-def test_find_runs_puts_the_best_first(clips, run):
-    fit(clips, run.folder.with_name("short"), replace(SETTINGS, epochs=1))
+def test_find_runs_puts_the_best_first(model, clips, run):
+    fit(model, clips, run.folder.with_name("short"), replace(SETTINGS, epochs=1))
     assert [found.name for found in find_runs(run.folder.parent)] == ["deep_cnn", "short"]
     with pytest.raises(FileNotFoundError, match="run 03_cnn first"):
         find_runs(run.folder / "nowhere")
 
 
-def test_max_steps_ends_the_last_epoch_early(clips, tmp_path):
-    history = fit(clips, tmp_path / "short", replace(SETTINGS, max_steps=8)).history
+def test_a_run_is_not_used_where_it_does_not_fit(clips, run):
+    assert np.allclose(train.score(run, clips[1]), run.scores, atol=1e-5)
+    for name, other in [("classes", clips[1].classes[::-1]), ("mel", replace(clips[1].mel, n_mels=64))]:
+        strange = copy.copy(clips[1])
+        setattr(strange, name, other)
+        with pytest.raises(ValueError, match=r"deep_cnn (knows 12 classes|was trained on)"):
+            train.score(run, strange)
+
+
+def test_max_steps_ends_the_last_epoch_early(model, clips, tmp_path):
+    history = fit(model, clips, tmp_path / "short", replace(SETTINGS, max_steps=8)).history
     assert list(history["steps"]) == [6, 8]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(clips, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(model, clips, tmp_path):
     with pytest.raises(FloatingPointError, match=r"Deep CNN: the loss is .* in epoch \d+"):
-        fit(clips, tmp_path / "run", replace(SETTINGS, learning_rate=float("inf")))
+        fit(model, clips, tmp_path / "run", replace(SETTINGS, learning_rate=float("inf")))
     assert not (tmp_path / "run").exists()
 
 

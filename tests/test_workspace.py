@@ -2,11 +2,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from utils import run, setup, workspace
+from utils import models, run, setup, workspace
 
 
-def test_setup_says_what_it_found(competition, capsys):
+def test_without_data_the_mini_set_is_made_and_said(competition, monkeypatch, capsys):
+    monkeypatch.delenv("FAT_DATA")
+    monkeypatch.setattr(workspace, "find_data", lambda: None)
     kit = setup()
     printed = capsys.readouterr().out
     assert kit.competition.folder == competition.folder
@@ -17,11 +20,19 @@ def test_setup_says_what_it_found(competition, capsys):
 
 
 def test_the_environment_and_the_parameters_choose(competition, monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("FAT_DATA", str(competition.folder))
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     kit = setup(preset="paper")
     assert (kit.folder, kit.preset.name, kit.preset.cnn.epochs) == (tmp_path, "paper", 400)
+    assert kit.competition.folder == competition.folder
     assert "No competition data" not in capsys.readouterr().out
+
+
+def test_setup_seeds_the_weights(competition):
+    weights = []
+    for _ in range(2):
+        setup()
+        weights.append(models.DeepCNN(3, width=2).dense.weight)
+    assert torch.equal(*weights)
 
 
 def test_a_named_folder_is_never_replaced_by_the_mini_set(monkeypatch, tmp_path):
@@ -58,6 +69,20 @@ def test_the_runner_shows_the_failing_cell(tmp_path, monkeypatch, capfd):
     assert "what = 1 / 0" in printed
     assert "ZeroDivisionError" in printed
     assert (tmp_path / "work/notebooks/01_fails.ipynb").is_file()
+
+
+def test_relative_folders_are_those_of_the_shell(tmp_path, monkeypatch, capfd):
+    import nbformat
+
+    source = "import os; print('data is', os.environ['FAT_DATA'])"
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["results"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "01_x.ipynb")
+    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FAT_DATA", "elsewhere")
+    assert run.main(["--work", "out"]) == 0
+    assert f"data is {tmp_path / 'elsewhere'}" in capfd.readouterr().out
+    assert (tmp_path / "out/notebooks/01_x.ipynb").is_file()
 
 
 def test_the_runner_knows_its_notebooks():

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import soundfile
 
 # Clips of train_curated found wrong by listening: the labels they should have, or None to leave the clip out.
 KNOWN_BAD: dict[str, str | None] = {
@@ -126,15 +125,12 @@ def _and_more(names: list) -> str:
 
 
 def _read_vocabulary(file: Path, labels: set[str]) -> list[str]:
-    """The classes in alphabetical order: the column of vocabulary.csv that holds every label in use."""
+    """The classes in alphabetical order: the column of vocabulary.csv that holds most of the labels in use."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: it lists the classes, put it back.")
     vocabulary = pd.read_csv(file, header=None, dtype=str, keep_default_na=False)
-    for position in vocabulary:
-        column = vocabulary[position]
-        if labels <= set(column):
-            return sorted(set(column) - {"label", "labels", "name", "display_name"})
-    raise ValueError(f"{file} has no column that holds all the labels of the curated table: correct one of the two.")
+    columns = [set(vocabulary[column]) for column in vocabulary]
+    return sorted(max(columns, key=lambda column: len(column & labels)) - {"label", "labels", "name", "display_name"})
 
 
 def split_labels(labels: pd.Series) -> pd.Series:
@@ -181,7 +177,8 @@ def split(table: pd.DataFrame, fraction: float, seed: int) -> tuple[np.ndarray, 
     """Row numbers of the training and of the validation clips, at random (paper, section III: 80% and 20%).
 
     Clips are shuffled, laid out class by class (by their first label), and every 1/`fraction`-th goes to
-    validation: each class keeps its share in both, down to classes of one clip.
+    validation. So each class keeps its share, to within a clip; one of fewer than 1/`fraction` clips may miss a side.
+    Raises ValueError if a side would be empty.
     """
     shuffled = np.random.default_rng(seed).permutation(len(table))
     label = split_labels(table["labels"]).str[0].to_numpy()
@@ -191,8 +188,3 @@ def split(table: pd.DataFrame, fraction: float, seed: int) -> tuple[np.ndarray, 
     if held_out.all() or not held_out.any():
         raise ValueError(f"{len(table)} clips cannot be split with {fraction:.0%} for validation: add clips.")
     return np.sort(by_class[~held_out]), np.sort(by_class[held_out])
-
-
-def durations(table: pd.DataFrame) -> np.ndarray:
-    """Length of each clip in seconds, read from the head of its file; float (clips,)."""
-    return np.array([soundfile.info(path).duration for path in table["path"]])

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from .config import MelSettings
 
+REMEDY = "replace the file, or remove its row from the table"
 BLOCK = 128  # frames transformed at once: small enough to stay in the processor's cache
 
 
@@ -30,19 +32,34 @@ def load_clip(path: str | Path, settings: MelSettings) -> np.ndarray:
 
     Raises ValueError, naming the file and the remedy, if it is absent, no audio, empty or not finite.
     """
-    remedy = "replace the file, or remove its row from the table"
-    try:
+    with _named(path):
         samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise ValueError(f"{path} cannot be read as audio ({error}): {remedy}.") from error
     if not len(samples):
-        raise ValueError(f"{path} has no samples: {remedy}.")
+        raise ValueError(f"{path} has no samples: {REMEDY}.")
     if not np.isfinite(samples).all():
-        raise ValueError(f"{path} has samples that are not finite: {remedy}.")
+        raise ValueError(f"{path} has samples that are not finite: {REMEDY}.")
     samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if sample_rate != settings.sample_rate:
         samples = librosa.resample(samples, orig_sr=sample_rate, target_sr=settings.sample_rate)
     return samples
+
+
+def durations(table: pd.DataFrame) -> np.ndarray:
+    """Length of each clip in seconds, read from the head of its file; float (clips,). Raises ValueError as `load_clip` does."""
+    seconds = []
+    for path in table["path"]:
+        with _named(path):
+            seconds.append(soundfile.info(path).duration)
+    return np.array(seconds)
+
+
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Turn an error of reading `path` into a sentence that names it."""
+    try:
+        yield
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise ValueError(f"{path} cannot be read as audio ({error}): {REMEDY}.") from error
 
 
 def trim(samples: np.ndarray, settings: MelSettings) -> np.ndarray:
@@ -200,7 +217,7 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelSett
         file.seek(0)
         _write_npy_header(file, (sum(lengths), settings.n_mels))
     if unreadable:
-        raise ValueError(f"{len(unreadable)} of {len(table)} clips are no use:\n" + "\n".join(unreadable))
+        raise ValueError(f"{len(unreadable)} of {len(table)} clips cannot be used:\n" + "\n".join(unreadable))
     starts = np.cumsum([0, *lengths[:-1]])
     clips = pd.DataFrame({"fname": list(table["fname"]), "start": starts[: len(lengths)], "length": lengths, "floor": floors})
     clips.to_csv(folder / "clips.csv", index=False)

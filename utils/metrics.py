@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import precision_recall_fscore_support
 
 
 def lwlrap(truth: np.ndarray, scores: np.ndarray) -> float:
@@ -64,11 +63,16 @@ def per_class_table(truth: np.ndarray, scores: np.ndarray, classes: list[str], t
 
     Precision is 0 where nothing reached the threshold; classes without a clip are left out (paper, tables 2 to 5).
     """
-    precision, recall, f1, clips = precision_recall_fscore_support(truth > 0, scores >= threshold, zero_division=0)
-    table = pd.DataFrame(
-        {"precision": precision, "recall": recall, "F1": f1, "LWLRAP": per_class_lwlrap(truth, scores), "clips": clips},
-        index=pd.Index(classes, name="class"),
-    )
+    found, clips = (scores >= threshold).sum(axis=0), (truth > 0).sum(axis=0)
+    right = ((scores >= threshold) & (truth > 0)).sum(axis=0)
+    columns = {
+        "precision": right / np.maximum(found, 1),
+        "recall": right / np.maximum(clips, 1),
+        "F1": 2 * right / np.maximum(found + clips, 1),
+        "LWLRAP": per_class_lwlrap(truth, scores),
+        "clips": clips,
+    }
+    table = pd.DataFrame(columns, index=pd.Index(classes, name="class"))
     return table[table["clips"] > 0].sort_values(["F1", "LWLRAP"], ascending=False)
 
 

@@ -16,7 +16,8 @@ from numpy.random import Generator
 from scipy.signal import butter, lfilter, sosfilt
 
 RATE = 44_100  # Hz
-SEED = 2019
+SEED = 2019  # change it together with the recipes: the folder has it in its name, so an older set is not taken for this one
+NAME = f"mini-{SEED}"
 CLIPS = {"train_curated": 20, "train_noisy": 6, "test": 8}  # a class
 
 
@@ -223,35 +224,41 @@ def _clip(rng: Generator, labels: list[str], noise_db: tuple[float, float]) -> n
 def make(folder: str | Path) -> Path:
     """Write the mini set into `folder` if it is not there: 240 curated, 72 noisy and 96 test clips, 12 classes, about 90 MB.
 
-    Clips are 16-bit mono WAV at 44.1 kHz. One in seven has two labels; in the noisy set two in five labels are wrong.
+    Clips are 16-bit mono WAV at 44.1 kHz. A second sound and label is drawn for one in
+    seven; in the noisy set two in five labels are wrong.
     """
     folder = Path(folder)
     if folder.is_dir():
         return folder
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        _write(unfinished)
+        unfinished.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # or else another process made it first
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _write(folder: Path) -> None:
     for number, (name, a_class) in enumerate(CLIPS.items()):
-        (unfinished / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         rng = np.random.default_rng([SEED, number])
         labels = [_draw_labels(rng, label) for label in RECIPES for _ in range(a_class)]
         fnames = [f"{value:08x}.wav" for value in rng.choice(2**32, len(labels), replace=False)]
         noisy = name == "train_noisy"
         for fname, sounds in zip(fnames, labels):
             samples = _clip(rng, sounds, noise_db=(12, 30) if noisy else (20, 60))
-            soundfile.write(unfinished / name / fname, samples, RATE, subtype="PCM_16")
+            soundfile.write(folder / name / fname, samples, RATE, subtype="PCM_16")
         if noisy:
             labels = [_draw_labels(rng, rng.choice(list(RECIPES))) if rng.random() < 0.4 else sounds for sounds in labels]
         rows = sorted(zip(fnames, labels))
         if name == "test":
-            _write_csv(unfinished / "sample_submission.csv", ["fname", *RECIPES], [[fname] + [0] * len(RECIPES) for fname, _ in rows])
+            _write_csv(folder / "sample_submission.csv", ["fname", *RECIPES], [[fname] + [0] * len(RECIPES) for fname, _ in rows])
         else:
-            _write_csv(unfinished / f"{name}.csv", ["fname", "labels"], [[fname, ",".join(sounds)] for fname, sounds in rows])
-    try:
-        unfinished.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # or else another process made it first
-            raise
-        shutil.rmtree(unfinished)
-    return folder
+            _write_csv(folder / f"{name}.csv", ["fname", "labels"], [[fname, ",".join(sounds)] for fname, sounds in rows])
 
 
 def _draw_labels(rng: Generator, label: str) -> list[str]:

@@ -20,10 +20,11 @@ def standardize(x: Tensor) -> Tensor:
 
 
 class DeepCNN(nn.Module):
-    """The paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU and a dense output.
+    """Our reading of the paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU and a dense output.
 
-    Four blocks of two 3x3 convolutions with batch normalisation, each halving both axes; then the mean over time, the
-    loudest over frequency, dropout and one dense layer. `width` channels in the first block, doubled in each further one.
+    The paper gives neither depth nor widths. Here: four blocks of two 3x3 convolutions with batch normalisation, each halving
+    both axes; then the mean over time, the maximum over frequency, dropout and one dense layer. `width` channels in the first
+    block, doubled in each further one.
     """
 
     def __init__(self, n_classes: int, width: int = 64, dropout: float = 0.2) -> None:
@@ -79,7 +80,7 @@ def freeze_early_layers(model: VGG19) -> VGG19:
 
 
 def imagenet_weights() -> Path | None:
-    """File with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (a download of 575 MB, once); None if there is no internet.
+    """File with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (a download of 575 MB, once); None if it cannot be had.
 
     Raises FileNotFoundError if FAT_VGG19_WEIGHTS names a file that is not there.
     """
@@ -93,10 +94,10 @@ def imagenet_weights() -> Path | None:
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return None
     try:  # asked once here, for the hub's own client tries for most of a minute
-        urllib.request.urlopen("https://huggingface.co", timeout=5).close()
+        urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=5).close()
+        return Path(huggingface_hub.hf_hub_download(VGG19_HUB, "model.safetensors"))
     except OSError:
         return None
-    return Path(huggingface_hub.hf_hub_download(VGG19_HUB, "model.safetensors"))
 
 
 def build(config: dict) -> nn.Module:

@@ -54,10 +54,10 @@ def waveforms(stages: dict[str, np.ndarray], settings: MelSettings) -> None:
 
 
 def player(samples: np.ndarray, settings: MelSettings, seconds: float = 2.0) -> Audio:
-    """A player of the clip's beginning, at 22 kHz so that the notebook stays small."""
+    """A player of the clip's first `seconds`, as loud as recorded, at 22 kHz so that the notebook stays small."""
     rate = 22_050
     samples = librosa.resample(samples[: int(seconds * settings.sample_rate)], orig_sr=settings.sample_rate, target_sr=rate)
-    return Audio(samples, rate=rate)
+    return Audio(samples.clip(-1, 1), rate=rate, normalize=False)
 
 
 def clip(samples: np.ndarray, log_mel: np.ndarray, settings: MelSettings, title: str) -> None:
@@ -107,11 +107,11 @@ def mel_scale(settings: MelSettings, filters: np.ndarray) -> None:
 
 
 def crops(x: np.ndarray, truth: np.ndarray, classes: list[str]) -> None:
-    """The spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, each with the shares of its labels."""
+    """The spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels, and their shares if mixed."""
     _, axes = plt.subplots(1, len(x), figsize=(10, 2.4))
     for ax, spectrogram_, shares in zip(axes, x[:, 0], truth):
         ax.imshow(spectrogram_, origin="lower", aspect="auto", cmap="magma")
-        labels = [f"{words(classes[i])} {shares[i]:.2f}" for i in np.flatnonzero(shares)]
+        labels = [words(classes[i]) + (f" {shares[i]:.2f}" if shares[i] < 1 else "") for i in np.flatnonzero(shares)]
         ax.set_title("\n".join(labels), fontsize=7)
         ax.set_axis_off()
 

@@ -3,16 +3,17 @@
 import argparse
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm import tqdm
 
-from .workspace import ROOT, work_folder
+from .workspace import ROOT, find_data, work_folder
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -31,7 +32,7 @@ class Client(NotebookClient):
 def run_notebook(file: Path, copy: Path, bar: tqdm) -> None:
     """Run `file` top to bottom, with its own folder as working directory, and save what came of it as `copy`.
 
-    Raises CellExecutionError with the failing cell and its traceback; `copy` then holds the notebook up to there.
+    Raises CellExecutionError with the failing cell and its traceback, or DeadKernelError; `copy` then holds the notebook up to there.
     """
     notebook = nbformat.read(file, as_version=4)
     client = Client(
@@ -64,17 +65,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", help="paper or quick (FAT_PRESET)")
     parser.add_argument("--inplace", action="store_true", help="refresh the outputs that the notebooks are stored with")
     options = parser.parse_args(arguments)
-    for name, value in (("FAT_DATA", options.data), ("FAT_WORK", options.work)):
+    for name, value in (("FAT_DATA", options.data), ("FAT_WORK", options.work), ("FAT_PRESET", options.preset)):
         if value:
-            os.environ[name] = str(Path(value).resolve())
-    if options.preset:
-        os.environ["FAT_PRESET"] = options.preset
+            os.environ[name] = value
+    for name in ("FAT_DATA", "FAT_WORK", "FAT_SUBMISSIONS", "FAT_VGG19_WEIGHTS"):
+        if os.environ.get(name):  # the kernels run in another folder
+            os.environ[name] = str(Path(os.environ[name]).resolve())
 
     files = sorted(NOTEBOOKS.glob("*.ipynb"))
     chosen = [file for file in files if not options.notebooks or file.name[:2] in options.notebooks]
     if unknown := set(options.notebooks) - {file.name[:2] for file in files}:
         parser.error(f"there is no notebook {', '.join(sorted(unknown))}; there are {', '.join(file.stem for file in files)}")
-    copies = NOTEBOOKS if options.inplace else work_folder() / "notebooks"
+    if options.inplace and (os.environ.get("FAT_DATA") or find_data()):
+        parser.error("--inplace stores outputs of the mini set: unset FAT_DATA, and move data/ away")
+    copies = work_folder() / "notebooks"
     copies.mkdir(parents=True, exist_ok=True)
 
     cells = [sum(cell.cell_type == "code" for cell in nbformat.read(file, as_version=4).cells) for file in chosen]
@@ -85,11 +89,13 @@ def main(arguments: list[str] | None = None) -> int:
             start = time.perf_counter()
             try:
                 run_notebook(file, copies / file.name, bar)
-            except CellExecutionError as error:
+            except (CellExecutionError, DeadKernelError) as error:
                 bar.close()
                 print(f"\n{file.stem} stopped; what it did is in {copies / file.name}\n\n{error}", file=sys.stderr)
                 return 1
             bar.write(f"{file.stem:20} {time.perf_counter() - start:6.0f} s")
+            if options.inplace:
+                shutil.copy(copies / file.name, file)
             shown.append(results(copies / file.name))
     print(f"{'all':20} {time.perf_counter() - began:6.0f} s\n")
     print("\n\n".join(text for text in shown if text))

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def blend(scores: list[np.ndarray]) -> np.ndarray:
-    """The mean of several models' scores, each (clips, classes)."""
+    """The mean of several models' scores, each (clips, classes). Raises ValueError if there are none."""
+    if not scores:
+        raise ValueError("there are no scores to average: choose at least one run.")
     return np.mean(scores, axis=0)
 
 

@@ -43,7 +43,8 @@ class Clips:
         part = copy.copy(self)
         part.table = self.table.iloc[rows].reset_index(drop=True)
         for name in ("starts", "lengths", "floors", "truth"):
-            setattr(part, name, getattr(self, name)[torch.as_tensor(rows, device=self.device)])
+            if (tensor := getattr(self, name)) is not None:
+                setattr(part, name, tensor[torch.as_tensor(rows, device=self.device)])
         return part
 
     def crop(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
@@ -52,7 +53,8 @@ class Clips:
 
 
 def split_clips(cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device) -> tuple[Clips, Clips]:
-    """Training and validation clips on `device`: the same split for every model of a preset."""
+    """Training and validation clips on `device`: the same split for every model of a preset, known bad clips repaired."""
+    table = data.repair(table)
     clips = Clips(cache, table, classes, device)
     training, validation = data.split(table, preset.validation_fraction, preset.seed)
     return clips.subset(training), clips.subset(validation)
@@ -67,7 +69,7 @@ def example_batch(training: Clips, settings: TrainingSettings, size: int) -> tup
 
 
 def fit(model: nn.Module, training: Clips, validation: Clips, settings: TrainingSettings, folder: str | Path, title: str) -> runs.Run:
-    """Train `model` on `training`, score `validation` after each epoch, and keep the outcome in `folder` as a Run.
+    """Train a copy of `model` on `training`, score `validation` after each epoch, and keep the outcome in `folder` as a Run.
 
     Binary cross-entropy of each class and Adam (paper, section IV). The weights and the scores kept are those of the **last**
     epoch: to keep the best one would be to choose by the clips it is judged on. Raises FloatingPointError if the loss is not finite.
@@ -75,7 +77,7 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
     device = training.device
     torch.manual_seed(settings.seed)
     generator = torch.Generator(device).manual_seed(settings.seed)
-    model.to(device, memory_format=torch.channels_last)
+    model = copy.deepcopy(model).to(device, memory_format=torch.channels_last)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=settings.learning_rate, fused=True)
     scaler = torch.amp.GradScaler(enabled=_precision(device) == torch.float16)
@@ -159,6 +161,15 @@ def predict(model: nn.Module, clips: Clips, settings: TrainingSettings, progress
             logits = model(clips.crop(some, at, n_frames).contiguous(memory_format=torch.channels_last))
         total.index_add_(0, some, activate(logits.float(), settings.output))
     return (total / count[:, None]).cpu().numpy()
+
+
+def score(run: runs.Run, clips: Clips) -> np.ndarray:
+    """Scores of the run's model for `clips`, as `predict`. Raises ValueError if it was trained on other classes or mel settings."""
+    if run.classes != clips.classes:
+        raise ValueError(f"{run.name} knows {len(run.classes)} classes, and not these {len(clips.classes)}: train it on these data.")
+    if run.mel != clips.mel:
+        raise ValueError(f"{run.name} was trained on {run.mel}, and not on {clips.mel}: make the cache with its settings.")
+    return predict(run.model(), clips, run.training, progress=run.name)
 
 
 def _batch(training: Clips, rows: Tensor, settings: TrainingSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:

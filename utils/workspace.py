@@ -1,5 +1,6 @@
 """`setup()`, the first call of every notebook: where the data is, what to run, on what, and where things go."""
 
+import hashlib
 import os
 import platform
 from dataclasses import dataclass
@@ -30,8 +31,9 @@ class Workspace:
 
     @property
     def runs(self) -> Path:
-        """Where the runs on this data lie."""
-        return self.folder / "runs" / self.competition.folder.name
+        """Where the runs on these data lie: apart for each set of classes."""
+        classes = hashlib.sha256(",".join(self.competition.classes).encode()).hexdigest()[:6]
+        return self.folder / "runs" / f"{self.competition.folder.name}-{classes}"
 
 
 def setup(data_folder: str | None = None, preset: str | None = None) -> Workspace:
@@ -39,17 +41,21 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
 
     `data_folder`: a folder in Kaggle's or Zenodo's layout; if None, FAT_DATA; if unset, Kaggle's input or `data/` beside
     the notebooks; if there is none, the mini set. `preset`: "paper" or "quick"; if None, FAT_PRESET; if unset, "paper"
-    on a GPU, else "quick". FAT_WORK is where artifacts go. Raises FileNotFoundError or ValueError on a folder or preset that is none.
+    on a GPU, else "quick". FAT_WORK is where artifacts go. Seeds torch, so that a
+    notebook run top to bottom starts from the same weights. Raises FileNotFoundError or ValueError if the folder or preset is not valid.
     """
+    import torch  # here, so that processes that only make spectrograms do without it
+
     folder = work_folder()
     folder.mkdir(parents=True, exist_ok=True)
     named = data_folder or os.environ.get("FAT_DATA")
     found = Path(named) if named else find_data()
-    competition = Competition(found or mini.make(folder / "mini"))
+    competition = Competition(found or mini.make(folder / mini.NAME))
     device, remark = _device()
     name = preset or os.environ.get("FAT_PRESET") or ("quick" if device == "cpu" else "paper")
     if name not in PRESETS:
         raise ValueError(f"the preset {name!r} is none of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them.")
+    torch.manual_seed(PRESETS[name].seed)
     submissions = submissions_folder()
     submissions.mkdir(parents=True, exist_ok=True)
     print(f"data     {short_path(competition.folder)}: {competition}")
@@ -82,7 +88,7 @@ def find_data() -> Path | None:
 
 def _device() -> tuple[str, str]:
     """ "cuda" or "cpu", and a word on it. A GPU that is listed but cannot compute is not used."""
-    import torch  # here, so that processes that only make spectrograms do without it
+    import torch
 
     threads = f"CPU, {torch.get_num_threads()} threads"
     if not torch.cuda.is_available():
