@@ -77,6 +77,9 @@ layers.groupby("trains")["parameters"].sum()
 weights = models.imagenet_weights()
 print(weights or "No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS is not set. The transfer model is left out.")
 
+# %% [markdown]
+# The frozen layers see the same 2 s of each clip in every epoch, so they run once and their outputs are kept.
+
 # %%
 kit.preset.transfer
 

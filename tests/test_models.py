@@ -36,6 +36,9 @@ def test_transfer_takes_the_weights_of_the_file_and_trains_the_last_block(tmp_pa
     assert trains == ["Conv2d"] * 4 + ["Conv2d", "Conv2d", "Linear"]  # timm's first two dense layers are convolutions
     assert len([layer for layer in models.layers(model) if not layer["trains"]]) == 12
     assert all(layer["trains"] for layer in models.layers(models.vgg19(12)))
+    assert model.frozen == 28  # up to the fourth pooling layer
+    x = 10 * torch.randn(2, 1, 128, 128)
+    assert torch.equal(model.eval()(x), model.network(models.standardize(x).expand(-1, 3, -1, -1)))
 
 
 def test_imagenet_weights_come_from_the_named_file_or_not_at_all(tmp_path, monkeypatch):

@@ -82,6 +82,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(model, clips, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_running_the_frozen_layers_once_changes_nothing(clips, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    transfer = models.freeze_early_layers(models.vgg19(12))
+    few = [part.subset(np.arange(12)) for part in clips]
+    settings = replace(QUICK.transfer, epochs=2, batch_size=4)
+    assert train.early_outputs(transfer, few[0], settings).shape == (12, 512, 8, 8)
+    assert train.early_outputs(transfer, few[0], replace(settings, crop="random")) is None
+    assert train.early_outputs(models.DeepCNN(12, width=2), few[0], settings) is None
+    once = train.fit(transfer, *few, settings, tmp_path / "once", "VGG19")
+    monkeypatch.setattr(train, "early_outputs", lambda *_: None)
+    again = train.fit(transfer, *few, settings, tmp_path / "again", "VGG19")
+    assert np.allclose(once.history["loss"], again.history["loss"], rtol=1e-3)
+    assert np.allclose(once.scores, again.scores, atol=1e-3)
+
+
 @pytest.mark.parametrize("output", ["sigmoid", "softmax"])
 def test_bce_is_the_papers_formula(output):
     logits = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -56,9 +56,20 @@ class VGG19(nn.Module):
         super().__init__()
         self.config = {"name": "VGG19", "n_classes": n_classes}
         self.network = timm.create_model("vgg19", num_classes=n_classes, drop_rate=0.5, **timm_options)
+        self.frozen = 0  # so many of the first layers do not train
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network(standardize(x).expand(-1, 3, -1, -1))
+        return self.late(self.early(x))
+
+    def early(self, x: Tensor) -> Tensor:
+        """What the frozen layers make of spectrograms; with none frozen, the grey pictures themselves."""
+        with torch.no_grad():
+            return self.network.features[: self.frozen](standardize(x).expand(-1, 3, -1, -1))
+
+    def late(self, early: Tensor) -> Tensor:
+        """Logits (clips, classes) from what `early` gave."""
+        x = self.network.features[self.frozen :](early)
+        return self.network.head(self.network.pre_logits(x))
 
 
 def vgg19(n_classes: int, weights: str | Path | None = None) -> VGG19:
@@ -75,7 +86,8 @@ def freeze_early_layers(model: VGG19) -> VGG19:
     """Let only the last convolution block, behind the last but one pooling layer, and the fully connected layers train."""
     features = model.network.features
     pools = [i for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
-    features[: pools[-2] + 1].requires_grad_(False)
+    model.frozen = pools[-2] + 1
+    features[: model.frozen].requires_grad_(False)
     return model
 
 
