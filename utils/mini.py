@@ -18,7 +18,7 @@ from scipy.signal import butter, lfilter, sosfilt
 RATE = 44_100  # Hz
 SEED = 2019  # change it together with the recipes: the folder has it in its name, so an older set is not taken for this one
 NAME = f"mini-{SEED}"
-CLIPS = {"train_curated": 20, "train_noisy": 6, "test": 8}  # a class
+CLIPS = {"train_curated": 20, "train_noisy": 6, "test": 8}  # per class
 
 
 def _time(seconds: float) -> np.ndarray:
@@ -224,8 +224,8 @@ def _clip(rng: Generator, labels: list[str], noise_db: tuple[float, float]) -> n
 def make(folder: str | Path) -> Path:
     """Write the mini set into `folder` if it is not there: 240 curated, 72 noisy and 96 test clips, 12 classes, about 90 MB.
 
-    Clips are 16-bit mono WAV at 44.1 kHz. A second sound and label is drawn for one in
-    seven; in the noisy set two in five labels are wrong.
+    Clips are 16-bit mono WAV at 44.1 kHz. A second sound and label is drawn for one in seven; in the noisy set two in five
+    labels are drawn anew, whatever the sound.
     """
     folder = Path(folder)
     if folder.is_dir():
@@ -243,10 +243,10 @@ def make(folder: str | Path) -> Path:
 
 
 def _write(folder: Path) -> None:
-    for number, (name, a_class) in enumerate(CLIPS.items()):
+    for number, (name, clips_per_class) in enumerate(CLIPS.items()):
         (folder / name).mkdir(parents=True)
         rng = np.random.default_rng([SEED, number])
-        labels = [_draw_labels(rng, label) for label in RECIPES for _ in range(a_class)]
+        labels = [_draw_labels(rng, label) for label in RECIPES for _ in range(clips_per_class)]
         fnames = [f"{value:08x}.wav" for value in rng.choice(2**32, len(labels), replace=False)]
         noisy = name == "train_noisy"
         for fname, sounds in zip(fnames, labels):

@@ -41,15 +41,15 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
 
     `data_folder`: a folder in Kaggle's or Zenodo's layout; if None, FAT_DATA; if unset, Kaggle's input or `data/` beside
     the notebooks; if there is none, the mini set. `preset`: "paper" or "quick"; if None, FAT_PRESET; if unset, "paper"
-    on a GPU, else "quick". FAT_WORK is where artifacts go. Seeds torch, so that a
-    notebook run top to bottom starts from the same weights. Raises FileNotFoundError or ValueError if the folder or preset is not valid.
+    on a GPU, else "quick". FAT_WORK is where artifacts go. Seeds torch, so that a notebook run top to bottom starts from the
+    same weights. Raises FileNotFoundError or ValueError if the folder or preset is not valid.
     """
     import torch  # here, so that processes that only make spectrograms do without it
 
     folder = work_folder()
     folder.mkdir(parents=True, exist_ok=True)
     named = data_folder or os.environ.get("FAT_DATA")
-    found = Path(named) if named else find_data()
+    found = Path(named).resolve() if named else find_data()
     competition = Competition(found or mini.make(folder / mini.NAME))
     device, remark = _device()
     name = preset or os.environ.get("FAT_PRESET") or ("quick" if device == "cpu" else "paper")
