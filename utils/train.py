@@ -125,7 +125,6 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
     return runs.save(Path(folder), model, record, pd.DataFrame(history), scored)
 
 
-@torch.no_grad()
 def early_outputs(model: nn.Module, clips: Clips, settings: TrainingSettings) -> Tensor | None:
     """What the frozen layers make of every clip, if it is the same in every epoch: computed once, they need not run again.
 
