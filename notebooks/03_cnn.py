@@ -39,9 +39,10 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %%
-from utils import mel, models, plots, train
+from utils import distributed, mel, models, plots, train
+from utils.clips import split_clips
 
-settings = kit.preset.cnn
+settings = kit.preset.deep_cnn
 settings
 
 # %% [markdown]
@@ -52,7 +53,7 @@ settings
 # %%
 competition = kit.competition
 cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
-training, validation = train.split_clips(cache, competition.curated, competition.classes, kit.preset, kit.device)
+training, validation = split_clips(cache, competition.curated, competition.classes, kit.preset, kit.device)
 len(training), len(validation)
 
 # %% [markdown]
@@ -101,10 +102,16 @@ settings.output
 # %% [markdown]
 # ## Training
 #
-# Adam, as in the paper. After each epoch the held-out clips are scored.
+# Adam, as in the paper. After each epoch the held-out clips are scored. Where there are several GPUs, such as Kaggle's two T4s,
+# `torchrun` starts a process for each; every batch is divided among them, and the run is the same.
 
 # %% tags=["nbval-ignore-output"]
-run = train.fit(model, training, validation, settings, kit.runs / f"deep_cnn-{kit.preset.name}", "Deep CNN")
+import torch
+
+if torch.cuda.device_count() > 1:
+    run = distributed.launch("deep_cnn", kit, settings)
+else:
+    run = train.fit(model, training, validation, settings, kit.run_folder("deep_cnn"), "Deep CNN")
 run.history.tail()
 
 # %%

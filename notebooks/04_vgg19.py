@@ -44,12 +44,13 @@ kit = setup(data_folder, preset)
 # %%
 from IPython.display import display
 
-from utils import mel, models, plots, train
+from utils import distributed, mel, models, plots, train
+from utils.clips import split_clips
 from utils.runs import find_runs
 
 competition = kit.competition
 cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
-training, validation = train.split_clips(cache, competition.curated, competition.classes, kit.preset, kit.device)
+training, validation = split_clips(cache, competition.curated, competition.classes, kit.preset, kit.device)
 len(training), len(validation)
 
 # %% [markdown]
@@ -81,27 +82,32 @@ print(weights or "No ImageNet weights: the hub cannot be reached and FAT_VGG19_W
 # The frozen layers see the same 2 s of each clip in every epoch, so they run once and their outputs are kept.
 
 # %%
-kit.preset.transfer
+kit.preset.vgg19_transfer
 
 # %% tags=["nbval-ignore-output"]
 if weights:
     model = models.vgg19(len(competition.classes), weights)
-    folder = kit.runs / f"vgg19_transfer-{kit.preset.name}"
-    run = train.fit(model, training, validation, kit.preset.transfer, folder, "VGG19, transfer")
+    folder = kit.run_folder("vgg19_transfer")
+    run = train.fit(model, training, validation, kit.preset.vgg19_transfer, folder, "VGG19, transfer")
     display(run.history)
 
 # %% [markdown]
 # ## Without weights
 #
-# The same network from random weights; all of it trains.
+# The same network from random weights; all of it trains, on as many GPUs as there are.
 
 # %%
-kit.preset.vgg19
+kit.preset.vgg19_no_weights
 
 # %% tags=["nbval-ignore-output"]
-model = models.vgg19(len(competition.classes))
-folder = kit.runs / f"vgg19_no_weights-{kit.preset.name}"
-run = train.fit(model, training, validation, kit.preset.vgg19, folder, "VGG19, no weights")
+import torch
+
+if torch.cuda.device_count() > 1:
+    run = distributed.launch("vgg19_no_weights", kit, kit.preset.vgg19_no_weights)
+else:
+    model = models.vgg19(len(competition.classes))
+    folder = kit.run_folder("vgg19_no_weights")
+    run = train.fit(model, training, validation, kit.preset.vgg19_no_weights, folder, "VGG19, no weights")
 run.history
 
 # %% [markdown]

@@ -39,6 +39,7 @@ kit = setup(data_folder, preset)
 
 # %% tags=["nbval-ignore-output"]
 from utils import mel, plots, submission, train
+from utils.clips import Clips
 from utils.runs import find_runs
 from utils.workspace import short_path
 
@@ -55,7 +56,7 @@ names = [runs[0].name]
 # %% tags=["nbval-ignore-output"]
 chosen = [{run.name: run for run in runs}[name] for name in names]
 cache = mel.load_cache(kit.competition.test, kit.cache, "test", kit.preset.mel)
-clips = train.Clips(cache, kit.competition.test, kit.competition.classes, kit.device)
+clips = Clips(cache, kit.competition.test, kit.competition.classes, kit.device)
 scores = submission.blend([train.score(run, clips) for run in chosen])
 scores.shape
 

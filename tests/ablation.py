@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from utils import mel, models, setup, train
+from utils.clips import split_clips
 from utils.config import QUICK
 
 
@@ -60,12 +61,12 @@ def lwlrap(name: str, seed: int, steps: int) -> float:
         kit = setup(preset="quick")
         competition = kit.competition
         cache = mel.build_cache(competition.curated, kit.cache, "curated", preset.mel)
-        clips = train.split_clips(cache, competition.curated, competition.classes, preset, "cpu")
+        clips = split_clips(cache, competition.curated, competition.classes, preset, "cpu")
         torch.manual_seed(seed)
         model = models.DeepCNN(len(competition.classes), preset.width)
         if change:
             change(model)
-        run = train.fit(model, *clips, replace(preset.cnn, max_steps=steps, seed=seed, **settings), f"{folder}/run", name)
+        run = train.fit(model, *clips, replace(preset.deep_cnn, max_steps=steps, seed=seed, **settings), f"{folder}/run", name)
         return run.history["LWLRAP"].iloc[-1]
 
 

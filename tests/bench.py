@@ -23,6 +23,7 @@ from sklearn.metrics import label_ranking_average_precision_score
 from torch.utils.data import DataLoader, Dataset
 
 from utils import mel, metrics, models, setup, train
+from utils.clips import Clips
 from utils.config import QUICK
 
 
@@ -73,7 +74,7 @@ def training_epoch(model: torch.nn.Module, batches: Callable[[], object], settin
         with train._autocast(x.device):
             logits = model(x)
         optimizer.zero_grad(set_to_none=True)
-        train.bce(logits.float(), truth, settings.output).backward()
+        train.bce(logits.float(), truth, settings.output).mean().backward()
         optimizer.step()
 
 
@@ -123,7 +124,7 @@ def main() -> None:
         )  # fmt: skip
 
         torch.set_num_threads(cores)
-        clips = train.Clips(mel.build_cache(curated, folder, "bench", QUICK.mel), curated, classes, device)
+        clips = Clips(mel.build_cache(curated, folder, "bench", QUICK.mel), curated, classes, device)
         files = [Path(folder) / f"{fname}.npy" for fname in curated["fname"]]
         for file, path in zip(files, paths):
             np.save(file, mel.clip_to_log_mel(path, QUICK.mel))
@@ -132,14 +133,14 @@ def main() -> None:
         network = models.DeepCNN(len(classes), kit.preset.width).to(device, memory_format=torch.channels_last)
         row(
             f"training epoch of {n} clips, {device.type}", "DataLoader, .npy per clip",
-            lambda: training_epoch(network, lambda: ((x.to(device), y.to(device)) for x, y in loader), QUICK.cnn),
+            lambda: training_epoch(network, lambda: ((x.to(device), y.to(device)) for x, y in loader), QUICK.deep_cnn),
             lambda: training_epoch(
                 network,
                 lambda: (
-                    train._batch(clips, some, QUICK.cnn, generator)
+                    train._batch(clips, some, QUICK.deep_cnn, generator)
                     for some in torch.randperm(n, generator=generator, device=device).split(32)
                 ),
-                QUICK.cnn,
+                QUICK.deep_cnn,
             ),
         )  # fmt: skip
 
@@ -147,12 +148,12 @@ def main() -> None:
         everything = torch.arange(len(few), device=device)
         vgg19 = models.freeze_early_layers(models.vgg19(len(classes))).to(device, memory_format=torch.channels_last)
         first = few.crop(everything, torch.zeros_like(everything), 128).contiguous(memory_format=torch.channels_last)
-        kept = train.early_outputs(vgg19, few, replace(QUICK.transfer, crop="start"))
-        late = _Late(vgg19)
+        kept = train.early_outputs(vgg19, few, replace(QUICK.vgg19_transfer, crop="start"))
+        late = models.Late(vgg19)
         row(
             f"VGG19 transfer epoch of {len(few)} clips", "frozen layers run again",
-            lambda: training_epoch(vgg19, lambda: zip(first.split(16), few.truth.split(16)), QUICK.transfer),
-            lambda: training_epoch(late, lambda: zip(kept.split(16), few.truth.split(16)), QUICK.transfer), times=2,
+            lambda: training_epoch(vgg19, lambda: zip(first.split(16), few.truth.split(16)), QUICK.vgg19_transfer),
+            lambda: training_epoch(late, lambda: zip(kept.split(16), few.truth.split(16)), QUICK.vgg19_transfer), times=2,
         )  # fmt: skip
 
     rng = np.random.default_rng(0)
@@ -165,17 +166,6 @@ def main() -> None:
     machine = f"{train._device_name(device)}, {os.cpu_count()} cores, python {platform.python_version()}, torch {torch.__version__}"
     print(f"\n{machine}, {time.strftime('%Y-%m-%d')}")
     print(pd.DataFrame(rows).round(3).to_string(index=False))
-
-
-class _Late(torch.nn.Module):
-    """The trainable part of VGG19 alone."""
-
-    def __init__(self, vgg19: models.VGG19) -> None:
-        super().__init__()
-        self.vgg19 = vgg19
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.vgg19.late(x)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from utils import augment, metrics, models, train
+from utils.clips import split_clips
 from utils.config import QUICK
 from utils.runs import find_runs
 
-SETTINGS = replace(QUICK.cnn, epochs=16)
+SETTINGS = replace(QUICK.deep_cnn, epochs=16)
 
 
 @pytest.fixture(scope="module")
 def clips(competition, cache):
-    return train.split_clips(cache, competition.curated, competition.classes, QUICK, "cpu")
+    return split_clips(cache, competition.curated, competition.classes, QUICK, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_running_the_frozen_layers_once_changes_nothing(clips, tmp_path, monkeyp
     torch.manual_seed(0)
     transfer = models.freeze_early_layers(models.vgg19(12))
     few = [part.subset(np.arange(12)) for part in clips]
-    settings = replace(QUICK.transfer, epochs=2, batch_size=4)
+    settings = replace(QUICK.vgg19_transfer, epochs=2, batch_size=4)
     assert train.early_outputs(transfer, few[0], settings).shape == (12, 512, 8, 8)
     assert train.early_outputs(transfer, few[0], replace(settings, crop="random")) is None
     assert train.early_outputs(models.DeepCNN(12, width=2), few[0], settings) is None
@@ -102,12 +103,12 @@ def test_bce_is_the_papers_formula(output):
     logits = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     truth = (torch.rand(5, 7, generator=torch.Generator().manual_seed(1)) < 0.3).double()
     p = train.activate(logits, output)
-    expected = -torch.where(truth > 0, p.log(), (1 - p).log()).mean()
-    assert train.bce(logits, truth, output).item() == pytest.approx(expected.item(), abs=1e-9)
+    expected = -torch.where(truth > 0, p.log(), (1 - p).log()).mean(dim=1)
+    assert torch.allclose(train.bce(logits, truth, output), expected, atol=1e-9)
     for certain in (torch.tensor([[100.0, -100.0]]), torch.tensor([[-100.0, 100.0]])):
         certain.requires_grad_()
         loss = train.bce(certain, torch.tensor([[1.0, 0.0]]), output)
-        loss.backward()
+        loss.sum().backward()
         assert torch.isfinite(loss)
         assert torch.isfinite(certain.grad).all()
 

@@ -22,7 +22,7 @@ def test_without_data_the_mini_set_is_made_and_said(competition, monkeypatch, ca
 def test_the_environment_and_the_parameters_choose(competition, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     kit = setup(preset="paper")
-    assert (kit.folder, kit.preset.name, kit.preset.cnn.epochs) == (tmp_path, "paper", 400)
+    assert (kit.folder, kit.preset.name, kit.preset.deep_cnn.epochs) == (tmp_path, "paper", 400)
     assert kit.competition.folder == competition.folder
     assert "No competition data" not in capsys.readouterr().out
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def crop(frames: Tensor, starts: Tensor, lengths: Tensor, floors: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
-    """A window of each of several clips in one gather: float32 (clips, 1, n_mels, n_frames).
+    """A window of each of several clips in one gather: (clips, n_frames, n_mels), of the type of `frames`.
 
     `frames` (all frames, n_mels) holds the clips one after another; the other tensors, (clips,), say where a clip starts in it,
     how long it is, its floor in dB, and the frame of the clip at which its window begins. Beyond the
@@ -14,9 +14,8 @@ def crop(frames: Tensor, starts: Tensor, lengths: Tensor, floors: Tensor, offset
     position = offsets[:, None] + torch.arange(n_frames, device=frames.device)
     inside = (position >= 0) & (position < lengths[:, None])
     rows = torch.where(inside, starts[:, None] + position, 0)
-    window = frames.index_select(0, rows.flatten()).view(*rows.shape, -1).float()
-    window = torch.where(inside[:, :, None], window, floors[:, None, None])
-    return window.transpose(1, 2)[:, None]
+    window = frames.index_select(0, rows.flatten()).view(*rows.shape, -1)
+    return torch.where(inside[:, :, None], window, floors[:, None, None])
 
 
 def random_offsets(lengths: Tensor, n_frames: int, generator: torch.Generator) -> Tensor:
@@ -31,8 +30,8 @@ def mixup(x: Tensor, truth: Tensor, generator: torch.Generator) -> tuple[Tensor,
 
     The mix is of dB values, image-like as in mixup's paper (Zhang et al. 2018), with Beta(1, 1).
     """
-    other = torch.randperm(len(x), generator=generator, device=x.device)
-    share = torch.rand(len(x), generator=generator, device=x.device)
+    other = torch.randperm(len(x), generator=generator, device=generator.device).to(x.device)
+    share = torch.rand(len(x), generator=generator, device=generator.device).to(x.device)
     share = torch.maximum(share, 1 - share)
     mix = share[:, None, None, None]
     return mix * x + (1 - mix) * x[other], share[:, None] * truth + (1 - share[:, None]) * truth[other]
@@ -43,7 +42,7 @@ def mask(x: Tensor, generator: torch.Generator, largest: float = 0.2) -> Tensor:
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     for axis in (2, 3):
         size = x.shape[axis]
-        width, begin = torch.rand(2, len(x), 1, generator=generator, device=x.device)
+        width, begin = torch.rand(2, len(x), 1, generator=generator, device=generator.device).to(x.device)
         width = width * largest * size
         begin = begin * (size - width)
         position = torch.arange(size, device=x.device)

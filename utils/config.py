@@ -55,9 +55,9 @@ class Preset:
 
     name: str
     width: int  # channels of the Deep CNN's first block; each further block doubles them
-    cnn: TrainingSettings
-    transfer: TrainingSettings  # VGG19 from ImageNet weights
-    vgg19: TrainingSettings  # VGG19 from random weights
+    deep_cnn: TrainingSettings
+    vgg19_transfer: TrainingSettings  # VGG19 from ImageNet weights
+    vgg19_no_weights: TrainingSettings  # VGG19 from random weights
     mel: MelSettings = field(default_factory=MelSettings)
     validation_fraction: float = 0.2  # the paper's 80/20
     seed: int = 0
@@ -68,9 +68,9 @@ class Preset:
 PAPER = Preset(
     name="paper",
     width=64,
-    cnn=TrainingSettings(epochs=400),
-    transfer=TrainingSettings(epochs=100, learning_rate=1e-4),
-    vgg19=TrainingSettings(epochs=400, learning_rate=1e-4),
+    deep_cnn=TrainingSettings(epochs=400),
+    vgg19_transfer=TrainingSettings(epochs=100, learning_rate=1e-4),
+    vgg19_no_weights=TrainingSettings(epochs=400, learning_rate=1e-4),
 )
 
 # Minutes on two cores, whatever the size of the data: max_steps sees to it.
@@ -80,6 +80,6 @@ _QUICK = TrainingSettings(
 )
 _QUICK_VGG19 = replace(_QUICK, epochs=2, max_steps=60, batch_size=16, learning_rate=1e-4, windows=1)
 _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=6, max_steps=120, crop="start")  # the frozen layers then run but once
-QUICK = Preset(name="quick", width=16, cnn=_QUICK, transfer=_QUICK_TRANSFER, vgg19=_QUICK_VGG19)
+QUICK = Preset(name="quick", width=16, deep_cnn=_QUICK, vgg19_transfer=_QUICK_TRANSFER, vgg19_no_weights=_QUICK_VGG19)
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (PAPER, QUICK)}

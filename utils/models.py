@@ -72,6 +72,17 @@ class VGG19(nn.Module):
         return self.network.head(self.network.pre_logits(x))
 
 
+class Late(nn.Module):
+    """The part of a VGG19 that trains, by itself: from what `early` gave to logits."""
+
+    def __init__(self, model: VGG19) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, early: Tensor) -> Tensor:
+        return self.model.late(early)
+
+
 def vgg19(n_classes: int, weights: str | Path | None = None) -> VGG19:
     """VGG19 (paper, section IV.B): the transfer model if `weights` is an ImageNet weights file, else all of it random.
 

@@ -1,12 +1,19 @@
-"""Clips on the device, training and scoring."""
+"""Training and scoring.
 
+    python -m utils.train deep_cnn                                        train one of a preset's models
+    torchrun --standalone --nproc_per_node=gpu -m utils.train deep_cnn    the same on all GPUs of a machine
+"""
+
+import argparse
 import copy
+import json
 import math
+import os
 import platform
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,52 +25,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from . import augment, data, metrics, runs
+from . import augment, data, distributed, mel, metrics, models, runs
+from .clips import Clips, split_clips
 from .config import Preset, TrainingSettings
-from .mel import Cache
+from .workspace import setup, short_path
 
-
-class Clips:
-    """Clips of a cache with their frames as tensors on `device`: `.table` as given, and `.truth` (clips, classes) if it has labels."""
-
-    def __init__(self, cache: Cache, table: pd.DataFrame, classes: list[str], device: str | torch.device = "cpu") -> None:
-        self.table, self.classes, self.mel, self.device = table, classes, cache.settings, torch.device(device)
-        clips = cache.clips.iloc[cache.rows(table["fname"])]
-        self.frames = torch.from_numpy(cache.frames).to(device)
-        self.starts = torch.tensor(clips["start"].to_numpy(), device=device)
-        self.lengths = torch.tensor(clips["length"].to_numpy(), device=device)
-        self.floors = torch.tensor(clips["floor"].to_numpy(), device=device, dtype=torch.float32)
-        self.truth = torch.tensor(data.multi_hot(table, classes), device=device) if "labels" in table else None
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def subset(self, rows: np.ndarray) -> "Clips":
-        """The clips of these rows, over the same frames."""
-        part = copy.copy(self)
-        part.table = self.table.iloc[rows].reset_index(drop=True)
-        for name in ("starts", "lengths", "floors", "truth"):
-            if (tensor := getattr(self, name)) is not None:
-                setattr(part, name, tensor[torch.as_tensor(rows, device=self.device)])
-        return part
-
-    def crop(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
-        """A window of each of the clips `rows`, beginning at frame `offsets`: (clips, 1, n_mels, n_frames) in dB."""
-        return augment.crop(self.frames, self.starts[rows], self.lengths[rows], self.floors[rows], offsets, n_frames)
-
-
-def split_clips(cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device) -> tuple[Clips, Clips]:
-    """Training and validation clips on `device`: the same split for every model of a preset, known bad clips repaired."""
-    table = data.repair(table)
-    clips = Clips(cache, table, classes, device)
-    training, validation = data.split(table, preset.validation_fraction, preset.seed)
-    return clips.subset(training), clips.subset(validation)
+TITLES = {"deep_cnn": "Deep CNN", "vgg19_transfer": "VGG19, transfer", "vgg19_no_weights": "VGG19, no weights"}
 
 
 def example_batch(training: Clips, settings: TrainingSettings, size: int) -> tuple[np.ndarray, np.ndarray]:
     """A batch as `fit` draws them: dB (size, 1, n_mels, n_frames), and shares of labels (size, classes)."""
-    generator = torch.Generator(training.device).manual_seed(settings.seed)
-    rows = torch.randperm(len(training), generator=generator, device=training.device)[:size]
+    generator = torch.Generator(training.home).manual_seed(settings.seed)
+    rows = torch.randperm(len(training), generator=generator, device=training.home)[:size]
     x, truth = _batch(training, rows, settings, generator)
     return x.cpu().numpy(), truth.cpu().numpy()
 
@@ -72,38 +45,45 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
     """Train a copy of `model` on `training`, score `validation` after each epoch, and keep the outcome in `folder` as a Run.
 
     Binary cross-entropy of each class and Adam (paper, section IV). The weights and the scores kept are those of the **last**
-    epoch: to keep the best one would be to choose by the clips it is judged on. Raises FloatingPointError if the loss is not finite.
+    epoch: to keep the best one would be to choose by the clips it is judged on. Under torchrun every process calls it and takes its
+    share of each batch; what comes out is the same as with one. Raises FloatingPointError if the loss is not finite, and ValueError
+    if a batch has fewer clips than there are processes.
     """
+    if settings.batch_size < distributed.world_size():
+        raise ValueError(f"{title}: {distributed.world_size()} processes cannot share {settings.batch_size} clips: raise batch_size.")
     device = training.device
-    torch.manual_seed(settings.seed)
-    generator = torch.Generator(device).manual_seed(settings.seed)
+    torch.manual_seed(settings.seed + distributed.rank())  # dropout differs between processes, all else is drawn alike
+    generator = torch.Generator(training.home).manual_seed(settings.seed)
     model = copy.deepcopy(model).to(device, memory_format=torch.channels_last)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    early = early_outputs(model, training, settings)
+    trained = distributed.parallel(model if early is None else models.Late(model))
+    trainable = [parameter for parameter in trained.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=settings.learning_rate, fused=True)
     scaler = torch.amp.GradScaler(enabled=_precision(device) == torch.float16)
-    total = settings.epochs * math.ceil(len(training) / settings.batch_size)
-    total = min(total, settings.max_steps or total)
+    steps_per_epoch = math.ceil(len(training) / settings.batch_size)
+    total = min(settings.epochs * steps_per_epoch, settings.max_steps or math.inf)
     history, began, step, epoch = [], time.perf_counter(), 0, 0
-    early = early_outputs(model, training, settings)
+    print(f"{title}: training {training!r}")
     with tqdm(total=total, desc=title, unit="step", file=sys.stdout, mininterval=1) as bar:
         while step < total:
             epoch += 1
             losses = []
-            model.train()
-            for rows in torch.randperm(len(training), generator=generator, device=device).split(settings.batch_size)[: total - step]:
+            trained.train()
+            order = torch.randperm(len(training), generator=generator, device=training.home)
+            for rows in order.tensor_split(steps_per_epoch)[: total - step]:  # batches of one size, or one less
                 optimizer.param_groups[0]["lr"] = _learning_rate(settings, step, total)
-                x, truth = _batch(training, rows, settings, generator) if early is None else (early[rows], training.truth[rows])
+                x, truth = _batch(training, rows, settings, generator, early)
                 with _autocast(device):
-                    logits = model(x) if early is None else model.late(x)
-                loss = bce(logits.float(), truth, settings.output)
+                    logits = trained(distributed.share(x))
+                loss = bce(logits.float(), distributed.share(truth), settings.output).sum() / len(rows)
                 optimizer.zero_grad(set_to_none=True)
-                scaler.scale(loss).backward()
+                scaler.scale(loss * distributed.world_size()).backward()  # the mean over the processes is then that over the batch
                 scaler.step(optimizer)
                 scaler.update()
                 losses.append(loss.detach())
                 step += 1
                 bar.update()
-            loss = torch.stack(losses).mean().item()
+            loss = distributed.add_up(torch.stack(losses).mean()).item()
             if not math.isfinite(loss):
                 raise FloatingPointError(f"{title}: the loss is {loss} in epoch {epoch}: lower the learning rate.")
             scores = predict(model, validation, settings)
@@ -118,11 +98,15 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
         "clips": {"training": len(training), "validation": len(validation)},
         "seconds": round(time.perf_counter() - began, 1),
         "device": _device_name(device),
+        "processes": distributed.world_size(),
         "precision": str(_precision(device)),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
     }
-    scored = pd.concat([validation.table[["fname", "labels"]], pd.DataFrame(scores, columns=validation.classes)], axis=1)
-    return runs.save(Path(folder), model, record, pd.DataFrame(history), scored)
+    if distributed.rank() == 0:
+        scored = pd.concat([validation.table[["fname", "labels"]], pd.DataFrame(scores, columns=validation.classes)], axis=1)
+        runs.save(Path(folder), model, record, pd.DataFrame(history), scored)
+    distributed.barrier()
+    return runs.Run(Path(folder))
 
 
 def early_outputs(model: nn.Module, clips: Clips, settings: TrainingSettings) -> Tensor | None:
@@ -133,7 +117,7 @@ def early_outputs(model: nn.Module, clips: Clips, settings: TrainingSettings) ->
     if not getattr(model, "frozen", 0) or not settings.repeats:
         return None
     outputs = []
-    for rows in torch.arange(len(clips), device=clips.device).split(settings.batch_size):
+    for rows in torch.arange(len(clips), device=clips.home).split(settings.batch_size):
         with _autocast(clips.device):
             x = clips.crop(rows, torch.zeros_like(rows), settings.n_frames)
             outputs.append(model.early(x.contiguous(memory_format=torch.channels_last)))
@@ -141,15 +125,15 @@ def early_outputs(model: nn.Module, clips: Clips, settings: TrainingSettings) ->
 
 
 def bce(logits: Tensor, truth: Tensor, output: str) -> Tensor:
-    """Binary cross-entropy of each class against the rest, mean over clips and classes (paper, section IV.A).
+    """Binary cross-entropy of each class against the rest, mean over the classes: (clips,) (paper, section IV.A).
 
     `output` says what makes a probability of a logit: "softmax" over the classes (the paper's words) or a "sigmoid" each.
     """
     if output == "sigmoid":
-        return F.binary_cross_entropy_with_logits(logits, truth)
+        return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=1)
     log_p = F.log_softmax(logits, dim=1)
     log_not_p = torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
-    return -(truth * log_p + (1 - truth) * log_not_p).mean()
+    return -(truth * log_p + (1 - truth) * log_not_p).mean(dim=1)
 
 
 def activate(logits: Tensor, output: str) -> Tensor:
@@ -161,22 +145,23 @@ def activate(logits: Tensor, output: str) -> Tensor:
 def predict(model: nn.Module, clips: Clips, settings: TrainingSettings, progress: str = "") -> np.ndarray:
     """Scores of each clip, float32 (clips, classes): probabilities, averaged over at most `settings.windows` windows.
 
-    The windows are spread evenly from the clip's first frame to its last; with one, it is the first 2 s.
+    The windows are spread evenly from the clip's first frame to its last; with one, it is the first 2 s. Under torchrun every
+    process calls it, takes its share of the windows, and gets the scores of all clips.
     """
     model.to(clips.device, memory_format=torch.channels_last).eval()
     n_frames = settings.n_frames
     count = (clips.lengths / n_frames).ceil().long().clamp(1, settings.windows)
-    rows = torch.repeat_interleave(torch.arange(len(clips), device=clips.device), count)
-    number = torch.arange(len(rows), device=clips.device) - (count.cumsum(0) - count)[rows]
+    rows = torch.repeat_interleave(torch.arange(len(clips), device=clips.home), count)
+    number = torch.arange(len(rows), device=clips.home) - (count.cumsum(0) - count)[rows]
     room = (clips.lengths - n_frames).clamp(min=0)
     offsets = (room[rows] * number / (count[rows] - 1).clamp(min=1)).long()
     total = torch.zeros(len(clips), len(clips.classes), device=clips.device)
-    batches = list(zip(rows.split(64), offsets.split(64)))
+    batches = list(zip(distributed.share(rows).split(64), distributed.share(offsets).split(64)))
     for some, at in tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, disable=not progress):
         with _autocast(clips.device):
             logits = model(clips.crop(some, at, n_frames).contiguous(memory_format=torch.channels_last))
-        total.index_add_(0, some, activate(logits.float(), settings.output))
-    return (total / count[:, None]).cpu().numpy()
+        total.index_add_(0, clips.send(some), activate(logits.float(), settings.output))
+    return (distributed.add_up(total) / clips.send(count)[:, None]).cpu().numpy()
 
 
 def score(run: runs.Run, clips: Clips) -> np.ndarray:
@@ -188,12 +173,18 @@ def score(run: runs.Run, clips: Clips) -> np.ndarray:
     return predict(run.model(), clips, run.training, progress=run.name)
 
 
-def _batch(training: Clips, rows: Tensor, settings: TrainingSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _batch(
+    training: Clips, rows: Tensor, settings: TrainingSettings, generator: torch.Generator, early: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What the model is shown of the clips `rows`, on the device: crops, or `early` of them, and their labels."""
+    truth = training.send(training.truth[rows])
+    if early is not None:
+        return early[training.send(rows)], truth
     if settings.crop == "random":
         offsets = augment.random_offsets(training.lengths[rows], settings.n_frames, generator)
     else:
         offsets = torch.zeros_like(rows)
-    x, truth = training.crop(rows, offsets, settings.n_frames), training.truth[rows]
+    x = training.crop(rows, offsets, settings.n_frames)
     if settings.mixup:
         x, truth = augment.mixup(x, truth, generator)
     if settings.masking:
@@ -233,3 +224,41 @@ def _autocast(device: torch.device):
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m utils.train", description="Train one model, alone or started by torchrun.")
+    parser.add_argument("model", choices=TITLES, help="which of the preset's models; the run is named MODEL-PRESET")
+    parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
+    parser.add_argument("--work", help="where artifacts go (FAT_WORK)")
+    parser.add_argument("--preset", help="paper or quick (FAT_PRESET)")
+    parser.add_argument("--settings", type=json.loads, default={}, help='what differs from the preset, such as \'{"batch_size": 64}\'')
+    options = parser.parse_args(arguments)
+    if options.work:
+        os.environ["FAT_WORK"] = options.work
+    with distributed.processes():
+        kit = setup(options.data, options.preset)
+        table, classes = kit.competition.curated, kit.competition.classes
+        settings = replace(getattr(kit.preset, options.model), **options.settings)
+        if distributed.is_first_here():
+            mel.build_cache(table, kit.cache, "curated", kit.preset.mel)
+        distributed.barrier()
+        cache = mel.load_cache(table, kit.cache, "curated", kit.preset.mel)
+        training, validation = split_clips(cache, table, classes, kit.preset, kit.device)
+        model = _untrained(options.model, kit.preset, len(classes))
+        run = fit(model, training, validation, settings, kit.run_folder(options.model), TITLES[options.model])
+        print(run.history.tail().round(3).to_string(index=False))
+        print(f"written: {short_path(run.folder)}")
+
+
+def _untrained(name: str, preset: Preset, n_classes: int) -> nn.Module:
+    if name == "deep_cnn":
+        return models.DeepCNN(n_classes, preset.width)
+    weights = models.imagenet_weights() if name == "vgg19_transfer" else None
+    if name == "vgg19_transfer" and not weights:
+        raise SystemExit("No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS is not set.")
+    return models.vgg19(n_classes, weights)
+
+
+if __name__ == "__main__":
+    main()

@@ -35,6 +35,10 @@ class Workspace:
         classes = hashlib.sha256(",".join(self.competition.classes).encode()).hexdigest()[:6]
         return self.folder / "runs" / f"{self.competition.folder.name}-{classes}"
 
+    def run_folder(self, model: str) -> Path:
+        """Where the run of this model lies: `model` is what the preset calls its settings."""
+        return self.runs / f"{model}-{self.preset.name}"
+
 
 def setup(data_folder: str | None = None, preset: str | None = None) -> Workspace:
     """Find the data, pick preset and device, make the folders, and print it all in a few lines.

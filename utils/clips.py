@@ -1,0 +1,73 @@
+"""Clips as tensors: what a model is trained on and asked about."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from . import augment, data
+from .config import Preset
+from .mel import Cache
+
+
+class Clips:
+    """Clips of a cache for a model on `device`: `.table` as given, and `.truth` (clips, classes) if it has labels.
+
+    `.frames`, those of the whole cache, lie on the device as one tensor if they take at most half of its free memory. If not, they stay
+    in the memory-mapped file, and what a batch needs of them is sent through pinned memory. `.home` is the device that
+    they and the index (`.starts`, `.lengths`, `.floors`) are on; rows and offsets are drawn there.
+    """
+
+    def __init__(self, cache: Cache, table: pd.DataFrame, classes: list[str], device: str | torch.device = "cpu") -> None:
+        self.table, self.classes, self.mel = table, classes, cache.settings
+        self.device = torch.empty(0, device=device).device  # "cuda" by its number
+        clips = cache.clips.iloc[cache.rows(table["fname"])]
+        frames = torch.from_numpy(cache.frames)
+        self.frames = frames.to(device) if _fits(frames, self.device) else frames
+        self.home = self.frames.device
+        self.starts = torch.tensor(clips["start"].to_numpy(), device=self.home)
+        self.lengths = torch.tensor(clips["length"].to_numpy(), device=self.home)
+        self.floors = torch.tensor(clips["floor"].to_numpy(), device=self.home, dtype=frames.dtype)
+        self.truth = torch.tensor(data.multi_hot(table, classes), device=self.home) if "labels" in table else None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        place = f"{'on' if self.home == self.device else 'streamed to'} the {self.device.type}"
+        return f"{len(self)} clips, in {self.frames.nbytes / 1e6:,.0f} MB of frames {place}"
+
+    def subset(self, rows: np.ndarray) -> "Clips":
+        """The clips of these rows, over the same frames."""
+        part = copy.copy(self)
+        part.table = self.table.iloc[rows].reset_index(drop=True)
+        for name in ("starts", "lengths", "floors", "truth"):
+            if (tensor := getattr(self, name)) is not None:
+                setattr(part, name, tensor[torch.as_tensor(rows, device=self.home)])
+        return part
+
+    def crop(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
+        """A window of each of the clips `rows`, beginning at frame `offsets`: dB on the device, float32 (clips, 1, n_mels, n_frames)."""
+        window = augment.crop(self.frames, self.starts[rows], self.lengths[rows], self.floors[rows], offsets, n_frames)
+        return self.send(window).float().transpose(1, 2)[:, None]
+
+    def send(self, tensor: Tensor) -> Tensor:
+        """`tensor`, which is at home, on the device. The copy, where there is one, runs while the device computes."""
+        if self.home == self.device:
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def _fits(frames: Tensor, device: torch.device) -> bool:
+    """Whether `frames` leave half of the device's free memory to the model."""
+    return device.type != "cuda" or frames.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
+
+
+def split_clips(cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device) -> tuple[Clips, Clips]:
+    """Training and validation clips for a model on `device`: the same split for every model of a preset, known bad clips repaired."""
+    table = data.repair(table)
+    clips = Clips(cache, table, classes, device)
+    training, validation = data.split(table, preset.validation_fraction, preset.seed)
+    return clips.subset(training), clips.subset(validation)
