@@ -5,11 +5,13 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import joblib
 import librosa
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from distributed import Client, LocalCluster
 
 from utils.config import MelSettings
 from utils.mel import build_cache, clip_to_log_mel, durations, fit_length, load_cache, load_clip, log_mel, mel_filters, trim
@@ -118,6 +120,17 @@ def test_the_cache_is_reused_only_for_the_same_clips_and_settings(competition, t
     for other_table, other_settings in [(table.iloc[::-1], SETTINGS), (table.iloc[:3], SETTINGS), (table, MelSettings(n_mels=64))]:
         with pytest.raises(FileNotFoundError, match="run 02_preprocessing first"):
             load_cache(other_table, tmp_path, "curated", other_settings)
+
+
+def test_a_dask_cluster_makes_the_same_cache_byte_for_byte(competition, cache, tmp_path):
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        with joblib.parallel_config(backend="dask"):
+            spread = build_cache(competition.curated, tmp_path, "curated", SETTINGS)
+        tasks = client.run(lambda dask_worker: dask_worker.state.executed_count)
+    assert len(tasks) == 2
+    assert min(tasks.values()) > 1
+    for name in ("frames.npy", "clips.csv", "settings.json"):
+        assert (spread.folder / name).read_bytes() == (cache.folder / name).read_bytes()
 
 
 def test_every_clip_that_cannot_be_read_is_named_and_no_cache_is_left(competition, tmp_path):
