@@ -2,49 +2,64 @@
 
 Each row alternates the two and takes medians; only ratios within one run mean anything. The plain ways: librosa's functions, one
 clip after another; a DataLoader over one .npy file per clip, with the same model; VGG19 with its frozen layers run
-in every epoch; LWLRAP clip by clip, and scikit-learn's.
+in every epoch; LWLRAP clip by clip, and scikit-learn's. Memory is the most that a process held, at ten times the clips.
 """
 
 import argparse
+import contextlib
+import io
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from itertools import count
 from pathlib import Path
 
 import librosa
 import numpy as np
 import pandas as pd
+import soundfile
 import torch
 from sklearn.metrics import label_ranking_average_precision_score
 from torch.utils.data import DataLoader, Dataset
 
 from utils import mel, metrics, models, setup, train
 from utils.clips import Clips
-from utils.config import QUICK
+from utils.config import PAPER, MelSettings
+from utils.workspace import ROOT, Workspace
+
+MEL = MelSettings()
+rows = []
 
 
-def alternate(plain: Callable[[], object], ours: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median seconds of either, run in turn after a first run of both."""
+def compare(what: str, plain_way: str, plain: Callable[[], object], ours: Callable[[], object], repeats: int) -> None:
+    """Run the two in turn, after a first run of both, and keep the median seconds of either as a row."""
     seconds = {plain: [], ours: []}
     for repeat in range(repeats + 1):
         for way in (plain, ours):
             began = time.perf_counter()
             way()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if repeat:
                 seconds[way].append(time.perf_counter() - began)
-    return statistics.median(seconds[plain]), statistics.median(seconds[ours])
+    add_row(what, plain_way, statistics.median(seconds[plain]), statistics.median(seconds[ours]), "s")
+
+
+def add_row(what: str, plain_way: str, plain: float, ours: float, unit: str) -> None:
+    rows.append({"what": what, "the plain way": plain_way, "plain": plain, "ours": ours, "unit": unit, "ratio": plain / ours})
+    print(f"{what} against {plain_way}: {plain / ours:.1f}x", flush=True)
 
 
 def plain_log_mel(path: str) -> np.ndarray:
-    s = QUICK.mel
-    samples, _ = librosa.load(path, sr=s.sample_rate)
-    samples, _ = librosa.effects.trim(samples, top_db=s.trim_db)
+    samples, _ = librosa.load(path, sr=MEL.sample_rate)
+    samples, _ = librosa.effects.trim(samples, top_db=MEL.trim_db)
     power = librosa.feature.melspectrogram(
-        y=samples, sr=s.sample_rate, n_fft=s.n_fft, hop_length=s.hop_length, n_mels=s.n_mels, fmin=s.fmin, fmax=s.fmax, htk=True
+        y=samples, sr=MEL.sample_rate, n_fft=MEL.n_fft, hop_length=MEL.hop_length, n_mels=MEL.n_mels, fmin=MEL.fmin, fmax=MEL.fmax, htk=True
     )
     return librosa.power_to_db(power)
 
@@ -66,15 +81,14 @@ class NpyClips(Dataset):
         return clip[None, :, offset : offset + 128], self.truth[i]
 
 
-def training_epoch(model: torch.nn.Module, batches: Callable[[], object], settings) -> None:
+def training_epoch(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable) -> None:
     """One pass of forward, loss, backward and step over `batches`, as `fit` does it."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     model.train()
-    for x, truth in batches():
+    for x, truth in batches:
         with train._autocast(x.device):
             logits = model(x)
         optimizer.zero_grad(set_to_none=True)
-        train.bce(logits.float(), truth, settings.output).mean().backward()
+        train.bce(logits.float(), truth, "sigmoid").mean().backward()
         optimizer.step()
 
 
@@ -89,82 +103,125 @@ def clip_by_clip(truth: np.ndarray, scores: np.ndarray) -> float:
     return hits / labels
 
 
+def preprocessing(table: pd.DataFrame, folder: str, repeats: int) -> None:
+    paths, cores, number = list(table["path"]), os.cpu_count(), count()
+    for path in paths[:20]:
+        assert np.abs(plain_log_mel(path) - mel.clip_to_log_mel(path, MEL)).max() < 0.01
+    torch.set_num_threads(1)
+    compare(
+        f"{len(paths)} clips to log-mel, one core", "librosa's functions",
+        lambda: [plain_log_mel(path) for path in paths],
+        lambda: [mel.clip_to_log_mel(path, MEL) for path in paths], repeats,
+    )  # fmt: skip
+    torch.set_num_threads(cores)
+
+    def cache(n_jobs: int) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            mel.build_cache(many, folder, f"cache{next(number)}", MEL, n_jobs)
+
+    many = pd.concat([table] * 8, ignore_index=True)
+    compare(f"cache of {len(many)} clips, {cores} cores", "ours on one core", lambda: cache(1), lambda: cache(cores), repeats)
+
+
+def memory(clips: int, folder: str) -> None:
+    """Peak memory per worker while caching `clips` clips of 8 s, and while caching a tenth of them, each in fresh processes."""
+    path = Path(folder) / "noise.wav"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 8 * MEL.sample_rate), MEL.sample_rate)
+    code = """
+import re, sys
+from pathlib import Path
+import joblib
+import pandas as pd
+from utils import config, mel
+
+def peak():  # Linux's own note: what getrusage tells, a process inherits from the one that started it
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1e3
+
+path, clips = sys.argv[1], int(sys.argv[2])
+table = pd.DataFrame({"fname": [f"{i}.wav" for i in range(clips)], "path": path})
+mel.build_cache(table, path + sys.argv[2], "memory", config.MelSettings())
+workers = joblib.Parallel(n_jobs=joblib.cpu_count())(joblib.delayed(peak)() for _ in range(100))
+print(max(workers), peak())
+"""
+
+    def peak(clips: int) -> list[float]:
+        command = [sys.executable, "-c", code, str(path), str(clips)]
+        out = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+        return [float(word) for word in out.split()[-2:]]
+
+    few, all_of_them = peak(clips // 10), peak(clips)
+    for process, a, b in zip(("a worker", "the parent"), few, all_of_them):
+        add_row(f"memory of {process}, caching {clips} clips of 8 s", f"{clips // 10} clips", a, b, "MB")
+
+
+def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> None:
+    device, classes, settings = torch.device(kit.device), kit.competition.classes, kit.preset.deep_cnn
+    gpu = device.type == "cuda"
+    clips = Clips(mel.build_cache(table, folder, "bench", MEL), table, classes, device)
+    files = [Path(folder) / f"{fname}.npy" for fname in table["fname"]]
+    for file, path in zip(files, table["path"]):
+        np.save(file, mel.clip_to_log_mel(path, MEL))
+    if gpu:  # as many as the competition has
+        clips = clips.subset(np.resize(np.arange(len(clips)), 4000))
+        files = list(np.resize(np.array(files, dtype=object), 4000))
+    n = len(clips)
+    dataset = NpyClips(files, clips.truth.cpu())
+    loader = DataLoader(dataset, 32, shuffle=True, num_workers=os.cpu_count(), persistent_workers=True, pin_memory=gpu)
+    generator = torch.Generator(clips.home).manual_seed(0)
+    network = models.DeepCNN(len(classes), kit.preset.width).to(device, memory_format=torch.channels_last)
+    adam = torch.optim.Adam(network.parameters(), fused=True)
+
+    def order() -> torch.Tensor:
+        return torch.randperm(n, generator=generator, device=clips.home)
+
+    compare(
+        f"training epoch of {n} clips, width {kit.preset.width}, {device.type}", "DataLoader, .npy per clip",
+        lambda: training_epoch(network, adam, ((x.to(device), y.to(device)) for x, y in loader)),
+        lambda: training_epoch(network, adam, (train._batch(clips, some, settings, generator) for some in order().split(32))), repeats,
+    )  # fmt: skip
+    if gpu:
+        print(f"400 epochs of {n} clips at that rate: {400 * rows[-1]['ours'] / 60:.1f} minutes")
+
+    few = clips.subset(np.arange(min(n, 1000 if gpu else 32 * repeats)))
+    everything = torch.arange(len(few), device=few.home)
+    vgg19 = models.freeze_early_layers(models.vgg19(len(classes))).to(device, memory_format=torch.channels_last)
+    adam = torch.optim.Adam([parameter for parameter in vgg19.parameters() if parameter.requires_grad], lr=1e-5, fused=True)
+    kept, late, transfer = train.early_outputs(vgg19, few, PAPER.vgg19_transfer), models.Late(vgg19), PAPER.vgg19_transfer
+    compare(
+        f"VGG19 transfer epoch of {len(few)} clips, {device.type}", "frozen layers run again",
+        lambda: training_epoch(vgg19, adam, (train._batch(few, some, transfer, generator) for some in everything.split(32))),
+        lambda: training_epoch(late, adam, (train._batch(few, some, transfer, generator, kept) for some in everything.split(32))), repeats,
+    )  # fmt: skip
+
+
+def lwlrap(repeats: int) -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random((4481, 80)) < 1.4 / 80).astype(np.float32)
+    scores = rng.random((4481, 80)).astype(np.float32)
+    plain = {
+        "clip by clip": lambda: clip_by_clip(truth, scores),
+        "scikit-learn": lambda: label_ranking_average_precision_score(truth, scores, sample_weight=truth.sum(axis=1)),
+    }
+    for name, way in plain.items():
+        assert abs(way() - metrics.lwlrap(truth, scores)) < 1e-6
+        compare("LWLRAP of 4,481 x 80", name, way, lambda: metrics.lwlrap(truth, scores), repeats)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--quick", action="store_true", help="fewer clips and repeats")
     options = parser.parse_args()
-    if options.data:
-        os.environ["FAT_DATA"] = options.data
-    kit = setup(preset="quick")
-    n, repeats = (60, 3) if options.quick else (240, 5)
-    curated, classes, device = kit.competition.curated.head(n), kit.competition.classes, torch.device(kit.device)
-    rows = []
-
-    def row(what: str, plain_way: str, plain: Callable[[], object], ours: Callable[[], object], times: int = repeats) -> None:
-        a, b = alternate(plain, ours, times)
-        print(f"{what} against {plain_way}: {a / b:.1f}x", flush=True)
-        rows.append({"what": what, "the plain way": plain_way, "plain, s": a, "ours, s": b, "ratio": a / b})
-
+    kit = setup(options.data)
+    clips, repeats = (60, 2) if options.quick else (240, 5)
+    table = kit.competition.curated.head(clips)
     with tempfile.TemporaryDirectory() as folder:
-        paths = list(curated["path"])
-        torch.set_num_threads(1)
-        for path in paths[:20]:
-            assert np.abs(plain_log_mel(path) - mel.clip_to_log_mel(path, QUICK.mel)).max() < 0.01
-        row(
-            f"{n} clips to log-mel, one core", "librosa's functions",
-            lambda: [plain_log_mel(path) for path in paths],
-            lambda: [mel.clip_to_log_mel(path, QUICK.mel) for path in paths],
-        )  # fmt: skip
-        cores = os.cpu_count()
-        row(
-            f"the same, {cores} cores", "ours on one core",
-            lambda: list(mel._all_frames(curated, QUICK.mel, 1)),
-            lambda: list(mel._all_frames(curated, QUICK.mel, cores)),
-        )  # fmt: skip
-
-        torch.set_num_threads(cores)
-        clips = Clips(mel.build_cache(curated, folder, "bench", QUICK.mel), curated, classes, device)
-        files = [Path(folder) / f"{fname}.npy" for fname in curated["fname"]]
-        for file, path in zip(files, paths):
-            np.save(file, mel.clip_to_log_mel(path, QUICK.mel))
-        loader = DataLoader(NpyClips(files, clips.truth.cpu()), 32, shuffle=True, num_workers=cores, persistent_workers=True)
-        generator = torch.Generator(device).manual_seed(0)
-        network = models.DeepCNN(len(classes), kit.preset.width).to(device, memory_format=torch.channels_last)
-        row(
-            f"training epoch of {n} clips, {device.type}", "DataLoader, .npy per clip",
-            lambda: training_epoch(network, lambda: ((x.to(device), y.to(device)) for x, y in loader), QUICK.deep_cnn),
-            lambda: training_epoch(
-                network,
-                lambda: (
-                    train._batch(clips, some, QUICK.deep_cnn, generator)
-                    for some in torch.randperm(n, generator=generator, device=device).split(32)
-                ),
-                QUICK.deep_cnn,
-            ),
-        )  # fmt: skip
-
-        few = clips.subset(np.arange(min(n, 32 if device.type == "cpu" else 240)))
-        everything = torch.arange(len(few), device=device)
-        vgg19 = models.freeze_early_layers(models.vgg19(len(classes))).to(device, memory_format=torch.channels_last)
-        first = few.crop(everything, torch.zeros_like(everything), 128).contiguous(memory_format=torch.channels_last)
-        kept = train.early_outputs(vgg19, few, replace(QUICK.vgg19_transfer, crop="start"))
-        late = models.Late(vgg19)
-        row(
-            f"VGG19 transfer epoch of {len(few)} clips", "frozen layers run again",
-            lambda: training_epoch(vgg19, lambda: zip(first.split(16), few.truth.split(16)), QUICK.vgg19_transfer),
-            lambda: training_epoch(late, lambda: zip(kept.split(16), few.truth.split(16)), QUICK.vgg19_transfer), times=2,
-        )  # fmt: skip
-
-    rng = np.random.default_rng(0)
-    truth = (rng.random((4481, 80)) < 1.4 / 80).astype(np.float32)
-    scores = rng.random((4481, 80)).astype(np.float32)
-    ours = lambda: metrics.lwlrap(truth, scores)  # noqa: E731
-    row("LWLRAP of 4,481 x 80", "clip by clip", lambda: clip_by_clip(truth, scores), ours)
-    oracle = lambda: label_ranking_average_precision_score(truth, scores, sample_weight=truth.sum(axis=1))  # noqa: E731
-    row("LWLRAP of 4,481 x 80", "scikit-learn", oracle, ours)
-    machine = f"{train._device_name(device)}, {os.cpu_count()} cores, python {platform.python_version()}, torch {torch.__version__}"
-    print(f"\n{machine}, {time.strftime('%Y-%m-%d')}")
+        preprocessing(table, folder, repeats)
+        memory(500 if options.quick else 5000, folder)
+        training(kit, table, folder, repeats)
+    lwlrap(repeats)
+    machine = f"{train._device_name(torch.device(kit.device))}, {os.cpu_count()} cores"
+    print(f"\n{machine}, python {platform.python_version()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
     print(pd.DataFrame(rows).round(3).to_string(index=False))
 
 

@@ -241,7 +241,7 @@ def _all_frames(table: pd.DataFrame, settings: MelSettings, n_jobs: int | None) 
     """
     paths = list(table["path"])
     tasks = (joblib.delayed(_frames_of)(paths[i : i + CHUNK], settings) for i in range(0, len(paths), CHUNK))
-    return chain.from_iterable(joblib.Parallel(n_jobs=n_jobs or os.cpu_count(), return_as="generator")(tasks))
+    return chain.from_iterable(joblib.Parallel(n_jobs=n_jobs or -1, return_as="generator")(tasks))
 
 
 def _frames_of(paths: list[str], settings: MelSettings) -> list[np.ndarray | str]:
