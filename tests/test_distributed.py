@@ -1,5 +1,6 @@
 """Two processes on this machine, over gloo, against one."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -43,7 +44,8 @@ def test_two_processes_with_half_the_batch_train_as_one_with_the_whole(cache, tm
     (tmp_path / "script.py").write_text(SCRIPT)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for name, how in (("one", []), ("two", torchrun)):
-        subprocess.run([sys.executable, *how, str(tmp_path / "script.py"), str(tmp_path / name)], cwd=distributed.ROOT, check=True)
+        command = [sys.executable, *how, str(tmp_path / "script.py"), str(tmp_path / name)]
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(distributed.ROOT)}, check=True)
     for variant in ("random", "uneven"):
         one, two = (Run(tmp_path / name / variant) for name in ("one", "two"))
         assert (one.record["processes"], two.record["processes"]) == (1, 2)

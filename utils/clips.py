@@ -36,8 +36,8 @@ class Clips:
         return len(self.table)
 
     def __repr__(self) -> str:
-        place = f"{'on' if self.home == self.device else 'streamed to'} the {self.device.type}"
-        return f"{len(self)} clips, in {self.frames.nbytes / 1e6:,.0f} MB of frames {place}"
+        place = f"{'on' if self.home == self.device else 'streamed to'} the {'CPU' if self.device.type == 'cpu' else 'GPU'}"
+        return f"{len(self)} clips of a cache of {self.frames.nbytes / 1e6:,.0f} MB, {place}"
 
     def subset(self, rows: np.ndarray) -> "Clips":
         """The clips of these rows, over the same frames."""
