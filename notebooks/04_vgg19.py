@@ -15,6 +15,9 @@
 # ---
 
 # %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/freesound-tagging-kit/blob/main/notebooks/04_vgg19.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/freesound-tagging-kit/blob/main/notebooks/04_vgg19.ipynb)
+#
 # # 4. VGG19, with and without what it learned from photographs
 #
 # The paper's second question: does a large network trained on ImageNet carry over to pictures of sound? VGG19 is trained
@@ -31,12 +34,19 @@ data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or
 preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
+import subprocess
 import sys
 from pathlib import Path
 
-# The kit lies one folder up, or attached on Kaggle.
-attached = [file for depth in ("*", "*/*", "*/*/*") for file in Path("/kaggle/input").glob(f"{depth}/utils/workspace.py")]
-sys.path[:0] = ["..", *(str(file.parents[1]) for file in attached)]
+# The kit lies beside this notebook, one folder up or attached on Kaggle; opened from a badge, the notebook fetches it.
+attached = [file.parents[1] for n in range(1, 5) for file in Path("/kaggle/input").glob("*/" * n + "utils/workspace.py")]
+places = ["..", "freesound-tagging-kit", *map(str, attached)]
+if not any(Path(place, "utils/workspace.py").is_file() for place in [".", *places]):
+    clone = ["git", "clone", "--quiet", "--depth=1", "https://github.com/OWNER/freesound-tagging-kit"]
+    assert subprocess.run(clone).returncode == 0, "The kit is not here: turn the internet on, or attach it as a data set."
+sys.path[:0] = places
+
+# %% tags=["nbval-ignore-output"]
 from utils import setup
 
 kit = setup(data_folder, preset)

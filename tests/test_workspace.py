@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from utils import models, run, setup, workspace
+from utils import config, models, run, setup, workspace
 
 
 def test_without_data_the_mini_set_is_made_and_said(competition, monkeypatch, capsys):
@@ -52,7 +52,7 @@ def test_an_unknown_preset_is_refused(competition):
 def test_kaggles_mounts_are_found(competition, monkeypatch, tmp_path, place):
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).symlink_to(competition.folder)
-    monkeypatch.setattr(workspace, "KAGGLE_INPUT", tmp_path)
+    monkeypatch.setattr(config, "KAGGLE_INPUT", tmp_path)
     assert workspace.find_data() == tmp_path / place
 
 

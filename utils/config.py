@@ -5,6 +5,15 @@ from pathlib import Path
 
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
+COLAB = Path("/content")
+
+
+def attached(pattern: str) -> list[Path]:
+    """What matches `pattern` in anything attached on Kaggle: the competition, a data set, or another notebook's output.
+
+    These are mounted one to three folders down, and some copies hold their folder once more.
+    """
+    return [path for depth in range(1, 5) for path in sorted(KAGGLE_INPUT.glob("*/" * depth + pattern))]
 
 
 @dataclass(frozen=True)
@@ -75,8 +84,13 @@ PAPER = Preset(
 
 # Minutes on two cores, whatever the size of the data: max_steps sees to it.
 _QUICK = TrainingSettings(
-    epochs=80, max_steps=1500, learning_rate=3e-3, schedule="cosine",
-    output="sigmoid", crop="random", windows=8,
+    epochs=80,
+    max_steps=1500,
+    learning_rate=3e-3,
+    schedule="cosine",
+    output="sigmoid",
+    crop="random",
+    windows=8,
 )
 _QUICK_VGG19 = replace(_QUICK, epochs=2, max_steps=60, batch_size=16, learning_rate=1e-4, windows=1)
 _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=6, max_steps=120, crop="start")  # the frozen layers then run but once

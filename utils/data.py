@@ -17,11 +17,12 @@ KNOWN_BAD: dict[str, str | None] = {
 }
 
 ZENODO_META = "FSDKaggle2019.meta"
+MARKS = ("train_curated.csv", ZENODO_META)  # what tells a folder in Kaggle's layout, and one in Zenodo's
 
 
 def is_competition(folder: Path) -> bool:
     """Whether `folder` holds the tables of either layout."""
-    return (folder / "train_curated.csv").is_file() or (folder / ZENODO_META).is_dir()
+    return any((folder / name).exists() for name in MARKS)
 
 
 class Competition:
@@ -45,15 +46,11 @@ class Competition:
             self._read_zenodo()
         else:
             raise FileNotFoundError(
-                f"{self.folder} holds neither train_curated.csv (Kaggle's layout) nor {ZENODO_META}/ (Zenodo's): "
-                "give the folder that does."
+                f"{self.folder} holds neither train_curated.csv (Kaggle's layout) nor {ZENODO_META}/ (Zenodo's): give the folder that does."
             )
 
     def __repr__(self) -> str:
-        return (
-            f"{len(self.classes)} classes; {len(self.curated)} curated, {len(self.noisy)} noisy "
-            f"and {len(self.test)} test clips"
-        )
+        return f"{len(self.classes)} classes; {len(self.curated)} curated, {len(self.noisy)} noisy and {len(self.test)} test clips"
 
     def _read_kaggle(self) -> None:
         sample_file = self.folder / "sample_submission.csv"
@@ -114,9 +111,7 @@ def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
     there = set(os.listdir(audio))
     absent = [fname for fname in table["fname"] if fname not in there]
     if absent:
-        raise FileNotFoundError(
-            f"{file} lists {absent[0]}{_and_more(absent)} not found in {audio}: add the audio or remove the rows."
-        )
+        raise FileNotFoundError(f"{file} lists {absent[0]}{_and_more(absent)} not found in {audio}: add the audio or remove the rows.")
     return table.assign(path=[str(audio / fname) for fname in table["fname"]])
 
 

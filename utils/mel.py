@@ -22,7 +22,7 @@ import scipy.sparse
 import soundfile
 from tqdm import tqdm
 
-from .config import MelSettings
+from .config import MelSettings, attached
 
 REMEDY = "replace the file, or remove its row from the table"
 BLOCK = 64  # frames transformed at once: few enough to stay in the processor's cache
@@ -171,8 +171,9 @@ class Cache:
 def build_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelSettings, n_jobs: int | None = None) -> Cache:
     """The Cache of the clips in `table` (columns `fname` and `path`), made on `n_jobs` processes or, if it is there, reused.
 
-    It lies in `folder`/`name`-KEY, where KEY is a hash of the mel settings and of the names and sizes of the clips. It is
-    written under a temporary name and renamed when whole. Raises ValueError, with every file that cannot be read.
+    It lies in `folder`/`name`-KEY, where KEY is a hash of the mel settings and of the names and sizes of the clips; on Kaggle, one in
+    an attached notebook's output is reused too. It is written under a temporary name and renamed when whole.
+    Raises ValueError, with every file that cannot be read.
     """
     target = _cache_folder(table, folder, name, settings)
     if target.is_dir():
@@ -205,7 +206,8 @@ def load_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: Mel
 def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelSettings) -> Path:
     clips = [[fname, os.stat(path).st_size] for fname, path in zip(table["fname"], table["path"])]
     key = hashlib.sha256(json.dumps([asdict(settings), clips]).encode()).hexdigest()[:12]
-    return Path(folder) / f"{name}-{key}"
+    own = Path(folder) / f"{name}-{key}"
+    return own if own.is_dir() else next(iter(attached(f"cache/{own.name}")), own)
 
 
 def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelSettings, n_jobs: int | None) -> None:

@@ -12,7 +12,7 @@ import safetensors.torch
 from torch import nn
 
 from . import data, models
-from .config import MelSettings, TrainingSettings
+from .config import MelSettings, TrainingSettings, attached
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,15 @@ class Run:
 
 
 def find_runs(folder: str | Path) -> list[Run]:
-    """The finished runs in `folder`, highest validation LWLRAP first. Raises FileNotFoundError if there are none."""
-    runs = [Run(file.parent) for file in Path(folder).glob("*/settings.json") if file.parent.suffix != ".part"]
+    """The finished runs in `folder`, highest validation LWLRAP first; on Kaggle also those on the same data in attached notebooks' outputs.
+
+    Raises FileNotFoundError if there are none.
+    """
+    files = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
+    runs = {file.parent.name: Run(file.parent) for file in files if file.parent.suffix != ".part"}  # those in `folder` last: they win
     if not runs:
         raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first.")
-    return sorted(runs, key=lambda run: run.summary()["LWLRAP"], reverse=True)
+    return sorted(runs.values(), key=lambda run: run.summary()["LWLRAP"], reverse=True)
 
 
 def save(folder: Path, model: nn.Module, record: dict, history: pd.DataFrame, validation: pd.DataFrame) -> Run:

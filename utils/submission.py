@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from .config import KAGGLE_WORKING
-from .data import Competition
+from .data import Competition, multi_hot
+from .metrics import lwlrap
 
 if TYPE_CHECKING:
     from .runs import Run
@@ -42,9 +43,24 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
     made_by = [run.summary() | run.record for run in runs]
     file.with_suffix(".json").write_text(json.dumps({"data": competition.folder.name, "mean of": made_by}, indent=1))
     unfinished.rename(file)
-    if KAGGLE_WORKING.is_dir():
-        shutil.copy(file, KAGGLE_WORKING / "submission.csv")
+    expected = KAGGLE_WORKING / "submission.csv"
+    if KAGGLE_WORKING.is_dir() and file.resolve() != expected.resolve():
+        shutil.copy(file, expected)
     return file
+
+
+def leaderboard(file: str | Path, competition: Competition) -> pd.DataFrame:
+    """LWLRAP of a submission on the Public and the Private test clips, what the leaderboard would have said: columns `clips` and `LWLRAP`.
+
+    Raises ValueError if the submission is not valid, or if the data do not tell the labels of the test clips, as only Zenodo's layout does.
+    """
+    if not {"labels", "usage"} <= set(competition.test.columns):
+        raise ValueError(f"{competition.folder.name} does not tell the labels of its test clips: take the public release on Zenodo.")
+    scores = check(file, competition)[competition.classes].to_numpy()
+    truth = multi_hot(competition.test, competition.classes)
+    rows = {usage: np.flatnonzero(competition.test["usage"] == usage) for usage in sorted(set(competition.test["usage"]))}
+    table = {usage: {"clips": len(some), "LWLRAP": lwlrap(truth[some], scores[some])} for usage, some in rows.items()}
+    return pd.DataFrame.from_dict(table, orient="index").astype({"clips": int})
 
 
 def check(file: str | Path, competition: Competition) -> pd.DataFrame:

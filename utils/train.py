@@ -1,7 +1,7 @@
 """Training and scoring.
 
-    python -m utils.train deep_cnn                                        train one of a preset's models
-    torchrun --standalone --nproc_per_node=gpu -m utils.train deep_cnn    the same on all GPUs of a machine
+python -m utils.train deep_cnn                                        train one of a preset's models
+torchrun --standalone --nproc_per_node=gpu -m utils.train deep_cnn    the same on all GPUs of a machine
 """
 
 import argparse
@@ -232,7 +232,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--work", help="where artifacts go (FAT_WORK)")
     parser.add_argument("--preset", help="paper or quick (FAT_PRESET)")
-    parser.add_argument("--settings", type=json.loads, default={}, help='what differs from the preset, such as \'{"batch_size": 64}\'')
+    parser.add_argument("--settings", type=json.loads, default={}, help="what differs from the preset, such as '{\"batch_size\": 64}'")
     options = parser.parse_args(arguments)
     if options.work:
         os.environ["FAT_WORK"] = options.work

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from . import mini
-from .config import KAGGLE_INPUT, KAGGLE_WORKING, PRESETS, Preset
-from .data import Competition, is_competition
+from .config import KAGGLE_WORKING, PRESETS, Preset, attached
+from .data import MARKS, Competition, is_competition
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,6 +60,9 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     if name not in PRESETS:
         raise ValueError(f"the preset {name!r} is none of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them.")
     torch.manual_seed(PRESETS[name].seed)
+    weights = attached("weights/vgg19.safetensors")
+    if weights:
+        os.environ.setdefault("FAT_VGG19_WEIGHTS", str(weights[0]))
     submissions = submissions_folder()
     submissions.mkdir(parents=True, exist_ok=True)
     print(f"data     {short_path(competition.folder)}: {competition}")
@@ -85,9 +88,10 @@ def submissions_folder() -> Path:
 
 
 def find_data() -> Path | None:
-    """The first folder in either layout under Kaggle's input, at most three folders down, or `data/` in the kit."""
-    places = [folder for depth in ("*", "*/*", "*/*/*") for folder in sorted(KAGGLE_INPUT.glob(depth))]
-    return next((place for place in [*places, ROOT / "data"] if is_competition(place)), None)
+    """The first folder in either layout among what is attached on Kaggle, or `data/` in the kit, itself or one folder down."""
+    local = [ROOT / "data", *sorted((ROOT / "data").glob("*/"))]
+    places = [mark.parent for name in MARKS for mark in attached(name)] + local
+    return next((place for place in places if is_competition(place)), None)
 
 
 def _device() -> tuple[str, str]:
