@@ -48,6 +48,17 @@ def test_an_unknown_preset_is_refused(competition):
         setup(preset="fast")
 
 
+def test_a_gpu_that_cannot_compute_is_named_and_not_used(competition, monkeypatch, capsys):
+    def no_kernels(*_, **__):
+        raise RuntimeError("no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100")
+    monkeypatch.setattr(torch, "ones", no_kernels)
+    assert setup().device == "cpu"
+    assert "this torch has no kernels for the Tesla P100: choose another accelerator" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("place", ["freesound-audio-tagging-2019", "competitions/freesound-audio-tagging-2019", "a/b/c"])
 def test_kaggles_mounts_are_found(competition, monkeypatch, tmp_path, place):
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import pandas as pd
 from IPython.display import Audio
 from matplotlib.axes import Axes
 
+from . import mel
 from .config import MelSettings
 
 plt.rcParams.update({
@@ -145,3 +146,23 @@ def scores(names: Sequence[str], values: np.ndarray, title: str) -> None:
     _, ax = plt.subplots(figsize=(5, 1.8))
     ax.barh([words(names[i]) for i in top], values[top])
     ax.set(title=words(title), xlabel="score", xlim=(0, 1))
+
+
+def over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelSettings, top: int = 5) -> None:
+    """A recording's spectrogram, and beneath it, over the same seconds, the scores of the `top` classes with the highest peaks.
+
+    `samples`: mono, untrimmed; `scores`: a row a window, with its middle in seconds as index, and a column a class.
+    """
+    duration = len(samples) / settings.sample_rate
+    highest = scores[scores.max().nlargest(top).index[::-1]]
+    middles = scores.index.to_numpy()
+    edges = np.concatenate([[0], (middles[:-1] + middles[1:]) / 2, [duration]])
+    rows = len(highest.columns)
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(10, 2.9 + 0.22 * rows), sharex=True, height_ratios=[2.2, 0.22 * rows])
+    spectrogram(upper, mel.log_mel(samples, settings), settings, "log-mel spectrogram")
+    upper.set(xlabel="", xlim=(0, duration))
+    image = lower.pcolormesh(edges, np.arange(rows + 1), highest.T, cmap="Blues", vmin=0, vmax=1)
+    lower.set_yticks(np.arange(rows) + 0.5, [words(name) for name in highest])
+    lower.tick_params(axis="y", length=0)
+    lower.set(title="scores", xlabel="s")
+    figure.colorbar(image, ax=lower, label="score", pad=0.01)

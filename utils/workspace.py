@@ -82,8 +82,9 @@ def work_folder() -> Path:
 
 
 def submissions_folder() -> Path:
-    """FAT_SUBMISSIONS; else `submissions/` in the kit, or in the work folder where the kit cannot be written to."""
-    default = ROOT / "submissions" if os.access(ROOT, os.W_OK) else work_folder() / "submissions"
+    """FAT_SUBMISSIONS; else `submissions/` in the kit, or in the work folder on Kaggle and where the kit cannot be written to."""
+    in_kit = os.access(ROOT, os.W_OK) and not KAGGLE_WORKING.is_dir()
+    default = (ROOT if in_kit else work_folder()) / "submissions"
     return Path(os.environ.get("FAT_SUBMISSIONS") or default).resolve()
 
 

@@ -1,0 +1,200 @@
+"""Every notebook, top to bottom, in the places where people run them, each laid out in a temporary folder without a network.
+
+The kit is copied there with `/kaggle` and `/content` turned into folders of the test, and with trainings of a step or two.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from utils import data, kaggle, packages
+from utils.workspace import ROOT
+
+COMPETITION = kaggle.COMPETITION
+REPOSITORY = "https://github.com/OWNER/freesound-tagging-kit"
+NO_NETWORK = """
+import socket
+connect = socket.socket.connect
+def only_here(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "localhost", "::1"):
+        raise OSError("there is no network in this test")
+    return connect(self, address)
+socket.socket.connect = only_here
+"""
+
+
+class Place:
+    """A machine: folders for /kaggle and /content, a kit, and the notebooks; what is in them before is theirs alone."""
+
+    def __init__(self, root: Path, competition: data.Competition) -> None:
+        self.root, self.competition = root, competition
+        self.input, self.working, self.content = root / "kaggle/input", root / "kaggle/working", root / "content"
+        (root / "nowhere").mkdir(parents=True)
+        (root / "nowhere" / "sitecustomize.py").write_text(NO_NETWORK)
+        kaggle.write(root / "bundle", "someone")
+        self.kit = root / "bundle" / "kit"
+        config = self.kit / "utils/config.py"
+        text = config.read_text()
+        for steps, few in (("max_steps=1500", "max_steps=2"), ("max_steps=60", "max_steps=1"), ("max_steps=120", "max_steps=1")):
+            assert steps in text
+            text = text.replace(steps, few)
+        config.write_text(self.here(text))
+
+    def here(self, text: str) -> str:
+        for folder in ("/kaggle", "/content"):
+            text = text.replace(f'"{folder}', f'"{self.root}{folder}')
+        return text.replace(REPOSITORY, str(self.root / "published" / "freesound-tagging-kit"))
+
+    def put_data(self, folder: Path) -> None:
+        """Three clips of each class, and eight others to test, in Kaggle's layout."""
+        curated = self.competition.curated
+        few = curated.groupby(curated["labels"].str.split(",").str[0]).head(3)
+        test = curated.drop(few.index).head(8)
+        for name, table in (("train_curated", few), ("test", test)):
+            (folder / name).mkdir(parents=True)
+            for path in table["path"]:
+                shutil.copy(path, folder / name)
+            table[["fname", "labels"]].to_csv(folder / f"{name}.csv", index=False)
+        test[["fname"]].assign(**dict.fromkeys(self.competition.classes, 0)).to_csv(folder / "sample_submission.csv", index=False)
+
+    def put_zenodo(self, folder: Path) -> None:
+        """The same in Zenodo's layout, which tells the labels of the test clips."""
+        self.put_data(folder)
+        meta = folder / data.ZENODO_META
+        meta.mkdir()
+        test = pd.read_csv(folder / "test.csv").assign(usage=["Public", "Private"] * 4)
+        test.to_csv(meta / "test_post_competition.csv", index=False)
+        (folder / "train_curated.csv").rename(meta / "train_curated_post_competition.csv")
+        pd.Series(self.competition.classes).to_csv(meta / "vocabulary.csv", header=False)
+        for name in ("train_curated", "test"):
+            (folder / name).rename(folder / f"FSDKaggle2019.audio_{name}")
+        (folder / "sample_submission.csv").unlink()
+        (folder / "test.csv").unlink()
+
+    def open(self, notebook: str, folder: Path) -> str:
+        """Run a notebook in `folder` and return what it showed."""
+        folder.mkdir(parents=True, exist_ok=True)
+        content = nbformat.reads(self.here((ROOT / "notebooks" / f"{notebook}.ipynb").read_text()), as_version=4)
+        env = {name: value for name, value in os.environ.items() if not name.startswith("FAT_")}
+        env |= {"PYTHONPATH": str(self.root / "nowhere"), "PYTHONDONTWRITEBYTECODE": "1"}  # as on a read-only disk
+        NotebookClient(content, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(folder)}}).execute(env=env)
+        outputs = [output for cell in content.cells if cell.cell_type == "code" for output in cell.outputs]
+        assert not [output for output in outputs if output.get("name") == "stderr"]
+        return "".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
+
+
+def listing(folder: Path) -> set:
+    return {(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in folder.rglob("*")}
+
+
+@pytest.fixture
+def place(tmp_path, competition):
+    return Place(tmp_path / "root", competition)
+
+
+def test_on_kaggle_each_notebook_is_a_session_and_reads_those_before_it(place):
+    """Today's mounts; an empty working folder each time, and only what kernel-metadata.json attaches."""
+    ended = place.root / "ended"
+    ended.mkdir()
+    for notebook, reads in kaggle.READS.items():
+        shutil.rmtree(place.root / "kaggle", ignore_errors=True)
+        place.put_data(place.input / "competitions" / COMPETITION)
+        shutil.copytree(place.kit, place.input / "datasets/someone/freesound-tagging-kit")
+        for read in reads:
+            shutil.copytree(ended / read, place.input / "notebooks/someone" / kaggle.kernel_id("", read).strip("/"))
+        before = listing(place.input)
+        printed = place.open(notebook, place.working)
+        assert listing(place.input) == before
+        assert f"data     {place.input}/competitions/{COMPETITION}: 12 classes; 36 curated" in printed
+        if notebook == "06_submission":
+            assert (place.working / "submission.csv").is_file()
+        place.working.rename(ended / notebook)
+
+
+@pytest.mark.parametrize("mount", [COMPETITION, f"{COMPETITION}/{COMPETITION}"], ids=["earlier mounts", "nested once more"])
+def test_on_kaggle_all_notebooks_in_one_session(place, mount):
+    place.put_data(place.input / mount)
+    shutil.copytree(place.kit, place.input / "freesound-tagging-kit")
+    before = listing(place.input)
+    for notebook in kaggle.READS:
+        printed = place.open(notebook, place.working)
+        assert f"data     {place.input / mount}: 12 classes; 36 curated" in printed
+    assert listing(place.input) == before
+    assert pd.read_csv(place.working / "submission.csv").shape == (8, 13)
+
+
+def test_from_a_badge_on_colab_the_notebook_fetches_the_kit(place):
+    with pytest.raises(CellExecutionError, match="The kit is not here: turn the internet on, or attach it as a data set"):
+        place.open("01_eda", place.content)
+    published = shutil.copytree(place.kit, place.root / "published" / "freesound-tagging-kit")
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "kit"]):
+        subprocess.run(["git", *command], cwd=published, check=True)
+    for notebook in kaggle.READS:
+        printed = place.open(notebook, place.content)
+    assert "this is the mini set" in printed
+    assert [file.name for file in place.content.iterdir()] == ["freesound-tagging-kit"]
+
+
+def test_with_zenodos_data_beside_the_notebooks_the_leaderboard_is_at_home(place):
+    clone = shutil.copytree(place.kit, place.root / "clone")
+    place.put_zenodo(clone / "data")
+    before = listing(clone / "data")
+    for notebook in [*kaggle.READS, "05_evaluation"]:
+        printed = place.open(notebook, clone / "notebooks")
+        assert "data     data: 12 classes; 36 curated" in printed
+    assert "Private" in printed
+    assert listing(clone / "data") == before
+
+
+def test_the_kernel_folders_have_the_documented_fields(tmp_path):
+    weights = tmp_path / "vgg19.safetensors"
+    weights.write_bytes(b"x")
+    commands = kaggle.write(tmp_path / "to", "someone", weights)
+    assert [command.split()[1] for command in commands] == ["datasets"] + 6 * ["kernels"]
+    assert (tmp_path / "to/kit/weights/vgg19.safetensors").is_file()
+    flags = ["is_private", "enable_gpu", "enable_internet"]
+    lists = ["dataset_sources", "competition_sources", "kernel_sources", "model_sources"]
+    words = {"id", "title", "code_file", "language", "kernel_type"}
+    for internet in (True, False):
+        pushed = []
+        for notebook in kaggle.READS:
+            metadata = kaggle.kernel_metadata("someone", notebook, internet)
+            assert metadata.keys() - {"machine_shape"} == words.union(flags, lists)
+            assert all(isinstance(metadata[name], bool) for name in flags)
+            assert all(isinstance(metadata[name], list) for name in lists)
+            assert metadata["enable_internet"] is internet
+            assert metadata["id"] == "someone/" + metadata["title"].lower().replace(" ", "-")
+            assert (metadata["language"], metadata["kernel_type"]) == ("python", "notebook")
+            assert (tmp_path / "to" / notebook / metadata["code_file"]).is_file()
+            assert set(metadata["kernel_sources"]) <= set(pushed)  # each is there when it is read
+            pushed.append(metadata["id"])
+    with pytest.raises(FileNotFoundError, match="absent is not a file"):
+        kaggle.write(tmp_path / "again", "someone", tmp_path / "absent")
+    assert not (tmp_path / "again").exists()
+
+
+def test_what_is_missing_is_installed_and_what_is_there_is_pinned(monkeypatch, tmp_path):
+    ran = []
+
+    def run(command):
+        ran.append((command, Path(command[command.index("--constraint") + 1]).read_text()))
+        return subprocess.CompletedProcess(command, returncode=len(ran) - 1)
+
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name in ("sklearn", "timm") else name)
+    monkeypatch.setattr(packages.subprocess, "run", run)
+    packages.install_missing()
+    assert not ran  # this is neither Kaggle nor Colab
+    monkeypatch.setattr(packages, "COLAB", tmp_path)
+    packages.install_missing()
+    assert ran[0][0][-2:] == ["timm", "scikit-learn"]
+    assert f"numpy=={np.__version__}\n" in ran[0][1]
+    with pytest.raises(ModuleNotFoundError, match="timm, scikit-learn: not here, and pip could not install it"):
+        packages.install_missing()
