@@ -1,0 +1,104 @@
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from utils import data, mel, own
+from utils.config import MelSettings
+
+
+def write(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, 0.1 * np.random.default_rng(0).standard_normal(4000), 8000)
+    return folder
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """Two classes of ten and of five clips; file names repeat and are not plain."""
+    return write(tmp_path / "sounds", *[f"Bark/take {i % 5}/my: dog's é.{'wav' if i < 5 else 'FLAC'}" for i in range(10)],
+                 *[f"Church bell/{i}.ogg" for i in range(5)])  # fmt: skip
+
+
+def test_folders_become_a_competition(sounds, tmp_path):
+    target = own.make(sounds, tmp_path / "made" / "target")
+    competition = data.Competition(target)
+    assert competition.classes == ["Bark", "Church bell"]
+    assert competition.curated["labels"].value_counts().to_dict() == {"Bark": 8, "Church bell": 4}
+    assert competition.noisy.empty
+    labels = pd.read_csv(target / "test_labels.csv")
+    assert list(labels["fname"]) == list(competition.test["fname"])
+    assert sorted(labels["labels"]) == ["Bark", "Bark", "Church bell"]
+    # Each sound is in one of the sets, once, under the label of its folder.
+    everything = [os.path.realpath(path) for table in (competition.curated, competition.test) for path in table["path"]]
+    assert sorted(everything) == [str(path.resolve()) for path in own.find_sounds(sounds)]
+    assert all(path.split("-")[0].endswith(label.replace(" ", "_")) for path, label in zip(labels["fname"], labels["labels"]))
+    assert len(mel.build_cache(competition.curated, tmp_path, "curated", MelSettings(), n_jobs=1)) == 12
+    assert os.listdir(target.parent) == ["target"]
+
+
+def test_the_seed_draws_the_test_set(sounds, tmp_path):
+    drawn = [own.make(sounds, tmp_path / name, seed=seed) / "test_labels.csv" for name, seed in [("a", 0), ("b", 0), ("c", 1)]]
+    assert drawn[0].read_text() == drawn[1].read_text() != drawn[2].read_text()
+    assert len(pd.read_csv(own.make(sounds, tmp_path / "one", test_fraction=0.01) / "test_labels.csv")) == 1
+
+
+def test_a_csv_file_gives_several_labels(sounds, tmp_path):
+    fnames = [str(path.relative_to(sounds)) for path in own.find_sounds(sounds)][:6]
+    listed = tmp_path / "list.csv"
+    pd.DataFrame({"fname": fnames, "labels": ["Bark, Run"] * 3 + ["Bark", "Howl", "Howl,Bark"]}).to_csv(listed, index=False)
+    with pytest.raises(ValueError, match="'Howl' has 2 of at least 3 clips"):
+        own.make(sounds, tmp_path / "target", listed)
+    listed.write_text(listed.read_text().replace("Howl,Bark", "Howl,Run").replace(",Bark\n", ',"Howl,Bark"\n'))
+    target = own.make(sounds, tmp_path / "target", listed)
+    competition = data.Competition(target)
+    assert competition.classes == ["Bark", "Howl", "Run"]
+    labels = [*competition.curated["labels"], *pd.read_csv(target / "test_labels.csv")["labels"]]
+    assert sorted(labels) == ["Bark,Run"] * 3 + ["Howl", "Howl,Bark", "Howl,Run"]
+
+
+def test_sounds_are_copied_where_they_cannot_be_linked(sounds, tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr("pathlib.Path.symlink_to", no_links)
+    test = data.Competition(own.make(sounds, tmp_path / "target")).test
+    assert all(os.path.isfile(path) and not os.path.islink(path) for path in test["path"])
+
+
+@pytest.mark.parametrize("fname", ["../secret.wav", "Bark/../../secret.wav", "/etc/passwd", "Bark", "", "nowhere.wav"])
+def test_a_csv_file_lists_only_what_is_in_the_folder(sounds, tmp_path, fname):
+    write(tmp_path, "secret.wav")
+    pd.DataFrame({"fname": [fname], "labels": ["Bark"]}).to_csv(tmp_path / "list.csv", index=False)
+    outside = ".." in fname or fname.startswith("/")
+    with pytest.raises(ValueError if outside else FileNotFoundError, match="which is outside" if outside else "which is not in"):
+        own.make(sounds, tmp_path / "target", tmp_path / "list.csv")
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize(("names", "sentence"), [
+    ([], "There is no sound in"),
+    (["A/1.wav", "A/2.wav", "A/3.wav"], "has 1 class"),
+    (["A/1.wav", "A/2.wav", "A/3.wav", "B/1.wav", "B/2.wav"], "'B' has 2 of at least 3 clips"),
+    (["A,B/1.wav"], "'A,B' has a comma"),
+    (["A/1.wav", "loose.wav"], "loose.wav is in no class"),
+    ([f"{name}/{i}.wav" for name in ("A", "labels") for i in range(3)], "cannot be called 'labels'"),
+])  # fmt: skip
+def test_what_makes_no_data_set_is_refused(tmp_path, names, sentence):
+    (tmp_path / "sounds").mkdir()
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        own.make(write(tmp_path / "sounds", *names), tmp_path / "target")
+    assert os.listdir(tmp_path) == ["sounds"]
+
+
+def test_the_shell_shows_what_it_made_and_what_to_type_next(sounds, tmp_path, capsys):
+    own.main([str(sounds), str(tmp_path / "my target")])
+    shown = capsys.readouterr().out
+    assert ["Bark", "8", "2"] in [line.split() for line in shown.splitlines()]
+    assert f"FAT_DATA='{tmp_path / 'my target'}' python -m utils.run" in shown
+    with pytest.raises(SystemExit):
+        own.main([str(sounds), str(tmp_path / "my target")])
+    assert "is there already" in capsys.readouterr().err
