@@ -4,6 +4,7 @@ The kit is copied there with `/kaggle` and `/content` turned into folders of the
 """
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,7 +20,7 @@ from utils import data, kaggle, packages
 from utils.workspace import ROOT
 
 COMPETITION = kaggle.COMPETITION
-REPOSITORY = "https://github.com/OWNER/freesound-tagging-kit"
+REPOSITORY = r"https://github\.com/[^/\"]+/freesound-tagging-kit\b"
 NO_NETWORK = """
 import socket
 connect = socket.socket.connect
@@ -51,7 +52,7 @@ class Place:
     def here(self, text: str) -> str:
         for folder in ("/kaggle", "/content"):
             text = text.replace(f'"{folder}', f'"{self.root}{folder}')
-        return text.replace(REPOSITORY, str(self.root / "published" / "freesound-tagging-kit"))
+        return re.sub(REPOSITORY, str(self.root / "published" / "freesound-tagging-kit"), text)
 
     def put_data(self, folder: Path) -> None:
         """Three clips of each class, and eight others to test, in Kaggle's layout."""

@@ -78,7 +78,7 @@ def test_max_steps_ends_the_last_epoch_early(model, clips, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(model, clips, tmp_path):
-    with pytest.raises(FloatingPointError, match=r"Deep CNN: the loss is .* in epoch \d+"):
+    with pytest.raises(FloatingPointError, match=r"Deep CNN: the loss is nan at step \d+, learning rate inf: lower it"):
         fit(model, clips, tmp_path / "run", replace(SETTINGS, learning_rate=float("inf")))
     assert not (tmp_path / "run").exists()
 

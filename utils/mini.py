@@ -5,8 +5,6 @@ sound or silent ends are added to some. The same seed gives the same bytes.
 """
 
 import csv
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,8 @@ import numpy as np
 import soundfile
 from numpy.random import Generator
 from scipy.signal import butter, lfilter, sosfilt
+
+from . import files
 
 RATE = 44_100  # Hz
 SEED = 2019  # change it together with the recipes: the folder has it in its name, so an older set is not taken for this one
@@ -230,15 +230,8 @@ def make(folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.is_dir():
         return folder
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    try:
+    with files.whole_folder(folder) as unfinished:
         _write(unfinished)
-        unfinished.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # or else another process made it first
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

@@ -1,7 +1,6 @@
 """The run folder: what a training left behind, for everything that comes after it."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import safetensors.torch
+import torch
 from torch import nn
 
-from . import data, models
+from . import data, files, models
 from .config import MelSettings, TrainingSettings, attached
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training: a folder with weights.safetensors, history.csv, validation.csv and settings.json.
+    """A finished training: a folder with weights.safetensors, history.csv, training.csv, validation.csv and settings.json.
 
     `.history` has a row an epoch. `.validation` has the validation clips with their `labels` and, a column a class, their scores
     at the last epoch; `.truth` and `.scores` are the same as arrays (clips, classes). `.record` has settings, classes, versions, times.
@@ -31,7 +31,10 @@ class Run:
 
     @cached_property
     def record(self) -> dict:
-        return json.loads((self.folder / "settings.json").read_text())
+        try:
+            return json.loads((self.folder / "settings.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.folder} is no run of this kit, its settings cannot be read ({error}): train it again.") from error
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -67,9 +70,21 @@ class Run:
         return {"model": self.record["title"], "run": self.name, "epochs": int(last["epoch"])} | last[["LWLRAP", "top-5"]].to_dict()
 
     def model(self) -> nn.Module:
-        """The trained model, on the CPU."""
-        model = models.build(self.record["model"])
-        safetensors.torch.load_model(model, self.folder / "weights.safetensors")
+        """The trained model, on the CPU. Raises ValueError, saying what differs, if the weights are not those of its settings."""
+        file = self.folder / "weights.safetensors"
+        try:
+            with torch.device("meta"):  # takes no memory, whatever the settings say
+                model = models.build(self.record["model"])
+            with safetensors.safe_open(file, "pt") as weights:
+                given = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+        except (KeyError, TypeError, ValueError, RuntimeError, OSError, safetensors.SafetensorError) as error:
+            raise ValueError(f"{self.folder} is no run of this kit ({error}): train it again.") from error
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        for name in expected | given:
+            if expected.get(name) != given.get(name):
+                shapes = f"{name} is {given.get(name, 'absent')} and should be {expected.get(name, 'absent')}"
+                raise ValueError(f"{file} does not fit {self.record['model']}: {shapes}. Train it again.")
+        model.load_state_dict(safetensors.torch.load_file(file), assign=True)
         return model
 
 
@@ -79,22 +94,20 @@ def find_runs(folder: str | Path) -> list[Run]:
     Raises FileNotFoundError if there are none.
     """
     files = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
-    runs = {file.parent.name: Run(file.parent) for file in files if file.parent.suffix != ".part"}  # those in `folder` last: they win
-    if not runs:
+    found = [file.parent for file in files if file.parent.suffix not in (".part", ".old")]
+    if not found:
         raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first.")
+    runs = {place.name: Run(place) for place in found}  # those in `folder` come last, and win
     return sorted(runs.values(), key=lambda run: run.summary()["LWLRAP"], reverse=True)
 
 
-def save(folder: Path, model: nn.Module, record: dict, history: pd.DataFrame, validation: pd.DataFrame) -> Run:
-    """Write a Run beside its place, then move it there: a run is whole or not there. An earlier one of that name goes."""
-    unfinished = folder.with_name(folder.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    safetensors.torch.save_model(model, unfinished / "weights.safetensors")
-    history.to_csv(unfinished / "history.csv", index=False)
-    validation.to_csv(unfinished / "validation.csv", index=False)
-    (unfinished / "settings.json").write_text(json.dumps(record, indent=1))
-    if folder.exists():
-        shutil.rmtree(folder)
-    unfinished.rename(folder)
+def save(folder: Path, model: nn.Module, record: dict, history: pd.DataFrame, training: pd.DataFrame, validation: pd.DataFrame) -> Run:
+    """Write a Run: it is whole or not there. An earlier one of that name goes. Raises OSError if it cannot be written."""
+    with files.whole_folder(folder, replace=True) as unfinished:
+        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        (unfinished / "weights.safetensors").write_bytes(safetensors.torch.save(weights))
+        history.to_csv(unfinished / "history.csv", index=False)
+        training.to_csv(unfinished / "training.csv", index=False)
+        validation.to_csv(unfinished / "validation.csv", index=False)
+        (unfinished / "settings.json").write_text(json.dumps(record, indent=1))
     return Run(folder)

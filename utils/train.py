@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from . import augment, data, distributed, mel, metrics, models, runs
+from .checkpoint import Checkpoint, fingerprint
 from .clips import Clips, split_clips
 from .config import Preset, TrainingSettings
 from .workspace import setup, short_path
@@ -45,15 +46,17 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
     """Train a copy of `model` on `training`, score `validation` after each epoch, and keep the outcome in `folder` as a Run.
 
     Binary cross-entropy of each class and Adam (paper, section IV). The weights and the scores kept are those of the **last**
-    epoch: to keep the best one would be to choose by the clips it is judged on. Under torchrun every process calls it and takes its
+    epoch: to keep the best one would be to choose by the clips it is judged on. A training that was stopped, asked for again, goes
+    on after the last epoch it kept, to the same weights. Under torchrun every process calls it and takes its
     share of each batch; what comes out is the same as with one. Raises FloatingPointError if the loss is not finite, and ValueError
-    if a batch has fewer clips than there are processes.
+    if a batch has fewer clips than there are processes or if a clip is on both sides.
     """
+    if both := set(training.table["fname"]) & set(validation.table["fname"]):
+        raise ValueError(f"{title}: {min(both)} is a training and a validation clip: no figure would mean anything. Split them apart.")
     if settings.batch_size < distributed.world_size():
         raise ValueError(f"{title}: {distributed.world_size()} processes cannot share {settings.batch_size} clips: raise batch_size.")
-    device = training.device
-    torch.manual_seed(settings.seed + distributed.rank())  # dropout differs between processes, all else is drawn alike
-    generator = torch.Generator(training.home).manual_seed(settings.seed)
+    device, folder = training.device, Path(folder)
+    generator = torch.Generator(training.home)
     model = copy.deepcopy(model).to(device, memory_format=torch.channels_last)
     early = early_outputs(model, training, settings)
     trained = distributed.parallel(model if early is None else models.Late(model))
@@ -62,11 +65,18 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
     scaler = torch.amp.GradScaler(enabled=_precision(device) == torch.float16)
     steps_per_epoch = math.ceil(len(training) / settings.batch_size)
     total = min(settings.epochs * steps_per_epoch, settings.max_steps or math.inf)
-    history, began, step, epoch = [], time.perf_counter(), 0, 0
-    print(f"{title}: training {training!r}")
-    with tqdm(total=total, desc=title, unit="step", file=sys.stdout, mininterval=1) as bar:
+    clips = [list(side.table["fname"] + ":" + side.table["labels"]) for side in (training, validation)]
+    key = fingerprint(model, settings=asdict(settings), mel=asdict(training.mel), classes=training.classes, clips=clips)
+    checkpoint = Checkpoint(folder, key, model=model, optimizer=optimizer, scaler=scaler)
+    history, seconds = checkpoint.resume()
+    began, step, scores = time.perf_counter() - seconds, history[-1]["steps"] if history else 0, None
+    print(f"{title}: training {training!r}" + (f", going on after epoch {len(history)}, which was kept" if history else ""))
+    with tqdm(total=total, initial=step, desc=title, unit="step", file=sys.stdout, mininterval=1) as bar:
         while step < total:
-            epoch += 1
+            epoch = len(history) + 1
+            # What is drawn in an epoch depends on its number alone, so a run that was stopped goes on as if it had not been.
+            generator.manual_seed(settings.seed + 1_000_003 * epoch)
+            torch.manual_seed(settings.seed + 1_000_003 * epoch + 10_007 * distributed.rank())  # dropout differs between processes
             losses = []
             trained.train()
             order = torch.randperm(len(training), generator=generator, device=training.home)
@@ -83,12 +93,16 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
                 losses.append(loss.detach())
                 step += 1
                 bar.update()
-            loss = distributed.add_up(torch.stack(losses).mean()).item()
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"{title}: the loss is {loss} in epoch {epoch}: lower the learning rate.")
+            losses = distributed.add_up(torch.stack(losses)).cpu()
+            if not losses.isfinite().all():
+                _stop(title, losses, step, total, settings, checkpoint)
+            loss = losses.mean().item()
             scores = predict(model, validation, settings)
             history.append({"epoch": epoch, "steps": step, "loss": loss} | _judge(validation, scores))
+            checkpoint.keep(history, time.perf_counter() - began, last=step == total)
             bar.set_postfix(epoch=epoch, loss=f"{loss:.4f}", LWLRAP=f"{history[-1]['LWLRAP']:.3f}")
+    if scores is None:  # stopped after its last epoch, before it was written
+        scores = predict(model, validation, settings)
     record = {
         "title": title,
         "model": model.config,
@@ -103,10 +117,21 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
     }
     if distributed.rank() == 0:
-        scored = pd.concat([validation.table[["fname", "labels"]], pd.DataFrame(scores, columns=validation.classes)], axis=1)
-        runs.save(Path(folder), model, record, pd.DataFrame(history), scored)
+        trained_on, judged_on = (clips.table[["fname", "labels"]] for clips in (training, validation))
+        scored = pd.concat([judged_on, pd.DataFrame(scores, columns=validation.classes)], axis=1)
+        runs.save(folder, model, record, pd.DataFrame(history), trained_on, scored)
+        checkpoint.remove()
     distributed.barrier()
-    return runs.Run(Path(folder))
+    return runs.Run(folder)
+
+
+def _stop(title: str, losses: Tensor, step: int, total: int, settings: TrainingSettings, checkpoint: Checkpoint) -> None:
+    """Raise FloatingPointError for the first of an epoch's `losses`, of which the last was at `step`, that is not finite."""
+    bad = int((~losses.isfinite()).nonzero()[0])
+    at = step - len(losses) + bad
+    where = f"at step {at + 1}, learning rate {_learning_rate(settings, at, total):.2g}"
+    kept = f"is {checkpoint.file}" if checkpoint.file.exists() else "was not yet made"
+    raise FloatingPointError(f"{title}: the loss is {losses[bad]} {where}: lower it. The last good checkpoint {kept}.")
 
 
 def early_outputs(model: nn.Module, clips: Clips, settings: TrainingSettings) -> Tensor | None:

@@ -1,0 +1,120 @@
+"""Kill a process at every moment that matters, one after another, and see what is left: python -m tests.faults WORK FOLDER
+
+WORK is training, caching or submission. A moment is a file synced or renamed, a step of the optimiser or a clip made. For each, a child
+process is killed there (SIGKILL), what it left is looked at, and another one does the work to its end. Prints how many there were.
+"""
+
+import contextlib
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils import mel, models, submission, train
+from utils.clips import split_clips
+from utils.config import QUICK, TrainingSettings
+from utils.data import Competition
+from utils.runs import Run
+
+COMPETITION = Competition(os.environ["FAT_DATA"])
+TABLE = COMPETITION.curated.head(20)
+SETTINGS = TrainingSettings(epochs=3, batch_size=8, crop="random", schedule="cosine", mixup=True)
+
+
+def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
+    """Whether `work` was killed in a process of its own, at moment `kill_at`, and else how many steps of the optimiser it took."""
+    if process := os.fork():
+        _, status = os.waitpid(process, 0)
+        assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL, status
+        assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) < 100, "the work failed"
+        return os.WIFSIGNALED(status), os.WEXITSTATUS(status)
+    moments = steps = 0
+
+    def counted(function: Callable) -> Callable:
+        def wrapper(*arguments, **options) -> object:
+            nonlocal moments, steps
+            moments += 1
+            steps += function is adam
+            if moments == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return wrapper
+
+    adam = torch.optim.Adam.step
+    torch.optim.Adam.step = counted(adam)
+    os.fsync, os.rename, os.replace, mel._frames = map(counted, (os.fsync, os.rename, os.replace, mel._frames))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            work()
+        os._exit(steps)
+    finally:
+        os._exit(100)
+
+
+def every_moment(work: Callable[[Path], object], folder: Path, look: Callable[[Path, Path, int], None]) -> int:
+    """Kill `work` at each moment in turn, `look` at what a second run makes of it and at an undisturbed one; how many there were."""
+    whole = folder / "whole"
+    child(lambda: work(whole))
+    moment = 1
+    while child(partial(work, folder / str(moment)), kill_at=moment)[0]:
+        _, steps = child(partial(work, folder / str(moment)))
+        look(folder / str(moment), whole, steps)
+        moment += 1
+    return moment - 1
+
+
+def same_files(folder: Path, whole: Path, names: list[str]) -> None:
+    for name in names:
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), f"{folder / name} differs"
+
+
+def training(folder: Path) -> int:
+    torch.set_num_threads(1)
+    cache = mel.build_cache(TABLE, folder, "curated", QUICK.mel, n_jobs=1)
+    clips = split_clips(cache, TABLE, COMPETITION.classes, QUICK, "cpu")
+    torch.manual_seed(0)
+    model, taken = models.DeepCNN(len(COMPETITION.classes), width=2), []
+
+    def look(work: Path, whole: Path, steps: int) -> None:
+        taken.append(steps)
+        same_files(work / "run", whole / "run", ["weights.safetensors", "history.csv", "training.csv", "validation.csv"])
+        assert Run(work / "run").model() and not list(work.glob("*.checkpoint"))
+
+    count = every_moment(lambda work: train.fit(model, *clips, SETTINGS, work / "run", "Deep CNN"), folder, look)
+    assert taken[0] == 6 and taken[-1] == 0, taken  # killed at the start, all is done again; at the end, nothing
+    assert taken == sorted(taken, reverse=True)
+    return count
+
+
+def caching(folder: Path) -> int:
+    def look(work: Path, whole: Path, steps: int) -> None:
+        made, expected = (mel.load_cache(TABLE, place, "curated", QUICK.mel) for place in (work, whole))
+        same_files(made.folder, expected.folder, ["frames.npy", "clips.csv", "settings.json"])
+
+    return every_moment(lambda work: mel.build_cache(TABLE, work, "curated", QUICK.mel, n_jobs=1), folder, look)
+
+
+def writing(folder: Path) -> int:
+    old, new = (np.full((len(COMPETITION.test), len(COMPETITION.classes)), value) for value in (0.25, 0.75))
+
+    def work(place: Path) -> None:
+        place.mkdir(exist_ok=True)
+        file = place / "submission.csv"
+        if not file.exists():
+            submission.write(file, old, COMPETITION, [])
+        submission.check(file, COMPETITION)  # whatever stands there is whole
+        submission.write(file, new, COMPETITION, [])
+
+    return every_moment(work, folder, lambda place, whole, steps: same_files(place, whole, ["submission.csv", "submission.json"]))
+
+
+if __name__ == "__main__":
+    works = {"training": training, "caching": caching, "submission": writing}
+    print(works[sys.argv[1]](Path(sys.argv[2])), "kill points")

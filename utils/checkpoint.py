@@ -1,0 +1,64 @@
+"""What a training keeps while it runs, so that one that was stopped goes on where it was."""
+
+import hashlib
+import json
+import pickle
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from . import distributed, files
+
+
+def fingerprint(model: nn.Module, **settings: object) -> str:
+    """A hash of the model's weights and of `settings`: two trainings with the same one are the same training."""
+    digest = hashlib.sha256(json.dumps([settings, distributed.world_size()], default=str).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Checkpoint:
+    """The file `RUN.checkpoint` beside a run's folder: the state of `parts` after an epoch, and the history up to it.
+
+    `parts` are what has a state_dict, by name. `key` tells one training from another: a checkpoint of another one is not used.
+    """
+
+    def __init__(self, folder: Path, key: str, **parts: object) -> None:
+        self.file = folder.with_name(f"{folder.name}.checkpoint")
+        self.key, self.parts = key, parts
+        self._cost, self._kept = 0.0, time.perf_counter()
+
+    def resume(self) -> tuple[list[dict], float]:
+        """Give `parts` the state that was kept; the history up to there and the seconds it took, or [] and 0 if there is none.
+
+        Raises ValueError if the file is no checkpoint.
+        """
+        if not self.file.is_file():
+            return [], 0.0
+        try:
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            if state["key"] != self.key:
+                return [], 0.0
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            return state["history"], state["seconds"]
+        except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{self.file} is no checkpoint of this kit: remove it, and the training begins anew.") from error
+
+    def keep(self, history: list[dict], seconds: float, last: bool) -> None:
+        """Replace the file after an epoch: after the last one, and else when writing has taken no more than a twentieth of the time."""
+        began = time.perf_counter()
+        if distributed.rank() or (not last and began - self._kept < 20 * self._cost):
+            return
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        with files.whole_file(self.file) as unfinished:
+            torch.save(state | {"key": self.key, "history": history, "seconds": seconds}, unfinished)
+        self._kept = time.perf_counter()
+        self._cost = self._kept - began
+
+    def remove(self) -> None:
+        """Once the run is written."""
+        self.file.unlink(missing_ok=True)
