@@ -130,6 +130,29 @@ def test_split_keeps_every_clip_once_and_every_class_in_both():
         data.split(table.iloc[:1], 0.2, seed=0)
 
 
+def test_split_of_the_mini_set_stays_what_it_is(competition):
+    held_out = [1, 3, 4, 7, 10, 12, 17, 19, 28, 41, 44, 45, 50, 66, 68, 70, 77, 78, 81, 86, 87, 109, 115, 118, 121, 124, 125, 126, 131, 136]
+    held_out += [140, 152, 155, 161, 168, 171, 178, 193, 194, 197, 208, 210, 211, 215, 218, 227, 232, 238]
+    table = competition.curated
+    for same in (table, table.assign(freesound_id=range(len(table))), table.assign(group=""), table.assign(group=None)):
+        assert data.split(same, 0.2, seed=0)[1].tolist() == held_out
+
+
+@pytest.mark.parametrize("columns", [["group"], ["freesound_id"], ["group", "freesound_id"]])
+def test_split_keeps_groups_on_one_side_and_the_share_of_each_class(columns):
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 400, 2000)
+    table = pd.DataFrame({"labels": rng.choice(list("abcdefghij"), 400)[group], columns[0]: group})
+    if len(columns) == 2:
+        table["freesound_id"] = range(2000)  # `group` is the one that counts
+    training, validation = data.split(table, 0.2, seed=0)
+    assert sorted([*training, *validation]) == list(range(2000))
+    assert not set(group[training]) & set(group[validation])
+    share = table["labels"].iloc[validation].value_counts() / table["labels"].value_counts()
+    assert share.between(0.18, 0.22).all()
+    assert len(share) == 10
+
+
 def test_repair_corrects_and_drops_the_known_bad_clips():
     table = pd.DataFrame({"fname": ["f76181c4.wav", "1d44b0bd.wav", "good.wav"], "labels": ["Tap", "Tap", "Tap"]})
     repaired = data.repair(table)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import augment, data
 from .config import Preset
-from .mel import Cache
+from .mel import Cache, listing
 
 
 class Clips:
@@ -66,8 +66,21 @@ def _fits(frames: Tensor, device: torch.device) -> bool:
 
 
 def split_clips(cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device) -> tuple[Clips, Clips]:
-    """Training and validation clips for a model on `device`: the same split for every model of a preset, known bad clips repaired."""
+    """Training and validation clips for a model on `device`: the same split for every model of a preset, known bad clips repaired.
+
+    Clips that cannot be read are left out if `preset.drop_unreadable`; if not, ValueError lists them.
+    """
     table = data.repair(table)
+    unreadable = cache.unreadable[cache.unreadable["fname"].isin(table["fname"])]
+    if len(unreadable):
+        some = f"{len(unreadable)} of {len(table)} training clips cannot be read"
+        if not preset.drop_unreadable:
+            raise ValueError(
+                f"{some}:\n{listing(unreadable)}\nReplace the files and run 02_preprocessing again, "
+                "or set drop_unreadable to True in utils/config.py to train without them."
+            )
+        print(f"{some} and are left out")
+        table = cache.readable(table)
     clips = Clips(cache, table, classes, device)
     training, validation = data.split(table, preset.validation_fraction, preset.seed)
     return clips.subset(training), clips.subset(validation)

@@ -69,6 +69,7 @@ class Preset:
     vgg19_no_weights: TrainingSettings  # VGG19 from random weights
     mel: MelSettings = field(default_factory=MelSettings)
     validation_fraction: float = 0.2  # the paper's 80/20
+    drop_unreadable: bool = False  # train without the clips that cannot be read, instead of stopping with their list
     seed: int = 0
 
 

@@ -1,6 +1,10 @@
 """Reading the competition's tables, in the layout of Kaggle or of the public release on Zenodo."""
 
+import csv
+import io
 import os
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +34,12 @@ class Competition:
 
     `.curated` and `.noisy` have the columns `fname`, `labels` (comma-separated, as published) and `path`;
     `.test` has `fname` and `path`, and in the Zenodo layout also `labels` and `usage`.
-    `.noisy` has no rows where the folder has no noisy set.
+    `.noisy` has no rows where the folder has no noisy set. Further columns are kept, as text.
 
-    Raises FileNotFoundError or ValueError, naming the file and the remedy, if the folder is in neither
-    layout, a table lacks a column, a label is not a class, or a listed clip is not there.
+    The tables are CSV in UTF-8, with a byte-order mark or without; the order of the columns, the kind of line end and spaces around
+    a name, a label or any other field do not count. Raises FileNotFoundError or ValueError, naming the file and the remedy, if the folder
+    is in neither layout, a table cannot be read, lacks a column or lists no clip, a label is empty or not a class, there are fewer than two
+    classes, or a listed clip is listed twice, not a plain file name or not there.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -55,9 +61,7 @@ class Competition:
     def _read_kaggle(self) -> None:
         sample_file = self.folder / "sample_submission.csv"
         sample = _read_table(sample_file, ["fname"])
-        self.classes = [column for column in sample.columns if column != "fname"]
-        if not self.classes:
-            raise ValueError(f"{sample_file} has no class columns: it needs fname and one column a class.")
+        self.classes = _classes([column for column in sample.columns if column != "fname"], sample_file)
         self.curated = self._labelled("train_curated.csv", "train_curated")
         self.noisy = self._labelled("train_noisy.csv", "train_noisy", optional=True)
         self.test = _with_paths(sample[["fname"]], sample_file, self.folder / "test")
@@ -81,24 +85,60 @@ class Competition:
         labels = split_labels(table["labels"]).explode()
         unknown = labels[~labels.isin(self.classes)]
         if len(unknown):
-            raise ValueError(
-                f"{file}: {table['fname'][unknown.index[0]]} has the label {unknown.iloc[0]!r}, which is not "
-                f"one of the {len(self.classes)} classes: correct the label or add the class."
-            )
+            label = unknown.iloc[0]
+            what = f"the label {label!r}, which is not one of the {len(self.classes)} classes" if label else "an empty label"
+            remedy = "correct the label or add the class" if label else "add the label or remove the row"
+            raise ValueError(f"{file}: {table['fname'][unknown.index[0]]} has {what}: {remedy}.")
         return _with_paths(table, file, self.folder / audio)
 
 
 def _read_table(file: Path, columns: list[str]) -> pd.DataFrame:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: it comes with the competition's data, put it back.")
-    table = pd.read_csv(file, dtype={"fname": str, "labels": str}, keep_default_na=False)
-    missing = [column for column in columns if column not in table.columns]
+    lines = _read_lines(file)
+    header = next(lines, (1, []))[1]
+    twice = [column for column in header if header.count(column) > 1]
+    if twice:
+        raise ValueError(f"{file} has two columns {twice[0]!r}: rename or remove one.")
+    missing = [column for column in columns if column not in header]
     if missing:
-        raise ValueError(f"{file} has no column {missing[0]!r}: its first line must name {', '.join(columns)}.")
+        raise ValueError(f"{file} has no column {missing[0]!r}: its first line must name {', '.join(columns)}, with commas between.")
+    rows = []
+    for line, row in lines:
+        if len(row) != len(header):
+            raise ValueError(
+                f"{file}, line {line}: the row has {len(row)} fields and not {len(header)}: put quotes around a field with commas in it."
+            )
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{file} lists no clips: add a row for each.")
+    table = pd.DataFrame(rows, columns=header, dtype=str)
     repeated = table["fname"][table["fname"].duplicated()]
     if len(repeated):
         raise ValueError(f"{file} lists {repeated.iloc[0]} more than once: keep one of the rows.")
+    if "labels" in table:
+        table["labels"] = table["labels"].str.replace(r"\s*,\s*", ",", regex=True)
     return table
+
+
+def _read_lines(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each row that is not blank, without spaces around them, and the number of the line it ends on."""
+    data = file.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{file}, line {line}: the text is not UTF-8: save the file again as CSV in UTF-8.") from error
+    if text.count('"') % 2:
+        raise ValueError(f"{file} has a quote that is not closed: close it.")
+    reader = csv.reader(io.StringIO(text, newline=None), skipinitialspace=True)
+    try:
+        for row in reader:
+            fields = [field.strip() for field in row]
+            if any(fields):
+                yield reader.line_num, fields
+    except csv.Error as error:
+        raise ValueError(f"{file}, line {reader.line_num}: the text is not CSV ({error}): correct it.") from error
 
 
 def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
@@ -123,9 +163,18 @@ def _read_vocabulary(file: Path, labels: set[str]) -> list[str]:
     """The classes in alphabetical order: the column of vocabulary.csv that holds most of the labels in use."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: it lists the classes, put it back.")
-    vocabulary = pd.read_csv(file, header=None, dtype=str, keep_default_na=False)
-    columns = [set(vocabulary[column]) for column in vocabulary]
-    return sorted(max(columns, key=lambda column: len(column & labels)) - {"label", "labels", "name", "display_name"})
+    columns = [set(column) for column in zip_longest(*(fields for _, fields in _read_lines(file)), fillvalue="")]
+    classes = max(columns, key=lambda column: len(column & labels), default=set()) - {"", "label", "labels", "name", "display_name"}
+    return _classes(sorted(classes), file)
+
+
+def _classes(names: list[str], file: Path) -> list[str]:
+    """`names`, if they can be classes."""
+    if "" in names:
+        raise ValueError(f"{file} has a column without a name: remove it.")
+    if len(names) < 2:
+        raise ValueError(f"{file} names {len(names)} of at least two classes that a model is to tell apart: add the others.")
+    return names
 
 
 def split_labels(labels: pd.Series) -> pd.Series:
@@ -173,13 +222,34 @@ def split(table: pd.DataFrame, fraction: float, seed: int) -> tuple[np.ndarray, 
 
     Clips are shuffled, laid out class by class (by their first label), and every 1/`fraction`-th goes to
     validation. So each class keeps its share, to within a clip; one of fewer than 1/`fraction` clips may miss a side.
+    Clips of one group, as the column `group` or, where there is none, `freesound_id` names it, stay together: a group counts for the
+    class of its first clip, large groups come first, and shares are then kept to within a group. A clip without a name is a group.
     Raises ValueError if a side would be empty.
     """
     shuffled = np.random.default_rng(seed).permutation(len(table))
-    label = split_labels(table["labels"]).str[0].to_numpy()
-    by_class = shuffled[np.argsort(label[shuffled], kind="stable")]
+    group = _groups(table)
+    size = np.bincount(group)
+    place = np.unique(group[shuffled], return_index=True)[1]  # of each group's first clip among the shuffled
+    label = split_labels(table["labels"]).str[0].to_numpy()[shuffled][place]
+    held_out = np.zeros(len(size), dtype=bool)
     steps = np.floor(np.arange(len(table) + 1) * fraction + 0.5)
-    held_out = np.diff(steps) > 0
+    end, of_class, held, before = 0, None, 0, 0
+    for i in sorted(range(len(size)), key=lambda i: (label[i], -size[i], place[i])):
+        if label[i] != of_class:
+            of_class, held, before = label[i], 0, steps[end]
+        end += size[i]
+        held_out[i] = held + (size[i] + 1) / 2 <= steps[end] - before  # at least half of it is due
+        held += size[i] * held_out[i]
     if held_out.all() or not held_out.any():
         raise ValueError(f"{len(table)} clips cannot be split with {fraction:.0%} for validation: add clips.")
-    return np.sort(by_class[~held_out]), np.sort(by_class[held_out])
+    return np.flatnonzero(~held_out[group]), np.flatnonzero(held_out[group])
+
+
+def _groups(table: pd.DataFrame) -> np.ndarray:
+    """A number from 0 for each clip, the same for those of one group; int (clips,)."""
+    column = next((column for column in ("group", "freesound_id") if column in table), None)
+    if column is None:
+        return np.arange(len(table))
+    alone = table[column].isna() | (table[column] == "")
+    numbers = np.where(alone, len(table) + np.arange(len(table)), pd.factorize(table[column])[0])
+    return np.unique(numbers, return_inverse=True)[1]

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import chain
@@ -22,50 +22,88 @@ import scipy.sparse
 import soundfile
 from tqdm import tqdm
 
+from . import files
 from .config import MelSettings, attached
 
 REMEDY = "replace the file, or remove its row from the table"
 BLOCK = 64  # frames transformed at once: few enough to stay in the processor's cache
 CHUNK = 16  # clips per task of a worker: enough that handing it over costs little
+READ = 2**22  # samples of all channels read at once: a head that promises more than the file has then costs little memory
+SAMPLE_RATES = (1_000, 1_000_000)  # Hz; a head that says less or more is wrong, and resampling would believe it
+LOUDEST = 1e6  # times full scale; beyond, the bytes are no sound, and their power overflows
+UNTOLD = 1e6  # s; FLAC that was streamed says 2**63 samples, for not known
+LISTED = 20  # lines of a list in an error
+
+
+class UnreadableClip(ValueError):
+    """A file that is no clip: `.reason` says why, and the sentence also names the file and the remedy."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} {self.reason}: {REMEDY}."
 
 
 def load_clip(path: str | Path, settings: MelSettings) -> np.ndarray:
     """The clip as mono float32 samples, full scale 1, at `settings.sample_rate`; ends untrimmed.
 
-    Raises ValueError, naming the file and the remedy, if it is absent, no audio, empty or not finite.
+    The format is told by the content, not by the name. A file that breaks off is a shorter clip where its format lets one read as far as
+    it goes (WAV, MP3), and unreadable where it does not (FLAC, Ogg). A head that promises more than is there takes no memory for it.
+    Raises UnreadableClip, a ValueError that names the file and the remedy, if it is absent, no audio, without samples, at less than 1 kHz
+    or more than 1 MHz, or has samples that are not finite or over a million times full scale.
     """
-    with _named(path), soundfile.SoundFile(path) as file:
+    with _named(path), open(path, "rb"), _Stream(path) as file:  # open() knows why, where libsndfile says "System error"
         sample_rate = file.samplerate
-        if file.subtype == "PCM_16":  # the competition's format: scaling it here, to the same floats, halves the reading time
-            samples = file.read(dtype="int16", always_2d=True) * np.float32(2**-15)
-        else:
-            samples = file.read(dtype="float32", always_2d=True)
+        samples = np.concatenate([np.empty(0, np.float32), *_mono_blocks(file)])
     if not len(samples):
-        raise ValueError(f"{path} has no samples: {REMEDY}.")
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{path} has samples that are not finite: {REMEDY}.")
-    samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        raise UnreadableClip(path, "has no samples")
+    if not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]:
+        raise UnreadableClip(path, f"says that it has {sample_rate} samples a second")
+    if not max(samples.max(), -samples.min()) <= LOUDEST:  # nor is NaN
+        raise UnreadableClip(path, "has samples that are not finite or far beyond full scale")
     if sample_rate != settings.sample_rate:
         samples = librosa.resample(samples, orig_sr=sample_rate, target_sr=settings.sample_rate)
     return samples
 
 
+class _Stream(soundfile.SoundFile):
+    """A sound file that is read from its start to its end."""
+
+    def seekable(self) -> bool:
+        return False  # or else soundfile seeks after each read, which makes a seam in MP3 and fails where FLAC does not tell its length
+
+
+def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """The file's samples, mixed down, a block at a time, float32."""
+    # The competition's format is 16 bits: scaling it here, to the same floats, halves the reading time.
+    dtype, scale = ("int16", np.float32(2**-15)) if file.subtype == "PCM_16" else ("float32", np.float32(1))
+    while len(block := file.read(min(file.frames, READ // file.channels), dtype=dtype, always_2d=True)):
+        with np.errstate(over="ignore", invalid="ignore"):  # load_clip refuses what comes of these
+            yield block[:, 0] * scale if block.shape[1] == 1 else (block * scale).mean(axis=1)
+
+
 def durations(table: pd.DataFrame) -> np.ndarray:
-    """Length of each clip in seconds, read from the head of its file; float (clips,). Raises ValueError as `load_clip` does."""
+    """Length in seconds of each clip that tells it in the head of its file, float (clips that do,); says how many do not."""
     seconds = []
     for path in table["path"]:
-        with _named(path):
+        with suppress(UnreadableClip), _named(path), open(path, "rb"):
             seconds.append(soundfile.info(path).duration)
-    return np.array(seconds)
+    told = np.array([length for length in seconds if length < UNTOLD])
+    if len(told) < len(table):
+        print(f"{len(table) - len(told)} of {len(table)} clips do not tell how long they are; 02_preprocessing says which cannot be read")
+    return told
 
 
 @contextmanager
 def _named(path: str | Path) -> Iterator[None]:
-    """Turn an error of reading `path` into a sentence that names it."""
+    """Turn an error of opening or reading `path` into one that names it."""
     try:
         yield
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise ValueError(f"{path} cannot be read as audio ({error}): {REMEDY}.") from error
+    except (OSError, soundfile.LibsndfileError, TypeError) as error:  # TypeError: the name ends in .raw
+        detail = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
+        raise UnreadableClip(path, f"cannot be read as audio ({detail.rstrip('.')})") from error
 
 
 def trim(samples: np.ndarray, settings: MelSettings) -> np.ndarray:
@@ -138,13 +176,17 @@ class Cache:
 
     `.frames` float16 (frames of all clips, n_mels), in dB; `.clips` a table with the columns `fname`, `start`
     (its first row in `.frames`), `length` (its rows) and `floor` (dB, what silence in it would be);
-    `.settings` the MelSettings it was made with. `cache[fname]` is one clip, (n_mels, length).
+    `.settings` the MelSettings it was made with. `cache[fname]` is one clip, (n_mels, length). `.unreadable` is a table of
+    the clips that are not in it because their files are no clips, with the columns `fname` and `reason`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.settings = MelSettings(**json.loads((self.folder / "settings.json").read_text()))
         self.clips = pd.read_csv(self.folder / "clips.csv", dtype={"fname": str}, keep_default_na=False)
+        listed = self.folder / "unreadable.csv"
+        none = pd.DataFrame({"fname": [], "reason": []}, dtype=str)
+        self.unreadable = pd.read_csv(listed, dtype=str, keep_default_na=False) if listed.exists() else none
         # Copy on write: nobody writes, but torch wants to be able to.
         self.frames = np.load(self.folder / "frames.npy", mmap_mode="c", allow_pickle=False)
         self._row = pd.Index(self.clips["fname"])
@@ -161,38 +203,54 @@ class Cache:
         return f"{len(self)} clips, {hours:.2f} hours, {self.frames.nbytes / 1e6:.0f} MB"
 
     def rows(self, fnames: list[str]) -> np.ndarray:
-        """Row of each clip in `.clips`; raises KeyError if one is not in the cache."""
+        """Row of each clip in `.clips`; raises KeyError, with the reason, if one is not in the cache."""
         rows = self._row.get_indexer(fnames)
         if (rows < 0).any():
-            raise KeyError(f"{np.asarray(fnames)[rows < 0][0]} is not in {self.folder}: make the cache again with this table.")
+            fname = np.asarray(fnames)[rows < 0][0]
+            reasons = self.unreadable.set_index("fname")["reason"]
+            why = f"it {reasons[fname]}: {REMEDY}" if fname in reasons else "make the cache again with this table"
+            raise KeyError(f"{fname} is not in {self.folder}: {why}.")
         return rows
+
+    def readable(self, table: pd.DataFrame) -> pd.DataFrame:
+        """`table` without the clips that are in `.unreadable`."""
+        return table[~table["fname"].isin(self.unreadable["fname"])].reset_index(drop=True)
+
+
+def listing(unreadable: pd.DataFrame) -> str:
+    """A line for each clip of such a table as `Cache.unreadable`, at most 20."""
+    lines = [f"  {fname} {reason}" for fname, reason in zip(unreadable["fname"], unreadable["reason"])]
+    more = [f"  and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+    return "\n".join(lines[:LISTED] + more)
 
 
 def build_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelSettings, n_jobs: int | None = None) -> Cache:
     """The Cache of the clips in `table` (columns `fname` and `path`), made on `n_jobs` processes or, if it is there, reused.
 
     It lies in `folder`/`name`-KEY, where KEY is a hash of the mel settings and of the names and sizes of the clips; on Kaggle, one in
-    an attached notebook's output is reused too. It is written under a temporary name and renamed when whole.
-    Raises ValueError, with every file that cannot be read.
+    an attached notebook's output is reused too. It is whole or not there.
+    Clips that cannot be read are not in it but in its `.unreadable`, and it is made anew once one of them can.
+    Raises ValueError if no clip can be read, OSError if it cannot be written.
     """
-    target = _cache_folder(table, folder, name, settings)
-    if target.is_dir():
-        cache = Cache(target)
-        print(f"{name}: reused {cache}, in {target.name}")
-        return cache
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
-    unfinished.mkdir(parents=True)
-    try:
-        _write_cache(unfinished, table, name, settings, n_jobs)
-        unfinished.rename(target)
-    except OSError:
-        if not target.is_dir():  # or else another process made the same cache first
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    done, target = "reused", _cache_folder(table, folder, name, settings)
+    if target.is_dir() and _mended(Cache(target), table):
+        target = Path(folder) / target.name  # one that is attached stays as it is
+        shutil.rmtree(target, ignore_errors=True)
+    if not target.is_dir():
+        done = "made"
+        with files.whole_folder(target) as unfinished:
+            _write_cache(unfinished, table, name, settings, n_jobs)
     cache = Cache(target)
-    print(f"{name}: made {cache}, in {target.name}")
+    print(f"{name}: {done} {cache}, in {target.name}")
+    if len(cache.unreadable):
+        print(f"{name}: {len(cache.unreadable)} of {len(table)} clips cannot be read and are left out; cache.unreadable lists them")
     return cache
+
+
+def _mended(cache: Cache, table: pd.DataFrame) -> bool:
+    """Whether a clip that could not be read when `cache` was made now can."""
+    paths = table["path"][table["fname"].isin(cache.unreadable["fname"])]
+    return any(not isinstance(_frames(path, cache.settings), str) for path in paths)
 
 
 def load_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelSettings) -> Cache:
@@ -204,31 +262,33 @@ def load_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: Mel
 
 
 def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelSettings) -> Path:
-    clips = [[fname, os.stat(path).st_size] for fname, path in zip(table["fname"], table["path"])]
+    clips = [[fname, os.path.getsize(path) if os.path.exists(path) else None] for fname, path in zip(table["fname"], table["path"])]
     key = hashlib.sha256(json.dumps([asdict(settings), clips]).encode()).hexdigest()[:12]
     own = Path(folder) / f"{name}-{key}"
     return own if own.is_dir() else next(iter(attached(f"cache/{own.name}")), own)
 
 
 def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelSettings, n_jobs: int | None) -> None:
-    lengths, floors, unreadable = [], [], []
+    clips, unreadable, end = [], [], 0
     with open(folder / "frames.npy", "wb") as file:
         # numpy leaves room in the header for more rows, so it can be written again at the end.
         _write_npy_header(file, (0, settings.n_mels))
-        for frames in tqdm(_all_frames(table, settings, n_jobs), name, len(table), unit="clip", file=sys.stdout, mininterval=1):
+        all_frames = tqdm(_all_frames(table, settings, n_jobs), name, len(table), unit="clip", file=sys.stdout, mininterval=1)
+        for frames, fname in zip(all_frames, table["fname"]):
             if isinstance(frames, str):
-                unreadable.append(frames)
+                unreadable.append((fname, frames))
                 continue
             file.write(frames.tobytes())
-            lengths.append(len(frames))
-            floors.append(max(float(frames.max()) - settings.top_db, 10 * np.log10(settings.amin)))
+            clips.append((fname, end, len(frames), max(float(frames.max()) - settings.top_db, 10 * np.log10(settings.amin))))
+            end += len(frames)
         file.seek(0)
-        _write_npy_header(file, (sum(lengths), settings.n_mels))
+        _write_npy_header(file, (end, settings.n_mels))
+    report = pd.DataFrame(unreadable, columns=["fname", "reason"])
+    if not clips:
+        raise ValueError(f"None of the {len(table)} {name} clips can be read: put the sounds back.\n{listing(report)}")
     if unreadable:
-        raise ValueError(f"{len(unreadable)} of {len(table)} clips cannot be used:\n" + "\n".join(unreadable))
-    starts = np.cumsum([0, *lengths[:-1]])
-    clips = pd.DataFrame({"fname": list(table["fname"]), "start": starts[: len(lengths)], "length": lengths, "floor": floors})
-    clips.to_csv(folder / "clips.csv", index=False)
+        report.to_csv(folder / "unreadable.csv", index=False)
+    pd.DataFrame(clips, columns=["fname", "start", "length", "floor"]).to_csv(folder / "clips.csv", index=False)
     (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
 
 
@@ -237,7 +297,7 @@ def _write_npy_header(file: BinaryIO, shape: tuple[int, int]) -> None:
 
 
 def _all_frames(table: pd.DataFrame, settings: MelSettings, n_jobs: int | None) -> Iterator[np.ndarray | str]:
-    """Frames of each clip in order, (length, n_mels) float16, or the sentence that says why there are none.
+    """Frames of each clip in order, (length, n_mels) float16, or the reason why there are none.
 
     Runs on joblib, so on whatever `joblib.parallel_config` names. A worker computes on one thread: nothing it calls uses more.
     """
@@ -253,5 +313,5 @@ def _frames_of(paths: list[str], settings: MelSettings) -> list[np.ndarray | str
 def _frames(path: str, settings: MelSettings) -> np.ndarray | str:
     try:
         return np.ascontiguousarray(clip_to_log_mel(path, settings).T, dtype=np.float16)
-    except ValueError as error:
-        return str(error)
+    except UnreadableClip as error:
+        return error.reason

@@ -103,7 +103,10 @@ def _clips(table: pd.DataFrame, run: runs.Run, settings: MelSettings, device: st
     """The sounds of `table` by way of a cache that lasts as long."""
     with tempfile.TemporaryDirectory() as folder:
         n_jobs = 1 if len(table) <= mel.CHUNK else None  # one task: a worker would take longer to start than to do it
-        yield Clips(mel.build_cache(table, folder, "sounds", settings, n_jobs), table, run.classes, device)
+        cache = mel.build_cache(table, folder, "sounds", settings, n_jobs)
+        if len(cache.unreadable):
+            raise ValueError(f"{len(cache.unreadable)} of {len(table)} sounds cannot be read:\n{mel.listing(cache.unreadable)}")
+        yield Clips(cache, table, run.classes, device)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from . import files
 from .config import KAGGLE_WORKING
 from .data import Competition, multi_hot
 from .metrics import lwlrap
@@ -24,25 +25,33 @@ def blend(scores: list[np.ndarray]) -> np.ndarray:
     return np.mean(scores, axis=0)
 
 
+def complete(scores: np.ndarray, table: pd.DataFrame, competition: Competition) -> np.ndarray:
+    """Scores of all test clips in the competition's order, (test clips, classes), from `scores` of those in `table`, (clips, classes).
+
+    A clip that `table` lacks, because it cannot be read, still needs a row: it gets the share of the curated clips that carry each class,
+    and is named in print.
+    """
+    rows = pd.Index(table["fname"]).get_indexer(competition.test["fname"])
+    prior = multi_hot(competition.curated, competition.classes).mean(axis=0)
+    for fname in competition.test["fname"][rows < 0]:
+        print(f"WARNING: {fname} cannot be read; it gets each class's share of the curated clips for scores")
+    return np.where(rows[:, None] < 0, prior, scores[rows])
+
+
 def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: Sequence["Run"]) -> Path:
     """Write `scores`, (test clips, classes), as a submission, check it, and note beside it, as json, the runs that made it.
 
-    The file takes its name only after the check. On Kaggle a copy goes to /kaggle/working/submission.csv, where the competition
-    looks for it. Raises ValueError, as `check` does, and then leaves what stood there.
+    The file takes its name only after the check, or not at all. On Kaggle a copy goes to /kaggle/working/submission.csv, where the
+    competition looks for it. Raises ValueError, as `check` does, and OSError if it cannot be written; what stood there then stays.
     """
     file = Path(file)
-    unfinished = file.with_name(file.name + ".part")
     table = pd.DataFrame(scores, columns=competition.classes)
     table.insert(0, "fname", competition.test["fname"].to_numpy())
-    table.to_csv(unfinished, index=False)
-    try:
-        check(unfinished, competition)
-    except ValueError:
-        unfinished.unlink()
-        raise
     made_by = [run.summary() | run.record for run in runs]
-    file.with_suffix(".json").write_text(json.dumps({"data": competition.folder.name, "mean of": made_by}, indent=1))
-    unfinished.rename(file)
+    with files.whole_file(file) as unfinished, files.whole_file(file.with_suffix(".json")) as record:
+        table.to_csv(unfinished, index=False)
+        check(unfinished, competition)
+        record.write_text(json.dumps({"data": competition.folder.name, "mean of": made_by}, indent=1))
     expected = KAGGLE_WORKING / "submission.csv"
     if KAGGLE_WORKING.is_dir() and file.resolve() != expected.resolve():
         shutil.copy(file, expected)
@@ -69,14 +78,16 @@ def check(file: str | Path, competition: Competition) -> pd.DataFrame:
 
     Raises ValueError with everything that is wrong with it.
     """
-    table = pd.read_csv(file, dtype={"fname": str})
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
     wrong = []
     columns = ["fname", *competition.classes]
     if list(table.columns) != columns:
         wrong.append(_difference("columns", list(table.columns), columns))
     if "fname" in table and list(table["fname"]) != list(competition.test["fname"]):
         wrong.append(_difference("rows", list(table["fname"]), list(competition.test["fname"])))
-    scores = table.drop(columns="fname", errors="ignore").apply(pd.to_numeric, errors="coerce").to_numpy()
+    scores = table.drop(columns="fname", errors="ignore").apply(pd.to_numeric, errors="coerce")
+    table[scores.columns] = scores
+    scores = scores.to_numpy(dtype=float)
     if not np.isfinite(scores).all():
         wrong.append(f"{np.count_nonzero(~np.isfinite(scores))} scores are not finite numbers")
     if (scores < 0).any() or (scores > 1).any():

@@ -1,0 +1,305 @@
+"""What holds for any input: hypothesis draws the cases, the same ones every time."""
+
+import csv
+import os
+from collections import Counter
+from dataclasses import asdict
+from json import dumps
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import rankdata
+from sklearn.metrics import label_ranking_average_precision_score
+
+from utils import data, mel, submission
+from utils.clips import Clips
+from utils.config import MelSettings
+from utils.metrics import lwlrap, per_class_lwlrap, top_k_accuracy
+
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(Path(os.environ["FAT_WORK"]) / "hypothesis")  # it notes more than the examples
+settings.register_profile(
+    "kit", max_examples=75, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("kit")
+
+SMALL = MelSettings(sample_rate=8000, n_fft=256, hop_length=64, n_mels=4, fmax=4000)
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories="C", exclude_characters="/,"), min_size=1, max_size=6)
+CLASSES = st.lists(NAMES.filter(lambda name: name != "fname"), min_size=1, max_size=5, unique=True)
+
+
+@st.composite
+def ranked(draw):
+    """Truth with a label or more, and scores, often tied; clips without a label, with all of them, a single class."""
+    shape = draw(st.tuples(st.integers(1, 8), st.integers(1, 6)))
+    truth = draw(arrays(np.float32, shape, elements=st.sampled_from([0, 1]), fill=st.nothing()))
+    truth[draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))] = 1
+    values = st.integers(-2, 2) | st.floats(-1e6, 1e6, width=32)
+    return truth, draw(arrays(np.float64, shape, elements=values, fill=st.nothing()))
+
+
+@given(ranked())
+def test_lwlrap_is_scikit_learns(case):
+    truth, scores = case
+    assert lwlrap(truth, scores) == pytest.approx(label_ranking_average_precision_score(truth, scores, sample_weight=truth.sum(axis=1)))
+
+
+@given(ranked(), st.data())
+def test_lwlrap_knows_no_order_of_clips_or_classes_and_only_the_ranks_of_scores(case, draws):
+    truth, scores = case
+    clips, classes = (draws.draw(st.permutations(range(n))) for n in truth.shape)
+    levels = draws.draw(st.lists(st.floats(-1e300, 1e300), min_size=truth.shape[1], max_size=truth.shape[1], unique=True))
+    mapped = np.sort(levels)[rankdata(scores, method="dense", axis=1).astype(int) - 1]
+    assert lwlrap(truth, mapped) == lwlrap(truth, scores)
+    shuffled = np.ix_(clips, classes)
+    assert lwlrap(truth[shuffled], scores[shuffled]) == pytest.approx(lwlrap(truth, scores))
+    assert per_class_lwlrap(truth[shuffled], scores[shuffled]) == pytest.approx(per_class_lwlrap(truth, scores)[list(classes)], nan_ok=True)
+
+
+@given(ranked())
+def test_lwlrap_is_one_exactly_where_every_label_is_above_every_other_class(case):
+    truth, scores = case
+    lowest_label = np.where(truth > 0, scores, np.inf).min(axis=1)
+    highest_other = np.where(truth > 0, -np.inf, scores).max(axis=1)
+    perfect = (lowest_label > highest_other).all()
+    assert 0 < lwlrap(truth, scores) <= 1
+    assert (lwlrap(truth, scores) == 1) == perfect
+    assert lwlrap(truth, truth * 4e6 + scores) == 1
+
+
+@given(ranked())
+def test_lwlrap_is_the_mean_of_the_classes_by_their_labels(case):
+    truth, scores = case
+    labels = truth.sum(axis=0)
+    per_class = per_class_lwlrap(truth, scores)
+    assert np.array_equal(np.isnan(per_class), labels == 0)
+    assert np.average(per_class[labels > 0], weights=labels[labels > 0]) == pytest.approx(lwlrap(truth, scores))
+
+
+@given(ranked(), st.data())
+def test_top_k_accuracy_grows_from_none_to_all(case, draws):
+    _, scores = case
+    clips, classes = scores.shape
+    first_label = draws.draw(arrays(np.int64, clips, elements=st.integers(0, classes - 1)))
+    accuracies = [top_k_accuracy(first_label, scores, k) for k in range(classes + 1)]
+    assert accuracies == sorted(accuracies)
+    assert (accuracies[0], accuracies[-1]) == (0, 1)
+    every_class = [top_k_accuracy(np.full(clips, i), scores, 1) for i in range(classes)]
+    assert sum(every_class) <= 1 + 1e-9
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """More files of noise than one worker's task takes, from one sample on, and the frames that each alone gives."""
+    folder, rng = tmp_path_factory.mktemp("sounds"), np.random.default_rng(0)
+    paths = [str(folder / f"{i}.wav") for i in range(mel.CHUNK + 8)]
+    for i, path in enumerate(paths):
+        soundfile.write(path, rng.uniform(-0.5, 0.5, 1 + 40 * i), SMALL.sample_rate)
+    return pd.DataFrame({"fname": [Path(path).name for path in paths], "path": paths}), [mel.clip_to_log_mel(path, SMALL) for path in paths]
+
+
+@given(st.data())
+@settings(max_examples=50)
+def test_a_cache_of_any_clips_in_any_order_gives_each_its_own_frames(sounds, tmp_path_factory, draws):
+    table, alone = sounds
+    order = draws.draw(st.permutations(range(len(table))))[: draws.draw(st.integers(1, len(table)))]
+    folder = tmp_path_factory.getbasetemp() / "caches"
+    cache = mel.build_cache(table.iloc[order], folder, "drawn", SMALL, n_jobs=1)
+    assert list(cache.clips["fname"]) == [f"{i}.wav" for i in order]
+    assert len(cache.frames) == sum(alone[i].shape[1] for i in order)
+    for i in order:
+        assert np.array_equal(cache[f"{i}.wav"], alone[i].astype(np.float16))
+
+
+@st.composite
+def flat(draw):
+    """A Cache folder's clips, laid down in any order in its array, and a table that lists some of them in any other order."""
+    names = draw(st.lists(NAMES | st.sampled_from(["NA", "007", "1e5", "True"]), min_size=1, max_size=5, unique=True))
+    lengths = np.array([draw(st.integers(1, 9)) for _ in names])
+    laid = np.array(draw(st.permutations(range(len(names)))))
+    starts = np.empty_like(lengths)
+    starts[laid] = np.cumsum(lengths[laid]) - lengths[laid]
+    floors = [draw(st.floats(-100, -50, width=16)) for _ in names]
+    clips = pd.DataFrame({"fname": names, "start": starts, "length": lengths, "floor": floors})
+    listed = draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    classes = draw(CLASSES)
+    return clips, pd.DataFrame({"fname": listed, "labels": [",".join(draw(labels_of(classes))) for _ in listed]}), classes
+
+
+def labels_of(classes):
+    return st.lists(st.sampled_from(classes), min_size=1, max_size=4)
+
+
+def opened(clips, folder):
+    """The Cache of these clips, written as documented; its values are all different, so that each tells where it is from."""
+    frames = np.arange(clips["length"].sum() * SMALL.n_mels, dtype=np.float16).reshape(-1, SMALL.n_mels)
+    np.save(folder / "frames.npy", frames)
+    clips.to_csv(folder / "clips.csv", index=False)
+    (folder / "settings.json").write_text(dumps(asdict(SMALL)))
+    spectrograms = {clip.fname: frames[clip.start : clip.start + clip.length].T for clip in clips.itertuples()}
+    return mel.Cache(folder), spectrograms
+
+
+@given(flat(), st.data())
+def test_crops_are_slices_of_the_clip_with_its_floor_beyond_the_ends(tmp_path_factory, case, draws):
+    clips, table, classes = case
+    cache, spectrograms = opened(clips, tmp_path_factory.mktemp("flat"))
+    rows = draws.draw(st.lists(st.integers(0, len(table) - 1), min_size=1, max_size=5))
+    offsets = [draws.draw(st.integers(-30, 30)) for _ in rows]
+    n_frames = draws.draw(st.integers(1, 20))
+    crops = Clips(cache, table, classes).crop(torch.tensor(rows), torch.tensor(offsets), n_frames)
+    assert crops.shape == (len(rows), 1, SMALL.n_mels, n_frames)
+    floors = dict(zip(clips["fname"], clips["floor"]))
+    for crop, row, offset in zip(crops[:, 0].numpy(), rows, offsets):
+        fname = table["fname"][row]
+        assert np.array_equal(cache[fname], spectrograms[fname])
+        surrounded = np.pad(spectrograms[fname], ((0, 0), (50, 50)), constant_values=floors[fname])
+        assert np.array_equal(crop, surrounded[:, 50 + offset : 50 + offset + n_frames])
+
+
+@given(flat(), st.data())
+def test_a_subset_keeps_names_truth_and_frames_of_its_rows_together(tmp_path_factory, case, draws):
+    clips, table, classes = case
+    cache, spectrograms = opened(clips, tmp_path_factory.mktemp("flat"))
+    whole = part = Clips(cache, table, classes)
+    rows = np.arange(len(table))
+    for _ in range(2):  # a subset of a subset too
+        chosen = np.array(draws.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=6)))
+        rows, part = rows[chosen], part.subset(chosen)
+    assert len(part) == len(rows)
+    assert part.table.equals(table.iloc[rows].reset_index(drop=True))
+    assert torch.equal(part.truth, whole.truth[rows])
+    for i, fname in enumerate(part.table["fname"]):
+        length = spectrograms[fname].shape[1]
+        assert part.lengths[i] == length
+        assert np.array_equal(part.crop(torch.tensor([i]), torch.tensor([0]), length)[0, 0].numpy(), spectrograms[fname])
+    assert len(whole) == len(table)
+    assert len(whole.starts) == len(table)
+
+
+@st.composite
+def submissions(draw):
+    """What `check` asks of a competition, and scores for its test clips."""
+    fnames = draw(st.lists(NAMES | st.sampled_from(["NA", "null"]), min_size=2, max_size=6, unique=True))
+    classes = draw(CLASSES)
+    competition = SimpleNamespace(classes=classes, test=pd.DataFrame({"fname": fnames}), folder=Path("drawn"))
+    scores = draw(arrays(np.float32, (len(fnames), len(classes)), elements=st.floats(0, 1, width=32)))
+    return competition, scores
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return tmp_path_factory.mktemp("submissions") / "submission.csv"
+
+
+@given(submissions())
+def test_a_submission_is_read_as_it_was_written(file, case):
+    competition, scores = case
+    table = submission.check(submission.write(file, scores, competition, runs=[]), competition)
+    assert list(table["fname"]) == list(competition.test["fname"])
+    assert np.array_equal(table[competition.classes].to_numpy(dtype=np.float32), scores)
+
+
+def shuffled(draws, items):
+    order = draws.draw(st.permutations(items))
+    return order if order != items else order[::-1]
+
+
+def dropped(draws, items):
+    i = draws.draw(st.integers(0, len(items) - 1))
+    return items[:i] + items[i + 1 :]
+
+
+def doubled(draws, items):
+    item, place = draws.draw(st.sampled_from(items)), draws.draw(st.integers(0, len(items)))
+    return [*items[:place], item, *items[place:]]
+
+
+def caught(file, competition, lines):
+    with open(file, "w", newline="", encoding="utf-8") as spoilt:
+        csv.writer(spoilt).writerows(lines)
+    with pytest.raises(ValueError, match="is no valid submission"):
+        submission.check(file, competition)
+
+
+def written(file, case):
+    """Header and rows of the submission, cell by cell."""
+    competition, scores = case
+    with open(submission.write(file, scores, competition, runs=[]), newline="", encoding="utf-8") as lines:
+        return list(csv.reader(lines))
+
+
+@pytest.mark.parametrize("change", [shuffled, dropped, doubled])
+@given(case=submissions(), draws=st.data())
+@settings(max_examples=50)
+def test_rows_or_columns_that_are_not_those_of_the_sample_are_caught(file, change, case, draws):
+    header, *rows = written(file, case)
+    if draws.draw(st.booleans()):
+        caught(file, case[0], [header, *change(draws, rows)])
+    else:
+        columns = change(draws, list(zip(header, *rows)))
+        caught(file, case[0], list(zip(*columns)))
+
+
+NO_SCORES = {
+    "not finite": st.sampled_from(["", "nan", "NaN", "inf", "-inf", "1e999"]),
+    "text": st.text("abcdefghijklmnopqrstuvwxyz") | st.sampled_from(["True", "0,5", "50%", "0x1", "1_0", "2019-06-10"]),
+    "negative": st.floats(max_value=-1e-300, allow_nan=False).map(repr),
+    "above one": st.floats(min_value=1 + 1e-9, allow_nan=False).map(repr) | st.integers(min_value=2).map(str),
+}
+
+
+@pytest.mark.parametrize("kind", NO_SCORES)
+@given(case=submissions(), draws=st.data())
+@settings(max_examples=50)
+def test_one_cell_that_is_no_score_is_caught(file, kind, case, draws):
+    lines = written(file, case)
+    row, column = draws.draw(st.integers(1, len(lines) - 1)), draws.draw(st.integers(1, len(lines[0]) - 1))
+    lines[row][column] = draws.draw(NO_SCORES[kind])
+    caught(file, case[0], lines)
+
+
+@st.composite
+def labelled(draw, least=1):
+    """Classes, lists of them, and a table of these lists whose rows are numbered anyhow, as after a selection."""
+    classes = draw(CLASSES)
+    lists = draw(st.lists(labels_of(classes), min_size=least, max_size=40))
+    index = draw(st.permutations(range(len(lists))))
+    return classes, lists, pd.DataFrame({"labels": [",".join(labels) for labels in lists]}, index=index)
+
+
+@given(labelled())
+def test_labels_come_back_from_the_table(case):
+    classes, lists, table = case
+    assert data.split_labels(table["labels"]).tolist() == lists
+    truth = data.multi_hot(table, classes)
+    assert truth.shape == (len(table), len(classes))
+    assert truth.sum() == sum(len(set(labels)) for labels in lists)
+    assert [{classes[i] for i in np.flatnonzero(row)} for row in truth] == [set(labels) for labels in lists]
+    assert [classes[i] for i in data.first_label(table, classes)] == [labels[0] for labels in lists]
+
+
+@given(labelled(least=6), st.floats(0.05, 0.95), st.integers(0, 2**32))
+def test_a_split_is_whole_fair_to_every_class_and_the_seeds(case, fraction, seed):
+    _, lists, table = case
+    try:
+        training, validation = data.split(table, fraction, seed)
+    except ValueError:  # a side would be empty
+        assert len(table) * min(fraction, 1 - fraction) <= 0.5 + 1e-9
+        return
+    assert sorted([*training, *validation]) == list(range(len(table)))
+    assert len(training) and len(validation)
+    assert abs(len(validation) - len(table) * fraction) <= 0.5 + 1e-9
+    held_out = Counter(lists[row][0] for row in validation)
+    for name, clips in Counter(labels[0] for labels in lists).items():
+        assert abs(held_out[name] - clips * fraction) < 1 + 1e-9
+    again = data.split(table, fraction, seed)
+    assert np.array_equal(again[0], training)
+    assert np.array_equal(again[1], validation)

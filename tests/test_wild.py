@@ -1,0 +1,330 @@
+"""Files and tables as people have them: each is read right, or refused with its name and the reason."""
+
+import os
+import struct
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from utils import data, mel, metrics, submission
+from utils.clips import Clips, split_clips
+from utils.config import QUICK, MelSettings
+
+SETTINGS = MelSettings()
+RATE = SETTINGS.sample_rate
+
+
+def sound(rate=RATE, seconds=1.0):
+    """Three decaying tones under 4 kHz, loud from the first sample to the last, at any rate."""
+    t = np.arange(round(seconds * rate)) / rate
+    return 0.25 * np.exp(-t) * sum(np.sin(2 * np.pi * hz * t) for hz in (300, 1100, 3100))
+
+
+SQUARE = np.sign(np.sin(2 * np.pi * 440 * (np.arange(RATE) + 0.5) / RATE))
+
+
+def written(samples, rate=RATE, **how):
+    """A case: `samples` as a file of this rate, subtype and format."""
+    return lambda file: soundfile.write(file, samples, rate, **{"format": "WAV", **how})
+
+
+def patched(change, **how):
+    """A case: the sound's file after its bytes went through `change`."""
+
+    def make(file):
+        written(sound(), **how)(file)
+        file.write_bytes(change(file.read_bytes()))
+
+    return make
+
+
+def with_bytes(place, new):
+    return lambda old: old[:place] + new + old[place + len(new) :]
+
+
+def link_to_a_good_file(file):
+    written(sound())(file.with_name("elsewhere"))
+    file.symlink_to("elsewhere")
+
+
+def no_permission(file):
+    written(sound())(file)
+    file.chmod(0)
+    if os.access(file, os.R_OK):
+        pytest.skip("whoever runs this may read everything")
+
+
+# What is written; the sound that it is; the dB by which the mel may differ where it is within 30 dB of the loudest.
+READ_RIGHT = {
+    "silent": (written(np.zeros(RATE)), np.zeros(RATE), 0),
+    "one sample": (written([0.5]), [0.5], 0),
+    "shorter than a window": (written(sound(seconds=0.02)), sound(seconds=0.02), 0),
+    "full-scale square wave": (written(SQUARE), SQUARE, 0),
+    "square wave of floats": (written(SQUARE, subtype="FLOAT"), SQUARE, 0.01),
+    **{f"{rate} Hz": (written(sound(rate), rate), sound(), 1) for rate in (8000, 11_025, 16_000, 22_050, 32_000, 48_000, 96_000, 192_000)},
+    **{f"{n} channels": (written(np.repeat(sound()[:, None], n, axis=1)), sound(), 0.01) for n in range(1, 9)},
+    **{subtype: (written(sound(), subtype=subtype), sound(), 0.01) for subtype in ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")},
+    "8 bits": (written(sound(), subtype="PCM_U8"), sound(), 1),
+    "8-bit mu-law": (written(sound(), subtype="ULAW"), sound(), 1),
+    **{kind: (written(sound(), format=kind), sound(), 0.01) for kind in ("FLAC", "AIFF", "CAF", "W64", "RF64")},
+    "Ogg": (written(sound(), format="OGG"), sound(), 1.5),
+    "MP3 named .wav": (written(sound(), format="MP3"), sound(), 1.5),
+    "WAV cut in the middle": (patched(lambda old: old[: 44 + RATE + 1]), sound()[: RATE // 2], 0),
+    "WAV that promises 4 GB": (patched(with_bytes(40, b"\xff" * 4)), sound(), 0),
+    "FLAC that promises 8 GB": (patched(with_bytes(22, b"\xff" * 4), format="FLAC"), sound(), 0.01),
+    "FLAC of unknown length": (patched(with_bytes(22, b"\0" * 4), format="FLAC"), sound(), 0.01),
+    "link": (link_to_a_good_file, sound(), 0),
+}
+UNREADABLE = {
+    "zero-length": (lambda file: file.touch(), "cannot be read as audio"),
+    "header only": (patched(lambda old: old[:44]), "has no samples"),
+    "half a header": (patched(lambda old: old[:20]), "cannot be read as audio"),
+    "text": (lambda file: file.write_text("no audio"), r"cannot be read as audio \(Format not recognised\)"),
+    "folder": (lambda file: file.mkdir(), r"cannot be read as audio \(Is a directory\)"),
+    "broken link": (lambda file: file.symlink_to("nowhere"), r"cannot be read as audio \(No such file or directory\)"),
+    "no permission": (no_permission, r"cannot be read as audio \(Permission denied\)"),
+    "NaN": (written([0.1, np.nan, 0.1], subtype="FLOAT"), "not finite"),
+    "infinite": (written([0.1, -np.inf, 0.1], subtype="FLOAT"), "not finite"),
+    "infinite both ways": (written([[np.inf, -np.inf], [0, 0]], subtype="FLOAT"), "not finite"),
+    "integers taken for floats": (written([0.1, 1e30, 0.1], subtype="FLOAT"), "far beyond full scale"),
+    "FLAC cut in the middle": (patched(lambda old: old[: len(old) // 2], format="FLAC"), "cannot be read as audio"),
+    "Ogg cut in the middle": (patched(lambda old: old[: len(old) // 2], format="OGG"), "cannot be read as audio"),
+    "1 Hz": (patched(with_bytes(24, struct.pack("<I", 1))), "says that it has 1 samples a second"),
+    "no channels": (patched(with_bytes(22, b"\0\0")), "cannot be read as audio"),
+}
+
+
+def table_of(*files):
+    return pd.DataFrame({"fname": [file.name for file in files], "path": [str(file) for file in files]})
+
+
+@pytest.mark.parametrize("what", [*READ_RIGHT, *UNREADABLE])
+def test_a_clip_has_the_right_mel_or_a_row_in_the_report(tmp_path, capfd, what):
+    make, expected, *tolerance = READ_RIGHT.get(what) or UNREADABLE[what]
+    plain, file = tmp_path / "plain.wav", tmp_path / "x.wav"
+    written(sound() if isinstance(expected, str) else expected)(plain)
+    make(file)
+    tracemalloc.start()
+    cache = mel.build_cache(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+    if tolerance:
+        right, ours = cache["plain.wav"].astype(float), cache["x.wav"].astype(float)
+        assert cache.unreadable.empty
+        assert ours.shape == right.shape
+        loud = right >= right.max() - 30
+        assert np.abs(ours - right)[loud].max() <= tolerance[0]
+    else:
+        assert list(cache.unreadable["fname"]) == ["x.wav"]
+        assert cache.unreadable["reason"].str.contains(expected).all()
+        assert list(cache.clips["fname"]) == ["plain.wav"]
+        with pytest.raises(KeyError, match=rf"x\.wav is not in .*: it .*{expected}.*replace the file"):
+            cache["x.wav"]
+        with pytest.raises(ValueError, match=rf"x\.wav .*{expected}.*replace the file"):
+            mel.load_clip(file, SETTINGS)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_a_long_file_is_read_in_blocks_without_a_seam(tmp_path, monkeypatch, kind):
+    file = tmp_path / "long"
+    written(sound(seconds=3), format=kind)(file)
+    monkeypatch.setattr(mel, "READ", 30_000)
+    assert np.abs(mel.load_clip(file, SETTINGS) - soundfile.read(file)[0]).max() < 1e-4
+
+
+@pytest.fixture
+def wild(competition, tmp_path, monkeypatch):
+    """The competition with two curated and two test clips that cannot be read, and a cache of each set."""
+    spoilt = {}
+    for name in ("curated", "test"):
+        spoilt[name] = getattr(competition, name).iloc[:60].copy()
+        for row in (3, 8):
+            file = tmp_path / spoilt[name]["fname"][row]
+            file.write_text("no audio")
+            spoilt[name].loc[row, "path"] = str(file)
+        monkeypatch.setattr(competition, name, spoilt[name])
+    caches = {name: mel.build_cache(table, tmp_path / "cache", name, SETTINGS, n_jobs=1) for name, table in spoilt.items()}
+    return competition, caches
+
+
+def test_training_stops_at_unreadable_clips_unless_the_preset_drops_them(wild, capsys):
+    competition, caches = wild
+    table, classes = competition.curated, competition.classes
+    bad = list(table["fname"][[3, 8]])
+    with pytest.raises(ValueError, match=rf"2 of 60 training clips cannot be read:\n  {bad[0]} .*\n  {bad[1]} .*\n.*drop_unreadable"):
+        split_clips(caches["curated"], table, classes, QUICK, "cpu")
+    training, validation = split_clips(caches["curated"], table, classes, replace(QUICK, drop_unreadable=True), "cpu")
+    assert "2 of 60 training clips cannot be read and are left out" in capsys.readouterr().out
+    assert sorted([*training.table["fname"], *validation.table["fname"]]) == sorted(set(table["fname"]) - set(bad))
+
+
+def test_a_test_clip_that_cannot_be_read_gets_the_classes_shares(wild, capsys, tmp_path):
+    competition, caches = wild
+    clips = Clips(caches["test"], caches["test"].readable(competition.test), competition.classes)
+    scores = np.random.default_rng(0).random((58, 12), dtype=np.float32)
+    every = submission.complete(scores, clips.table, competition)
+    file = submission.write(tmp_path / "submission.csv", every, competition, runs=[])
+    shares = competition.curated["labels"].str.get_dummies(",").mean().reindex(competition.classes, fill_value=0)
+    assert np.allclose(submission.check(file, competition).iloc[[3, 8], 1:].astype(float), [shares, shares])
+    assert np.array_equal(np.delete(every, [3, 8], axis=0), scores)
+    printed = capsys.readouterr().out
+    assert all(f"WARNING: {fname} cannot be read" in printed for fname in competition.test["fname"][[3, 8]])
+    assert np.array_equal(submission.complete(every, competition.test, competition), every)
+
+
+def test_a_clip_replaced_by_one_of_the_same_size_is_read_and_until_then_the_cache_reused(tmp_path, capsys):
+    plain, file = tmp_path / "plain.wav", tmp_path / "x.wav"
+    written(sound())(plain)
+    file.write_bytes(b"?" * plain.stat().st_size)
+    for done, unreadable in [("made", 1), ("reused", 1), ("made", 0), ("reused", 0)]:
+        cache = mel.build_cache(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+        printed = capsys.readouterr().out
+        assert f"wild: {done} " in printed
+        assert ("1 of 2 clips cannot be read" in printed) == (unreadable == 1)
+        assert len(cache.unreadable) == unreadable
+        if done == "reused":
+            file.write_bytes(plain.read_bytes())
+
+
+def test_a_set_of_which_no_clip_can_be_read_is_refused_with_a_short_list(tmp_path):
+    files = [tmp_path / f"{i}.wav" for i in range(30)]
+    for file in files:
+        file.touch()
+    with pytest.raises(ValueError, match=r"None of the 30 wild clips can be read(.|\n)*  19\.wav cannot .*\n  and 10 more$"):
+        mel.build_cache(table_of(*files), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_durations_leave_out_clips_that_do_not_tell_theirs(tmp_path, capsys):
+    files = [tmp_path / name for name in ("plain.wav", "text.wav", "unknown.flac")]
+    written(sound())(files[0])
+    files[1].write_text("no audio")
+    READ_RIGHT["FLAC of unknown length"][0](files[2])
+    assert mel.durations(table_of(*files)).tolist() == [1]
+    assert "2 of 3 clips do not tell how long they are" in capsys.readouterr().out
+
+
+TRAIN = 'fname,labels\na.wav,Bark\nb.wav,"Bark,Run"\nc.wav,Tap\n'
+SAMPLE = "fname,Bark,Run,Tap\nx.wav,0,0,0\ny.wav,0,0,0\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Data in Kaggle's layout; nobody listens to the clips here."""
+    for name, fnames in [("train_curated", "abc"), ("test", "xy")]:
+        (tmp_path / name).mkdir()
+        for fname in fnames:
+            (tmp_path / name / f"{fname}.wav").touch()
+    (tmp_path / "train_curated.csv").write_text(TRAIN)
+    (tmp_path / "sample_submission.csv").write_text(SAMPLE)
+    return tmp_path
+
+
+# What train_curated.csv, or (train_curated.csv, sample_submission.csv), may look like and mean the same.
+SAME = {
+    "as it should be": TRAIN,
+    "Windows line ends": (TRAIN.replace("\n", "\r\n"), SAMPLE.replace("\n", "\r\n")),
+    "old Macintosh line ends": TRAIN.replace("\n", "\r"),
+    "byte-order marks": ("\ufeff" + TRAIN, "\ufeff" + SAMPLE),
+    "spaces around names and labels": 'fname,labels\n a.wav ,Bark \nb.wav, "Bark,Run" \n\tc.wav, Tap\n',
+    "spaces between labels": TRAIN.replace("Bark,Run", " Bark , Run "),
+    "spaces in column names": (TRAIN.replace("fname,labels", " fname , labels "), SAMPLE.replace("Bark,Run", " Bark, Run ")),
+    "everything quoted": '"fname","labels"\n"a.wav","Bark"\n"b.wav","Bark,Run"\n"c.wav","Tap"\n',
+    "another order of columns": (
+        'labels,fname\nBark,a.wav\n"Bark,Run",b.wav\nTap,c.wav\n',
+        "Bark,fname,Run,Tap\n0,x.wav,0,0\n0,y.wav,0,0\n",
+    ),
+    "another column": 'fname,licence,labels\na.wav,CC0,Bark\nb.wav,"BY, 3.0","Bark,Run"\nc.wav,,Tap\n',
+    "blank lines": TRAIN.replace("\n", "\n\n") + ",\n  \n",
+    "no line end at the end": (TRAIN.rstrip(), SAMPLE.rstrip()),
+}
+# What they may not, and the sentence that says so.
+REFUSED = {
+    "a clip twice": (TRAIN + "a.wav,Run\n", r"train_curated\.csv lists a\.wav more than once: keep one"),
+    "a clip twice but for a space": (TRAIN + " a.wav,Run\n", r"train_curated\.csv lists a\.wav more than once"),
+    "no label": (TRAIN.replace("Tap", ""), r"train_curated\.csv: c\.wav has an empty label: add the label or remove the row"),
+    "half a list": (TRAIN.replace("Bark,Run", "Bark,"), r"train_curated\.csv: b\.wav has an empty label"),
+    "unknown label": (
+        TRAIN.replace("Tap", "tap"),
+        r"train_curated\.csv: c\.wav has the label 'tap', which is not one of the 3 classes: correct",
+    ),
+    "list without quotes": (TRAIN.replace('"', ""), r"train_curated\.csv, line 3: the row has 3 fields and not 2: put quotes"),
+    "lists without quotes only": ("fname,labels\na.wav,Bark,Run\n", r"train_curated\.csv, line 2: the row has 3 fields and not 2"),
+    "a row cut short": (TRAIN + "d.wav", r"train_curated\.csv, line 5: the row has 1 fields and not 2"),
+    "a quote not closed": (TRAIN.replace('Run"', "Run"), r"train_curated\.csv has a quote that is not closed: close it"),
+    "a quote not closed in the sample": ((TRAIN, SAMPLE.replace("x.wav,0,0,0", 'x.wav,0,0,"0')), r"sample_submission\.csv has a quote"),
+    "a field without end": (f'fname,labels\na.wav,"{200_000 * "x"}"\n', r"train_curated\.csv, line 2: the text is not CSV .*: correct it"),
+    "semicolons": (TRAIN.replace(",", ";"), r"train_curated\.csv has no column 'fname': its first line must name fname, labels"),
+    "an empty file": ("", r"train_curated\.csv has no column 'fname'"),
+    "a column twice": (TRAIN.replace("labels", "labels,labels", 1), r"train_curated\.csv has two columns 'labels'"),
+    "no clips": ("fname,labels\n", r"train_curated\.csv lists no clips: add a row for each"),
+    "latin-1": (TRAIN.replace("Tap", "Klopfgeräusch").encode("latin-1"), r"train_curated\.csv, line 4: the text is not UTF-8: save"),
+    "UTF-16": (TRAIN.encode("utf-16"), r"train_curated\.csv, line 1: the text is not UTF-8: save"),
+    "a name with ../": (
+        TRAIN.replace("a.wav", "../x.wav"),
+        r"train_curated\.csv lists '\.\./x\.wav', which is not a plain file name: correct the row",
+    ),
+    "a name with a folder": (TRAIN.replace("a.wav", "./a.wav"), r"train_curated\.csv lists '\./a\.wav', which is not a plain file name"),
+    "an absolute name": (TRAIN.replace("a.wav", "/etc/passwd"), r"train_curated\.csv lists '/etc/passwd', which is not a plain file name"),
+    "the folder above": (TRAIN.replace("a.wav", ".."), r"train_curated\.csv lists '\.\.', which is not a plain file name"),
+    "no name": (TRAIN.replace("a.wav", ""), r"train_curated\.csv lists '', which is not a plain file name"),
+    "no test clips": ((TRAIN, "fname,Bark,Run,Tap\n"), r"sample_submission\.csv lists no clips"),
+    "no class": ((TRAIN, "fname\nx.wav\ny.wav\n"), r"sample_submission\.csv names 0 of at least two classes"),
+    "one class": ((TRAIN, "fname,Bark\nx.wav,0\ny.wav,0\n"), r"sample_submission\.csv names 1 of at least two classes .*: add the others"),
+    "a class twice": ((TRAIN, SAMPLE.replace("Run,", "Bark ,")), r"sample_submission\.csv has two columns 'Bark'"),
+    "row numbers": (
+        (TRAIN, pd.DataFrame({"fname": ["x.wav"], "Bark": 0}).to_csv()),
+        r"sample_submission\.csv has a column without a name: remove",
+    ),
+    "a test name with ../": (
+        (TRAIN, SAMPLE.replace("x.wav", "../a.wav")),
+        r"sample_submission\.csv lists '\.\./a\.wav', which is not a plain",
+    ),
+}
+
+
+def put(folder, tables):
+    for name, text in zip(("train_curated.csv", "sample_submission.csv"), tables if isinstance(tables, tuple) else (tables,)):
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_tables_that_mean_the_same_are_read_the_same(folder, what):
+    put(folder, SAME[what])
+    competition = data.Competition(folder)
+    assert competition.classes == ["Bark", "Run", "Tap"]
+    assert list(competition.curated["fname"]) == ["a.wav", "b.wav", "c.wav"]
+    assert list(competition.curated["labels"]) == ["Bark", "Bark,Run", "Tap"]
+    assert list(competition.test["fname"]) == ["x.wav", "y.wav"]
+    if what == "another column":
+        assert list(competition.curated["licence"]) == ["CC0", "BY, 3.0", ""]
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_tables_that_cannot_be_right_get_one_sentence(folder, what):
+    tables, sentence = REFUSED[what]
+    put(folder, tables)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        data.Competition(folder)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_link_with_a_plain_name_is_a_clip(folder):
+    (folder / "train_curated/a.wav").rename(folder / "elsewhere")
+    (folder / "train_curated/a.wav").symlink_to(folder / "elsewhere")
+    assert len(data.Competition(folder).curated) == 3
+
+
+def test_a_class_without_a_held_out_clip_leaves_the_scores_finite(folder):
+    competition = data.Competition(folder)
+    _, validation = data.split(competition.curated, 0.34, seed=0)
+    truth = data.multi_hot(competition.curated.iloc[validation], competition.classes)
+    scores = np.random.default_rng(0).random(truth.shape)
+    assert (truth.sum(axis=0) == 0).any()
+    assert 0 < metrics.lwlrap(truth, scores) <= 1
+    assert list(metrics.per_class_table(truth, scores, competition.classes, 0.5)["clips"]) == [1] * int(truth.sum())
