@@ -56,7 +56,7 @@ kit = setup(data_folder, preset)
 # %%
 from IPython.display import display
 
-from utils import data, mel, plots
+from utils import audio, data, mel, plots
 
 competition = kit.competition
 curated, noisy, test = competition.curated, competition.noisy, competition.test
@@ -99,7 +99,7 @@ plots.label_pairs(together)
 
 # %%
 sets = {"curated": curated, "noisy": noisy, "test": test}
-seconds = {name: mel.durations(table) for name, table in sets.items() if len(table)}
+seconds = {name: audio.durations(table) for name, table in sets.items() if len(table)}
 pd.DataFrame({name: pd.Series(values).describe() for name, values in seconds.items()}).round(2)
 
 # %%
@@ -113,7 +113,7 @@ plots.durations(seconds)
 
 # %%
 def show(clip):
-    samples = mel.load_clip(clip["path"], kit.preset.mel)
+    samples = audio.load_clip(clip["path"], kit.preset.mel)
     plots.clip(samples, mel.log_mel(samples, kit.preset.mel), kit.preset.mel, clip["labels"])
     return plots.player(samples, kit.preset.mel)
 

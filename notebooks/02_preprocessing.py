@@ -49,7 +49,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %%
-from utils import mel, plots
+from utils import audio, mel, plots
 
 settings = kit.preset.mel
 settings
@@ -65,8 +65,8 @@ from contextlib import suppress
 
 clips = []
 for path in kit.competition.curated["path"][:100]:
-    with suppress(mel.UnreadableClip):  # the cache's report, below, lists those of all sets
-        clips.append(mel.load_clip(path, settings))
+    with suppress(audio.UnreadableClip):  # the cache's report, below, lists those of all sets
+        clips.append(audio.load_clip(path, settings))
 samples = min(clips, key=lambda clip: len(mel.trim(clip, settings)) / len(clip) if len(clip) > 2.5 * settings.sample_rate else 1)
 plots.waveforms({"as recorded": samples}, settings)
 

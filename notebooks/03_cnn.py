@@ -49,7 +49,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %%
-from utils import distributed, mel, models, plots, train
+from utils import audio, distributed, mel, models, plots, train
 from utils.clips import split_clips
 
 settings = kit.preset.deep_cnn
@@ -143,7 +143,7 @@ pd.DataFrame({"last": history.iloc[-1], "best": history.loc[history["LWLRAP"].id
 # %% tags=["nbval-ignore-output"]
 clip = validation.table.iloc[0]
 plots.scores(competition.classes, run.scores[0], clip["labels"])
-plots.player(mel.load_clip(clip["path"], kit.preset.mel), kit.preset.mel)
+plots.player(audio.load_clip(clip["path"], kit.preset.mel), kit.preset.mel)
 
 # %% [markdown]
 # Next: `04_vgg19` asks whether a network that learned to see photographs does better.

@@ -51,7 +51,7 @@ kit = setup(data_folder, preset)
 # %%
 from IPython.display import display
 
-from utils import data, mel, metrics, plots, submission
+from utils import audio, data, mel, metrics, plots, submission
 from utils.runs import find_runs
 
 runs = find_runs(kit.runs)
@@ -139,7 +139,7 @@ worst
 # %% tags=["nbval-ignore-output"]
 paths = kit.competition.curated.set_index("fname")["path"]
 for clip in worst.itertuples():
-    samples = mel.load_clip(paths[clip.fname], kit.preset.mel)
+    samples = audio.load_clip(paths[clip.fname], kit.preset.mel)
     plots.clip(samples, mel.log_mel(samples, kit.preset.mel), kit.preset.mel, f"{clip.labels} (highest score: {clip.highest})")
     display(plots.player(samples, kit.preset.mel))
 

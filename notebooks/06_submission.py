@@ -48,7 +48,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %% tags=["nbval-ignore-output"]
-from utils import mel, plots, submission, train
+from utils import audio, mel, plots, submission, train
 from utils.clips import Clips
 from utils.runs import find_runs
 from utils.workspace import short_path
@@ -92,4 +92,4 @@ submission.check(file, kit.competition).iloc[:5, :6].round(3)
 # %% tags=["nbval-ignore-output"]
 clip = clips.table.iloc[0]
 plots.scores(kit.competition.classes, scores[0], clip["fname"])
-plots.player(mel.load_clip(clip["path"], kit.preset.mel), kit.preset.mel)
+plots.player(audio.load_clip(clip["path"], kit.preset.mel), kit.preset.mel)

@@ -11,8 +11,9 @@ import pytest
 import soundfile
 from distributed import Client, LocalCluster
 
+from utils.audio import load_clip
 from utils.config import MelSettings
-from utils.mel import build_cache, clip_to_log_mel, fit_length, load_cache, load_clip, log_mel, mel_filters, trim
+from utils.mel import build_cache, clip_to_log_mel, fit_length, load_cache, log_mel, mel_filters, trim
 
 SETTINGS = MelSettings()
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from utils import mel, models, plots, predict, train
+from utils import audio, models, plots, predict, train
 from utils.clips import split_clips
 from utils.config import QUICK
 from utils.runs import Run
@@ -105,7 +105,7 @@ def test_windows_of_over_time_cover_the_recording_and_hardly_more(run, tmp_path,
 def test_the_picture_shows_the_highest_classes_on_the_time_of_the_recording(run, tmp_path, duration):
     path = tone(tmp_path / "tone.wav", duration, 0, duration)
     scores = predict.over_time(path, run)
-    plots.over_time(mel.load_clip(path, run.mel), scores, run.mel, top=4)
+    plots.over_time(audio.load_clip(path, run.mel), scores, run.mel, top=4)
     upper, lower = plt.gcf().axes[:2]
     assert upper.get_xlim() == lower.get_xlim() == (0, duration)
     names = [label.get_text() for label in lower.get_yticklabels()]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from utils import data, mel, metrics, submission
+from utils import audio, data, mel, metrics, submission
 from utils.clips import Clips, split_clips
 from utils.config import QUICK, MelSettings
 
@@ -125,15 +125,15 @@ def test_a_clip_has_the_right_mel_or_a_row_in_the_report(tmp_path, capfd, what):
         with pytest.raises(KeyError, match=rf"x\.wav is not in .*: it .*{expected}.*replace the file"):
             cache["x.wav"]
         with pytest.raises(ValueError, match=rf"x\.wav .*{expected}.*replace the file"):
-            mel.load_clip(file, SETTINGS)
+            audio.load_clip(file, SETTINGS)
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
 def test_a_long_file_is_read_in_blocks_without_a_seam(tmp_path, monkeypatch, kind):
     file = tmp_path / "long"
     written(sound(seconds=3), format=kind)(file)
-    monkeypatch.setattr(mel, "READ", 30_000)
-    assert np.abs(mel.load_clip(file, SETTINGS) - soundfile.read(file)[0]).max() < 1e-4
+    monkeypatch.setattr(audio, "READ", 30_000)
+    assert np.abs(audio.load_clip(file, SETTINGS) - soundfile.read(file)[0]).max() < 1e-4
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_durations_leave_out_clips_that_do_not_tell_theirs(tmp_path, capsys):
     written(sound())(files[0])
     files[1].write_text("no audio")
     READ_RIGHT["FLAC of unknown length"][0](files[2])
-    assert mel.durations(table_of(*files)).tolist() == [1]
+    assert audio.durations(table_of(*files)).tolist() == [1]
     assert "2 of 3 clips do not tell how long they are" in capsys.readouterr().out
 
 

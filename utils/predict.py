@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import mel, plots, runs, train, workspace
+from . import audio, mel, plots, runs, train, workspace
 from .clips import Clips
 from .config import MelSettings
 from .own import find_sounds
@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
             found.to_csv(options.csv)
         if options.over_time:
             path = options.paths[0]
-            plots.over_time(mel.load_clip(path, run.mel), over_time(path, run, device=device), run.mel)
+            plots.over_time(audio.load_clip(path, run.mel), over_time(path, run, device=device), run.mel)
             plt.savefig(options.over_time, dpi=150)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
