@@ -3,11 +3,16 @@
 import errno
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from utils import files, mel
+from utils import files, mel, models, train
+from utils.clips import split_clips
 from utils.config import QUICK
+from utils.runs import Run
 from utils.workspace import ROOT
 
 BUILD = """
@@ -50,6 +55,21 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_stood(competition, tmp_path
             raise OSError(errno.EROFS, "Read-only file system")
         assert target.exists()
         assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_full_disk_stops_a_training_in_one_sentence_and_leaves_the_earlier_run(competition, cache, tmp_path, monkeypatch):
+    clips = split_clips(cache, competition.curated, competition.classes, QUICK, "cpu")
+    settings = replace(QUICK.deep_cnn, epochs=1, batch_size=96, windows=1)
+    earlier = train.fit(models.DeepCNN(12, width=2), *clips, settings, tmp_path / "run", "Deep CNN").scores
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"run\.checkpoint cannot be written .No space left on device.: free some space"):
+        train.fit(models.DeepCNN(12, width=2), *clips, replace(settings, seed=1), tmp_path / "run", "Deep CNN")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert np.array_equal(Run(tmp_path / "run").scores, earlier)
 
 
 def test_two_processes_that_build_the_same_cache_do_not_harm_each_other(competition, tmp_path):

@@ -1,6 +1,7 @@
 """What a training keeps while it runs, so that one that was stopped goes on where it was."""
 
 import hashlib
+import io
 import json
 import pickle
 import time
@@ -54,8 +55,10 @@ class Checkpoint:
         if distributed.rank() or (not last and began - self._kept < 20 * self._cost):
             return
         state = {name: part.state_dict() for name, part in self.parts.items()}
+        content = io.BytesIO()  # torch.save does not say why it cannot write to a file
+        torch.save(state | {"key": self.key, "history": history, "seconds": seconds}, content)
         with files.whole_file(self.file) as unfinished:
-            torch.save(state | {"key": self.key, "history": history, "seconds": seconds}, unfinished)
+            unfinished.write_bytes(content.getbuffer())
         self._kept = time.perf_counter()
         self._cost = self._kept - began
 

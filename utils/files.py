@@ -17,7 +17,7 @@ def whole_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     """
     unfinished = beside(target)
     earlier = unfinished.with_suffix(".old")
-    with _named(target):
+    with named(target):
         try:
             unfinished.mkdir(parents=True)
             yield unfinished
@@ -40,7 +40,7 @@ def whole_folder(target: Path, replace: bool = False) -> Iterator[Path]:
 def whole_file(target: Path) -> Iterator[Path]:
     """The same for a file: the path to write to, beside `target`."""
     unfinished = beside(target)
-    with _named(target):
+    with named(target):
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield unfinished
@@ -67,7 +67,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _named(target: Path) -> Iterator[None]:
+def named(target: Path) -> Iterator[None]:
     """Turn an error of writing `target` into a sentence that names it."""
     try:
         yield

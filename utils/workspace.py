@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from . import mini
+from . import files, mini
 from .config import KAGGLE_WORKING, PRESETS, Preset, attached
 from .data import MARKS, Competition, is_competition
 
@@ -51,7 +51,8 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     import torch  # here, so that processes that only make spectrograms do without it
 
     folder = work_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    with files.named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     named = data_folder or os.environ.get("FAT_DATA")
     found = Path(named).resolve() if named else find_data()
     competition = Competition(found or mini.make(folder / mini.NAME))
