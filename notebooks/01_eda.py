@@ -35,12 +35,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-# The kit lies beside this notebook, one folder up or attached on Kaggle; opened from a badge, the notebook fetches it.
+# The kit lies beside this notebook, one folder up or attached on Kaggle; opened from a badge there or on Colab, the notebook fetches it.
 attached = [file.parents[1] for n in range(1, 5) for file in Path("/kaggle/input").glob("*/" * n + "utils/workspace.py")]
 places = ["..", "freesound-tagging-kit", *map(str, attached)]
 if not any(Path(place, "utils/workspace.py").is_file() for place in [".", *places]):
     clone = ["git", "clone", "--quiet", "--depth=1", "https://github.com/OWNER/freesound-tagging-kit"]
-    assert subprocess.run(clone).returncode == 0, "The kit is not here: turn the internet on, or attach it as a data set."
+    hosted = Path("/kaggle").is_dir() or Path("/content").is_dir()
+    assert hosted and not subprocess.call(clone), "The kit is not here: turn the internet on, or attach it as a data set."
 sys.path[:0] = places
 
 # %% tags=["nbval-ignore-output"]

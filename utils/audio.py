@@ -39,9 +39,10 @@ def load_clip(path: str | Path, settings: MelSettings) -> np.ndarray:
     """
     with _named(path), open(path, "rb"), _Stream(path) as file:  # open() knows why, where libsndfile says "System error"
         sample_rate = file.samplerate
-        samples = np.concatenate([np.empty(0, np.float32), *_mono_blocks(file)])
-    if not len(samples):
+        blocks = list(_mono_blocks(file))
+    if not blocks:
         raise UnreadableClip(path, "has no samples")
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)  # a clip of the usual length is one block
     if not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]:
         raise UnreadableClip(path, f"says that it has {sample_rate} samples a second")
     if not max(samples.max(), -samples.min()) <= LOUDEST:  # nor is NaN
