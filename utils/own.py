@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import data
+from . import data, files
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 LEAST = 3  # clips of a class: as many as there are sets, to train on, to validate and to test with
@@ -46,8 +46,7 @@ def make(folder: str | Path, target: str | Path, csv: str | Path | None = None, 
     digits = len(str(len(table)))
     table["fname"] = [_plain_name(row, number, digits) for number, row in enumerate(table.itertuples(), 1)]
     curated, test = (table.iloc[rows] for rows in data.split(table, max(test_fraction, 1 / len(table)), seed))
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
+    with files.whole_folder(target) as unfinished:
         for name, part in [("train_curated", curated), ("test", test)]:
             (unfinished / name).mkdir(parents=True)
             for row in part.itertuples():
@@ -55,9 +54,6 @@ def make(folder: str | Path, target: str | Path, csv: str | Path | None = None, 
         curated[["fname", "labels"]].to_csv(unfinished / "train_curated.csv", index=False)
         test[["fname", "labels"]].to_csv(unfinished / "test_labels.csv", index=False)
         pd.DataFrame(0, index=pd.Index(test["fname"]), columns=classes).to_csv(unfinished / "sample_submission.csv")
-        unfinished.rename(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return target
 
 

@@ -54,7 +54,8 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
         record.write_text(json.dumps({"data": competition.folder.name, "mean of": made_by}, indent=1))
     expected = KAGGLE_WORKING / "submission.csv"
     if KAGGLE_WORKING.is_dir() and file.resolve() != expected.resolve():
-        shutil.copy(file, expected)
+        with files.whole_file(expected) as unfinished:
+            shutil.copy(file, unfinished)
     return file
 
 
