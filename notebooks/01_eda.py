@@ -90,7 +90,7 @@ plots.clips_per_class(counts)
 # Which labels go together? Each cell counts the curated clips that carry both.
 
 # %%
-together = data.labels_together(curated, competition.classes)
+together = data.label_cooccurrence(curated, competition.classes)
 plots.label_pairs(together)
 
 # %% [markdown]
@@ -136,13 +136,13 @@ same_label = noisy[noisy["labels"] == some["labels"].iloc[0]]
 show(same_label.iloc[0]) if len(same_label) else "no noisy clip has this label"
 
 # %% [markdown]
-# ## Clips known to be bad
+# ## MelDataset known to be bad
 #
-# Listeners found six curated clips of the competition with a wrong label or no signal. `data.repair` corrects or drops
+# Listeners found six curated clips of the competition with a wrong label or no signal. `data.correct_labels` corrects or drops
 # them before training; on other data it changes nothing.
 
 # %%
-known = pd.Series(data.KNOWN_BAD, name="should be").fillna("left out").to_frame()
+known = pd.Series(data.LABEL_CORRECTIONS, name="should be").fillna("left out").to_frame()
 known["in these data"] = known.index.isin(curated["fname"])
 known
 

@@ -144,7 +144,7 @@ sets = {"curated": competition.curated, "noisy": competition.noisy, "test": comp
 caches = {name: mel.build_cache(table, kit.cache, name, settings) for name, table in sets.items() if len(table)}
 
 # %% [markdown]
-# Clips that cannot be read are left out of it, and this is the report. Notebook 3 stops if training clips are among them, unless the
+# MelDataset that cannot be read are left out of it, and this is the report. Notebook 3 stops if training clips are among them, unless the
 # preset says `drop_unreadable`; in notebook 6 every test clip gets scores.
 
 # %% tags=["nbval-ignore-output"]

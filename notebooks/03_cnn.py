@@ -51,7 +51,7 @@ kit = setup(data_folder, preset)
 
 # %%
 from utils import audio, distributed, mel, models, plots, train
-from utils.clips import split_clips
+from utils.dataset import load_split
 
 settings = kit.preset.deep_cnn
 settings
@@ -59,12 +59,12 @@ settings
 # %% [markdown]
 # ## The clips
 #
-# One fifth is held out at random, the same share of every class. Clips known to be bad are corrected or left out.
+# One fifth is held out at random, the same share of every class. MelDataset known to be bad are corrected or left out.
 
 # %%
 competition = kit.competition
 cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
-training, validation = split_clips(cache, competition.curated, competition.classes, kit.preset, kit.device)
+training, validation = load_split(cache, competition.curated, competition.classes, kit.preset, kit.device)
 len(training), len(validation)
 
 # %% [markdown]

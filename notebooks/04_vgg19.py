@@ -56,12 +56,12 @@ kit = setup(data_folder, preset)
 from IPython.display import display
 
 from utils import distributed, mel, models, plots, train
-from utils.clips import split_clips
-from utils.runs import find_runs
+from utils.dataset import load_split
+from utils.run_folder import find_runs
 
 competition = kit.competition
 cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
-training, validation = split_clips(cache, competition.curated, competition.classes, kit.preset, kit.device)
+training, validation = load_split(cache, competition.curated, competition.classes, kit.preset, kit.device)
 len(training), len(validation)
 
 # %% [markdown]
@@ -128,4 +128,4 @@ run.history
 plots.learning_curves({run.name: run.history for run in find_runs(kit.runs)})
 
 # %% [markdown]
-# Next: `05_evaluation` puts all runs side by side.
+# Next: `07_evaluation` puts all runs side by side.

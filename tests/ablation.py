@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from utils import mel, models, setup, train
-from utils.clips import split_clips
+from utils.dataset import load_split
 from utils.config import QUICK
 
 
@@ -61,7 +61,7 @@ def lwlrap(name: str, seed: int, steps: int) -> float:
         kit = setup(preset="quick")
         competition = kit.competition
         cache = mel.build_cache(competition.curated, kit.cache, "curated", preset.mel)
-        clips = split_clips(cache, competition.curated, competition.classes, preset, "cpu")
+        clips = load_split(cache, competition.curated, competition.classes, preset, "cpu")
         torch.manual_seed(seed)
         model = models.DeepCNN(len(competition.classes), preset.width)
         if change:

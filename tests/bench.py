@@ -28,11 +28,11 @@ from sklearn.metrics import label_ranking_average_precision_score
 from torch.utils.data import DataLoader, Dataset
 
 from utils import mel, metrics, models, setup, train
-from utils.clips import Clips
-from utils.config import PAPER, MelSettings
+from utils.dataset import MelDataset
+from utils.config import FULL, MelConfig
 from utils.workspace import ROOT, Workspace
 
-MEL = MelSettings()
+MEL = MelConfig()
 rows = []
 
 
@@ -67,8 +67,8 @@ def plain_log_mel(path: str) -> np.ndarray:
 class NpyClips(Dataset):
     """One .npy file per clip, cropped at random: what most kernels of the competition do."""
 
-    def __init__(self, files: list[Path], truth: torch.Tensor) -> None:
-        self.files, self.truth = files, truth
+    def __init__(self, files: list[Path], targets: torch.Tensor) -> None:
+        self.files, self.targets = files, targets
 
     def __len__(self) -> int:
         return len(self.files)
@@ -78,24 +78,24 @@ class NpyClips(Dataset):
         if clip.shape[1] < 128:
             clip = torch.nn.functional.pad(clip, (0, 128 - clip.shape[1]), value=clip.min().item())
         offset = torch.randint(clip.shape[1] - 127, ()).item()
-        return clip[None, :, offset : offset + 128], self.truth[i]
+        return clip[None, :, offset : offset + 128], self.targets[i]
 
 
 def training_epoch(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable) -> None:
     """One pass of forward, loss, backward and step over `batches`, as `fit` does it."""
     model.train()
-    for x, truth in batches:
+    for x, targets in batches:
         with train._autocast(x.device):
             logits = model(x)
         optimizer.zero_grad(set_to_none=True)
-        train.bce(logits.float(), truth, "sigmoid").mean().backward()
+        train.bce(logits.float(), targets, "sigmoid").mean().backward()
         optimizer.step()
 
 
-def clip_by_clip(truth: np.ndarray, scores: np.ndarray) -> float:
+def clip_by_clip(targets: np.ndarray, scores: np.ndarray) -> float:
     """LWLRAP as the competition's own example computes it: a loop over clips."""
     hits, labels = 0.0, 0
-    for wanted, clip in zip(truth > 0, scores):
+    for wanted, clip in zip(targets > 0, scores):
         order = np.argsort(-clip)
         right = wanted[order]
         hits += (np.cumsum(right) / np.arange(1, len(right) + 1))[right].sum()
@@ -139,7 +139,7 @@ def peak():  # Linux's own note: what getrusage tells, a process inherits from t
 
 path, clips = sys.argv[1], int(sys.argv[2])
 table = pd.DataFrame({"fname": [f"{i}.wav" for i in range(clips)], "path": path})
-mel.build_cache(table, path + sys.argv[2], "memory", config.MelSettings())
+mel.build_cache(table, path + sys.argv[2], "memory", config.MelConfig())
 workers = joblib.Parallel(n_jobs=joblib.cpu_count())(joblib.delayed(peak)() for _ in range(100))
 print(max(workers), peak())
 """
@@ -157,7 +157,7 @@ print(max(workers), peak())
 def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> None:
     device, classes, settings = torch.device(kit.device), kit.competition.classes, kit.preset.deep_cnn
     gpu = device.type == "cuda"
-    clips = Clips(mel.build_cache(table, folder, "bench", MEL), table, classes, device)
+    clips = MelDataset(mel.build_cache(table, folder, "bench", MEL), table, classes, device)
     files = [Path(folder) / f"{fname}.npy" for fname in table["fname"]]
     for file, path in zip(files, table["path"]):
         np.save(file, mel.clip_to_log_mel(path, MEL))
@@ -165,7 +165,7 @@ def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> 
         clips = clips.subset(np.resize(np.arange(len(clips)), 4000))
         files = list(np.resize(np.array(files, dtype=object), 4000))
     n = len(clips)
-    dataset = NpyClips(files, clips.truth.cpu())
+    dataset = NpyClips(files, clips.targets.cpu())
     loader = DataLoader(dataset, 32, shuffle=True, num_workers=os.cpu_count(), persistent_workers=True, pin_memory=gpu)
     generator = torch.Generator(clips.home).manual_seed(0)
     network = models.DeepCNN(len(classes), kit.preset.width).to(device, memory_format=torch.channels_last)
@@ -186,7 +186,7 @@ def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> 
     everything = torch.arange(len(few), device=few.home)
     vgg19 = models.freeze_early_layers(models.vgg19(len(classes))).to(device, memory_format=torch.channels_last)
     adam = torch.optim.Adam([parameter for parameter in vgg19.parameters() if parameter.requires_grad], lr=1e-5, fused=True)
-    kept, late, transfer = train.early_outputs(vgg19, few, PAPER.vgg19_transfer), models.Late(vgg19), PAPER.vgg19_transfer
+    kept, late, transfer = train.early_outputs(vgg19, few, FULL.vgg19_transfer), models.Late(vgg19), FULL.vgg19_transfer
     compare(
         f"VGG19 transfer epoch of {len(few)} clips, {device.type}", "frozen layers run again",
         lambda: training_epoch(vgg19, adam, (train._batch(few, some, transfer, generator) for some in everything.split(32))),
@@ -196,15 +196,15 @@ def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> 
 
 def lwlrap(repeats: int) -> None:
     rng = np.random.default_rng(0)
-    truth = (rng.random((4481, 80)) < 1.4 / 80).astype(np.float32)
+    targets = (rng.random((4481, 80)) < 1.4 / 80).astype(np.float32)
     scores = rng.random((4481, 80)).astype(np.float32)
     plain = {
-        "clip by clip": lambda: clip_by_clip(truth, scores),
-        "scikit-learn": lambda: label_ranking_average_precision_score(truth, scores, sample_weight=truth.sum(axis=1)),
+        "clip by clip": lambda: clip_by_clip(targets, scores),
+        "scikit-learn": lambda: label_ranking_average_precision_score(targets, scores, sample_weight=targets.sum(axis=1)),
     }
     for name, way in plain.items():
-        assert abs(way() - metrics.lwlrap(truth, scores)) < 1e-6
-        compare("LWLRAP of 4,481 x 80", name, way, lambda: metrics.lwlrap(truth, scores), repeats)
+        assert abs(way() - metrics.lwlrap(targets, scores)) < 1e-6
+        compare("LWLRAP of 4,481 x 80", name, way, lambda: metrics.lwlrap(targets, scores), repeats)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ os.environ.pop("FAT_VGG19_WEIGHTS", None)
 
 from utils import config, data, mel, mini  # noqa: E402
 
-os.environ["FAT_DATA"] = str(mini.make(WORK / mini.NAME))
+os.environ["FAT_DATA"] = str(mini.make_mini_set(WORK / mini.NAME))
 
 
 @pytest.fixture(scope="session")
@@ -28,4 +28,4 @@ def competition():
 
 @pytest.fixture(scope="session")
 def cache(competition):
-    return mel.build_cache(competition.curated, WORK / "cache", "curated", config.MelSettings())
+    return mel.build_cache(competition.curated, WORK / "cache", "curated", config.MelConfig())

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from utils import mel, models, submission, train
-from utils.clips import split_clips
-from utils.config import QUICK, TrainingSettings
+from utils.dataset import load_split
+from utils.config import QUICK, TrainingConfig
 from utils.data import Competition
-from utils.runs import Run
+from utils.run_folder import Run
 
 COMPETITION = Competition(os.environ["FAT_DATA"])
 TABLE = COMPETITION.curated.head(20)
-SETTINGS = TrainingSettings(epochs=3, batch_size=8, crop="random", schedule="cosine", mixup=True)
+SETTINGS = TrainingConfig(epochs=3, batch_size=8, crop="random", schedule="cosine", mixup=True)
 
 
 def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
@@ -78,7 +78,7 @@ def same_files(folder: Path, whole: Path, names: list[str]) -> None:
 def training(folder: Path) -> int:
     torch.set_num_threads(1)
     cache = mel.build_cache(TABLE, folder, "curated", QUICK.mel, n_jobs=1)
-    clips = split_clips(cache, TABLE, COMPETITION.classes, QUICK, "cpu")
+    clips = load_split(cache, TABLE, COMPETITION.classes, QUICK, "cpu")
     torch.manual_seed(0)
     model, taken = models.DeepCNN(len(COMPETITION.classes), width=2), []
 

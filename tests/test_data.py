@@ -111,7 +111,7 @@ def test_multi_hot_first_label_and_labels_together():
     classes = ["Bark", "Run", "Tap"]
     assert data.multi_hot(table, classes).tolist() == [[1, 1, 0], [0, 0, 1], [1, 0, 0]]
     assert data.first_label(table, classes).tolist() == [1, 2, 0]
-    assert data.labels_together(table, classes).to_numpy().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    assert data.label_cooccurrence(table, classes).to_numpy().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
     with pytest.raises(ValueError, match="'Tap' is not one of the 2 classes"):
         data.multi_hot(table, classes[:2])
 
@@ -155,13 +155,13 @@ def test_split_keeps_groups_on_one_side_and_the_share_of_each_class(columns):
 
 def test_repair_corrects_and_drops_the_known_bad_clips():
     table = pd.DataFrame({"fname": ["f76181c4.wav", "1d44b0bd.wav", "good.wav"], "labels": ["Tap", "Tap", "Tap"]})
-    repaired = data.repair(table)
+    repaired = data.correct_labels(table)
     assert re.sub(r"\s+", " ", repaired.to_string(index=False, header=False)).strip() == "f76181c4.wav Bass_drum good.wav Tap"
 
 
 def test_the_mini_set_is_the_same_bytes_every_time(tmp_path, monkeypatch):
     monkeypatch.setattr(mini, "CLIPS", {"train_curated": 2, "train_noisy": 1, "test": 1})
-    one, two = mini.make(tmp_path / "one"), mini.make(tmp_path / "two")
+    one, two = mini.make_mini_set(tmp_path / "one"), mini.make_mini_set(tmp_path / "two")
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
     assert len(files) == 12 * 4 + 3
     assert all((one / file).read_bytes() == (two / file).read_bytes() for file in files)

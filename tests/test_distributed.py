@@ -10,7 +10,7 @@ import pytest
 
 from utils import distributed, setup
 from utils.config import QUICK
-from utils.runs import Run
+from utils.run_folder import Run
 
 SCRIPT = """
 import os, sys
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from utils import distributed, mel, models, setup, train
-from utils.clips import split_clips
+from utils.dataset import load_split
 from utils.config import QUICK
 
 train._precision = lambda device: torch.float32
@@ -32,7 +32,7 @@ variants = {
 with distributed.processes():
     kit = setup()
     table, classes = kit.competition.curated, kit.competition.classes
-    clips = split_clips(mel.load_cache(table, kit.cache, "curated", kit.preset.mel), table, classes, kit.preset, kit.device)
+    clips = load_split(mel.load_cache(table, kit.cache, "curated", kit.preset.mel), table, classes, kit.preset, kit.device)
     for name, changes in variants.items():
         torch.manual_seed(0)
         model = models.DeepCNN(len(classes), width=8, dropout=0.0)

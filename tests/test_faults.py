@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from utils import files, mel, models, train
-from utils.clips import split_clips
+from utils.dataset import load_split
 from utils.config import QUICK
-from utils.runs import Run
+from utils.run_folder import Run
 from utils.workspace import ROOT
 
 BUILD = """
@@ -48,9 +48,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_stood(competition, tmp_path
     assert "cannot be written" in said.splitlines()[-1]
     assert "free some space, or name another folder with FAT_WORK. What stood there still does." in said.splitlines()[-1]
     assert not list((tmp_path / "cache").iterdir())
-    for whole in (files.whole_folder, files.whole_file):
+    for whole in (files.atomic_folder, files.atomic_file):
         target = tmp_path / whole.__name__
-        target.mkdir() if whole is files.whole_folder else target.write_text("stood")
+        target.mkdir() if whole is files.atomic_folder else target.write_text("stood")
         with pytest.raises(OSError, match=f"{target} cannot be written .Read-only file system.: free some space"), whole(target):
             raise OSError(errno.EROFS, "Read-only file system")
         assert target.exists()
@@ -58,7 +58,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_stood(competition, tmp_path
 
 
 def test_a_full_disk_stops_a_training_in_one_sentence_and_leaves_the_earlier_run(competition, cache, tmp_path, monkeypatch):
-    clips = split_clips(cache, competition.curated, competition.classes, QUICK, "cpu")
+    clips = load_split(cache, competition.curated, competition.classes, QUICK, "cpu")
     settings = replace(QUICK.deep_cnn, epochs=1, batch_size=96, windows=1)
     earlier = train.fit(models.DeepCNN(12, width=2), *clips, settings, tmp_path / "run", "Deep CNN").scores
 

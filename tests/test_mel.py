@@ -12,10 +12,10 @@ import soundfile
 from distributed import Client, LocalCluster
 
 from utils.audio import load_clip
-from utils.config import MelSettings
+from utils.config import MelConfig
 from utils.mel import build_cache, clip_to_log_mel, fit_length, load_cache, log_mel, mel_filters, trim
 
-SETTINGS = MelSettings()
+SETTINGS = MelConfig()
 
 
 def plain_librosa(samples, s):
@@ -25,7 +25,7 @@ def plain_librosa(samples, s):
     return librosa.power_to_db(power, amin=s.amin, top_db=s.top_db)
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, MelSettings(sample_rate=16_000, n_fft=1024, hop_length=160, n_mels=64, fmax=8000)])
+@pytest.mark.parametrize("settings", [SETTINGS, MelConfig(sample_rate=16_000, n_fft=1024, hop_length=160, n_mels=64, fmax=8000)])
 @pytest.mark.parametrize("seconds", [0.0001, 0.3, 2, 7.3])
 def test_log_mel_is_librosas(settings, seconds):
     rng = np.random.default_rng(int(seconds * 10))
@@ -114,7 +114,7 @@ def test_the_cache_is_reused_only_for_the_same_clips_and_settings(competition, t
     assert build_cache(table, tmp_path, "curated", SETTINGS, n_jobs=1).folder == first.folder
     assert "reused" in capsys.readouterr().out
     assert load_cache(table, tmp_path, "curated", SETTINGS).folder == first.folder
-    for other_table, other_settings in [(table.iloc[::-1], SETTINGS), (table.iloc[:3], SETTINGS), (table, MelSettings(n_mels=64))]:
+    for other_table, other_settings in [(table.iloc[::-1], SETTINGS), (table.iloc[:3], SETTINGS), (table, MelConfig(n_mels=64))]:
         with pytest.raises(FileNotFoundError, match="run 02_preprocessing first"):
             load_cache(other_table, tmp_path, "curated", other_settings)
 
@@ -133,7 +133,7 @@ def test_a_dask_cluster_makes_the_same_cache_byte_for_byte(competition, cache, t
 def test_a_cache_killed_half_way_is_made_anew(competition, tmp_path):
     code = f"""
 import pandas as pd, utils.mel as mel
-from utils.config import MelSettings
+from utils.config import MelConfig
 from utils.data import Competition
 table = Competition({str(competition.folder)!r}).curated.iloc[:20]
 frames = mel._frames
@@ -142,7 +142,7 @@ def slow(path, settings):
     import time; time.sleep(0.2)
     return frames(path, settings)
 mel._frames = slow
-mel.build_cache(table, {str(tmp_path)!r}, "curated", MelSettings(), n_jobs=1)
+mel.build_cache(table, {str(tmp_path)!r}, "curated", MelConfig(), n_jobs=1)
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=os.path.dirname(os.path.dirname(__file__)), stdout=subprocess.PIPE)
     while b"working" not in process.stdout.readline():

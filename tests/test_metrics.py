@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import label_ranking_average_precision_score, precision_recall_fscore_support
 
-from utils.metrics import confusions, label_rank, lwlrap, per_class_lwlrap, per_class_table, top_k_accuracy
+from utils.metrics import most_confused_pairs, label_rank, lwlrap, per_class_lwlrap, per_class_table, top_k_accuracy
 
 
-def by_definition(truth, scores):
+def by_definition(targets, scores):
     """LWLRAP clip by clip and label by label, as the paper tells it."""
     precisions = []
-    for labels, clip in zip(truth, scores):
+    for labels, clip in zip(targets, scores):
         for label in np.flatnonzero(labels):
             ranked_above = [c for c in range(len(clip)) if clip[c] >= clip[label]]
             precisions.append(sum(labels[c] for c in ranked_above) / len(ranked_above))
@@ -18,48 +18,48 @@ def by_definition(truth, scores):
 def random_case(rng):
     """Truth and scores of any size from one column up, many scores tied, some clips without a label or with all."""
     shape = rng.integers(1, 40), rng.integers(1, 12)
-    truth = (rng.random(shape) < rng.uniform(0.05, 0.9)).astype(float)
-    truth[rng.random(len(truth)) < 0.2] = 0
-    truth[rng.integers(len(truth)), rng.integers(shape[1])] = 1
-    return truth, rng.integers(0, rng.integers(2, 20), shape) / 7
+    targets = (rng.random(shape) < rng.uniform(0.05, 0.9)).astype(float)
+    targets[rng.random(len(targets)) < 0.2] = 0
+    targets[rng.integers(len(targets)), rng.integers(shape[1])] = 1
+    return targets, rng.integers(0, rng.integers(2, 20), shape) / 7
 
 
 def test_lwlrap_equals_scikit_learn_and_the_definition():
     rng = np.random.default_rng(0)
     for _ in range(300):
-        truth, scores = random_case(rng)
-        oracle = label_ranking_average_precision_score(truth, scores, sample_weight=truth.sum(axis=1))
-        assert lwlrap(truth, scores) == pytest.approx(oracle, abs=1e-9)
-        assert lwlrap(truth, scores) == pytest.approx(by_definition(truth, scores), abs=1e-9)
+        targets, scores = random_case(rng)
+        oracle = label_ranking_average_precision_score(targets, scores, sample_weight=targets.sum(axis=1))
+        assert lwlrap(targets, scores) == pytest.approx(oracle, abs=1e-9)
+        assert lwlrap(targets, scores) == pytest.approx(by_definition(targets, scores), abs=1e-9)
 
 
 def test_lwlrap_is_the_label_weighted_mean_of_its_classes():
     rng = np.random.default_rng(1)
     for _ in range(100):
-        truth, scores = random_case(rng)
-        weight = truth.sum(axis=0) / truth.sum()
-        per_class = per_class_lwlrap(truth, scores)
+        targets, scores = random_case(rng)
+        weight = targets.sum(axis=0) / targets.sum()
+        per_class = per_class_lwlrap(targets, scores)
         assert np.array_equal(np.isnan(per_class), weight == 0)
-        assert np.nansum(per_class * weight) == pytest.approx(lwlrap(truth, scores), abs=1e-9)
+        assert np.nansum(per_class * weight) == pytest.approx(lwlrap(targets, scores), abs=1e-9)
 
 
 def test_constant_scores_gain_nothing():
-    truth = np.eye(10)
-    assert lwlrap(truth, np.zeros((10, 10))) == pytest.approx(0.1)
+    targets = np.eye(10)
+    assert lwlrap(targets, np.zeros((10, 10))) == pytest.approx(0.1)
     assert top_k_accuracy(np.arange(10), np.zeros((10, 10))) == 0
 
 
 @pytest.mark.parametrize(
-    ("truth", "scores", "sentence"),
+    ("targets", "scores", "sentence"),
     [
         (np.zeros((3, 2)), np.zeros((3, 2)), "no label"),
         (np.ones((3, 2)), np.full((3, 2), np.nan), "not finite"),
         (np.ones((3, 2)), np.zeros((2, 3)), "one shape"),
     ],
 )
-def test_lwlrap_refuses_what_it_cannot_rank(truth, scores, sentence):
+def test_lwlrap_refuses_what_it_cannot_rank(targets, scores, sentence):
     with pytest.raises(ValueError, match=sentence):
-        lwlrap(truth, scores)
+        lwlrap(targets, scores)
 
 
 def test_top_k_asks_for_the_first_label():
@@ -71,19 +71,19 @@ def test_top_k_asks_for_the_first_label():
 def test_per_class_table_is_scikit_learns():
     rng = np.random.default_rng(2)
     for _ in range(50):
-        truth, scores = random_case(rng)
-        classes = [f"class {i}" for i in range(truth.shape[1])]
-        table = per_class_table(truth, scores, classes, threshold=0.5)
+        targets, scores = random_case(rng)
+        classes = [f"class {i}" for i in range(targets.shape[1])]
+        table = per_class_table(targets, scores, classes, threshold=0.5)
         for i, name in enumerate(classes):
-            if truth[:, i].any():
-                oracle = precision_recall_fscore_support(truth[:, i], scores[:, i] >= 0.5, average="binary", zero_division=0)
+            if targets[:, i].any():
+                oracle = precision_recall_fscore_support(targets[:, i], scores[:, i] >= 0.5, average="binary", zero_division=0)
                 assert table.loc[name, ["precision", "recall", "F1"]].tolist() == pytest.approx(oracle[:3])
             else:
                 assert name not in table.index
 
 
 def test_confusions_count_clips_whose_highest_score_is_no_label():
-    truth = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    targets = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
     scores = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.1], [0.1, 0.7, 0.0], [0.1, 0.2, 0.6]])
-    taken = {(row.label, row[2]): row.clips for row in confusions(truth, scores, ["Bark", "Run", "Tap"]).itertuples()}
+    taken = {(row.label, row[2]): row.clips for row in most_confused_pairs(targets, scores, ["Bark", "Run", "Tap"]).itertuples()}
     assert taken == {("Bark", "Run"): 1, ("Bark", "Tap"): 1, ("Run", "Tap"): 1}

@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from utils import data, mel, own
-from utils.config import MelSettings
+from utils.config import MelConfig
 
 
 def write(folder, *names):
@@ -24,7 +24,7 @@ def sounds(tmp_path):
 
 
 def test_folders_become_a_competition(sounds, tmp_path):
-    target = own.make(sounds, tmp_path / "made" / "target")
+    target = own.make_data_set(sounds, tmp_path / "made" / "target")
     competition = data.Competition(target)
     assert competition.classes == ["Bark", "Church bell"]
     assert competition.curated["labels"].value_counts().to_dict() == {"Bark": 8, "Church bell": 4}
@@ -36,14 +36,14 @@ def test_folders_become_a_competition(sounds, tmp_path):
     everything = [os.path.realpath(path) for table in (competition.curated, competition.test) for path in table["path"]]
     assert sorted(everything) == [str(path.resolve()) for path in own.find_sounds(sounds)]
     assert all(path.split("-")[0].endswith(label.replace(" ", "_")) for path, label in zip(labels["fname"], labels["labels"]))
-    assert len(mel.build_cache(competition.curated, tmp_path, "curated", MelSettings(), n_jobs=1)) == 12
+    assert len(mel.build_cache(competition.curated, tmp_path, "curated", MelConfig(), n_jobs=1)) == 12
     assert os.listdir(target.parent) == ["target"]
 
 
 def test_the_seed_draws_the_test_set(sounds, tmp_path):
-    drawn = [own.make(sounds, tmp_path / name, seed=seed) / "test_labels.csv" for name, seed in [("a", 0), ("b", 0), ("c", 1)]]
+    drawn = [own.make_data_set(sounds, tmp_path / name, seed=seed) / "test_labels.csv" for name, seed in [("a", 0), ("b", 0), ("c", 1)]]
     assert drawn[0].read_text() == drawn[1].read_text() != drawn[2].read_text()
-    assert len(pd.read_csv(own.make(sounds, tmp_path / "one", test_fraction=0.01) / "test_labels.csv")) == 1
+    assert len(pd.read_csv(own.make_data_set(sounds, tmp_path / "one", test_fraction=0.01) / "test_labels.csv")) == 1
 
 
 def test_a_csv_file_gives_several_labels(sounds, tmp_path):
@@ -51,9 +51,9 @@ def test_a_csv_file_gives_several_labels(sounds, tmp_path):
     listed = tmp_path / "list.csv"
     pd.DataFrame({"fname": fnames, "labels": ["Bark, Run"] * 3 + ["Bark", "Howl", "Howl,Bark"]}).to_csv(listed, index=False)
     with pytest.raises(ValueError, match="'Howl' has 2 of at least 3 clips"):
-        own.make(sounds, tmp_path / "target", listed)
+        own.make_data_set(sounds, tmp_path / "target", listed)
     listed.write_text(listed.read_text().replace("Howl,Bark", "Howl,Run").replace(",Bark\n", ',"Howl,Bark"\n'))
-    target = own.make(sounds, tmp_path / "target", listed)
+    target = own.make_data_set(sounds, tmp_path / "target", listed)
     competition = data.Competition(target)
     assert competition.classes == ["Bark", "Howl", "Run"]
     labels = [*competition.curated["labels"], *pd.read_csv(target / "test_labels.csv")["labels"]]
@@ -65,7 +65,7 @@ def test_sounds_are_copied_where_they_cannot_be_linked(sounds, tmp_path, monkeyp
         raise OSError("no links here")
 
     monkeypatch.setattr("pathlib.Path.symlink_to", no_links)
-    test = data.Competition(own.make(sounds, tmp_path / "target")).test
+    test = data.Competition(own.make_data_set(sounds, tmp_path / "target")).test
     assert all(os.path.isfile(path) and not os.path.islink(path) for path in test["path"])
 
 
@@ -75,7 +75,7 @@ def test_a_csv_file_lists_only_what_is_in_the_folder(sounds, tmp_path, fname):
     pd.DataFrame({"fname": [fname], "labels": ["Bark"]}).to_csv(tmp_path / "list.csv", index=False)
     outside = ".." in fname or fname.startswith("/")
     with pytest.raises(ValueError if outside else FileNotFoundError, match="which is outside" if outside else "which is not in"):
-        own.make(sounds, tmp_path / "target", tmp_path / "list.csv")
+        own.make_data_set(sounds, tmp_path / "target", tmp_path / "list.csv")
     assert not (tmp_path / "target").exists()
 
 
@@ -90,7 +90,7 @@ def test_a_csv_file_lists_only_what_is_in_the_folder(sounds, tmp_path, fname):
 def test_what_makes_no_data_set_is_refused(tmp_path, names, sentence):
     (tmp_path / "sounds").mkdir()
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
-        own.make(write(tmp_path / "sounds", *names), tmp_path / "target")
+        own.make_data_set(write(tmp_path / "sounds", *names), tmp_path / "target")
     assert os.listdir(tmp_path) == ["sounds"]
 
 

@@ -115,7 +115,7 @@ def test_on_kaggle_each_notebook_is_a_session_and_reads_those_before_it(place):
         printed = place.open(notebook, place.working)
         assert listing(place.input) == before
         assert f"data     {place.input}/competitions/{COMPETITION}: 12 classes; 36 curated" in printed
-        if notebook == "06_submission":
+        if notebook == "08_submission":
             assert (place.working / "submission.csv").is_file()
         place.working.rename(ended / notebook)
 
@@ -148,7 +148,7 @@ def test_with_zenodos_data_beside_the_notebooks_the_leaderboard_is_at_home(place
     clone = shutil.copytree(place.kit, place.root / "clone")
     place.put_zenodo(clone / "data")
     before = listing(clone / "data")
-    for notebook in [*kaggle.READS, "05_evaluation"]:
+    for notebook in [*kaggle.READS, "07_evaluation"]:
         printed = place.open(notebook, clone / "notebooks")
         assert "data     data: 12 classes; 36 curated" in printed
     assert "Private" in printed

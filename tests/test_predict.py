@@ -8,16 +8,16 @@ import soundfile
 import torch
 
 from utils import audio, models, plots, predict, train
-from utils.clips import split_clips
+from utils.dataset import load_split
 from utils.config import QUICK
-from utils.runs import Run
+from utils.run_folder import Run
 
 RATE = 44_100
 
 
 @pytest.fixture(scope="module")
 def clips(competition, cache):
-    return split_clips(cache, competition.curated, competition.classes, QUICK, "cpu")
+    return load_split(cache, competition.curated, competition.classes, QUICK, "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from scipy.stats import rankdata
 from sklearn.metrics import label_ranking_average_precision_score
 
 from utils import data, mel, submission
-from utils.clips import Clips
-from utils.config import MelSettings
+from utils.dataset import MelDataset
+from utils.config import MelConfig
 from utils.metrics import lwlrap, per_class_lwlrap, top_k_accuracy
 
 os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(Path(os.environ["FAT_WORK"]) / "hypothesis")  # it notes more than the examples
@@ -30,7 +30,7 @@ settings.register_profile(
 )
 settings.load_profile("kit")
 
-SMALL = MelSettings(sample_rate=8000, n_fft=256, hop_length=64, n_mels=4, fmax=4000)
+SMALL = MelConfig(sample_rate=8000, n_fft=256, hop_length=64, n_mels=4, fmax=4000)
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories="C", exclude_characters="/,"), min_size=1, max_size=6)
 CLASSES = st.lists(NAMES.filter(lambda name: name != "fname"), min_size=1, max_size=5, unique=True)
 
@@ -39,48 +39,48 @@ CLASSES = st.lists(NAMES.filter(lambda name: name != "fname"), min_size=1, max_s
 def ranked(draw):
     """Truth with a label or more, and scores, often tied; clips without a label, with all of them, a single class."""
     shape = draw(st.tuples(st.integers(1, 8), st.integers(1, 6)))
-    truth = draw(arrays(np.float32, shape, elements=st.sampled_from([0, 1]), fill=st.nothing()))
-    truth[draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))] = 1
+    targets = draw(arrays(np.float32, shape, elements=st.sampled_from([0, 1]), fill=st.nothing()))
+    targets[draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))] = 1
     values = st.integers(-2, 2) | st.floats(-1e6, 1e6, width=32)
-    return truth, draw(arrays(np.float64, shape, elements=values, fill=st.nothing()))
+    return targets, draw(arrays(np.float64, shape, elements=values, fill=st.nothing()))
 
 
 @given(ranked())
 def test_lwlrap_is_scikit_learns(case):
-    truth, scores = case
-    assert lwlrap(truth, scores) == pytest.approx(label_ranking_average_precision_score(truth, scores, sample_weight=truth.sum(axis=1)))
+    targets, scores = case
+    assert lwlrap(targets, scores) == pytest.approx(label_ranking_average_precision_score(targets, scores, sample_weight=targets.sum(axis=1)))
 
 
 @given(ranked(), st.data())
 def test_lwlrap_knows_no_order_of_clips_or_classes_and_only_the_ranks_of_scores(case, draws):
-    truth, scores = case
-    clips, classes = (draws.draw(st.permutations(range(n))) for n in truth.shape)
-    levels = draws.draw(st.lists(st.floats(-1e300, 1e300), min_size=truth.shape[1], max_size=truth.shape[1], unique=True))
+    targets, scores = case
+    clips, classes = (draws.draw(st.permutations(range(n))) for n in targets.shape)
+    levels = draws.draw(st.lists(st.floats(-1e300, 1e300), min_size=targets.shape[1], max_size=targets.shape[1], unique=True))
     mapped = np.sort(levels)[rankdata(scores, method="dense", axis=1).astype(int) - 1]
-    assert lwlrap(truth, mapped) == lwlrap(truth, scores)
+    assert lwlrap(targets, mapped) == lwlrap(targets, scores)
     shuffled = np.ix_(clips, classes)
-    assert lwlrap(truth[shuffled], scores[shuffled]) == pytest.approx(lwlrap(truth, scores))
-    assert per_class_lwlrap(truth[shuffled], scores[shuffled]) == pytest.approx(per_class_lwlrap(truth, scores)[list(classes)], nan_ok=True)
+    assert lwlrap(targets[shuffled], scores[shuffled]) == pytest.approx(lwlrap(targets, scores))
+    assert per_class_lwlrap(targets[shuffled], scores[shuffled]) == pytest.approx(per_class_lwlrap(targets, scores)[list(classes)], nan_ok=True)
 
 
 @given(ranked())
 def test_lwlrap_is_one_exactly_where_every_label_is_above_every_other_class(case):
-    truth, scores = case
-    lowest_label = np.where(truth > 0, scores, np.inf).min(axis=1)
-    highest_other = np.where(truth > 0, -np.inf, scores).max(axis=1)
+    targets, scores = case
+    lowest_label = np.where(targets > 0, scores, np.inf).min(axis=1)
+    highest_other = np.where(targets > 0, -np.inf, scores).max(axis=1)
     perfect = (lowest_label > highest_other).all()
-    assert 0 < lwlrap(truth, scores) <= 1
-    assert (lwlrap(truth, scores) == 1) == perfect
-    assert lwlrap(truth, truth * 4e6 + scores) == 1
+    assert 0 < lwlrap(targets, scores) <= 1
+    assert (lwlrap(targets, scores) == 1) == perfect
+    assert lwlrap(targets, targets * 4e6 + scores) == 1
 
 
 @given(ranked())
 def test_lwlrap_is_the_mean_of_the_classes_by_their_labels(case):
-    truth, scores = case
-    labels = truth.sum(axis=0)
-    per_class = per_class_lwlrap(truth, scores)
+    targets, scores = case
+    labels = targets.sum(axis=0)
+    per_class = per_class_lwlrap(targets, scores)
     assert np.array_equal(np.isnan(per_class), labels == 0)
-    assert np.average(per_class[labels > 0], weights=labels[labels > 0]) == pytest.approx(lwlrap(truth, scores))
+    assert np.average(per_class[labels > 0], weights=labels[labels > 0]) == pytest.approx(lwlrap(targets, scores))
 
 
 @given(ranked(), st.data())
@@ -154,7 +154,7 @@ def test_crops_are_slices_of_the_clip_with_its_floor_beyond_the_ends(tmp_path_fa
     rows = draws.draw(st.lists(st.integers(0, len(table) - 1), min_size=1, max_size=5))
     offsets = [draws.draw(st.integers(-30, 30)) for _ in rows]
     n_frames = draws.draw(st.integers(1, 20))
-    crops = Clips(cache, table, classes).crop(torch.tensor(rows), torch.tensor(offsets), n_frames)
+    crops = MelDataset(cache, table, classes).crop(torch.tensor(rows), torch.tensor(offsets), n_frames)
     assert crops.shape == (len(rows), 1, SMALL.n_mels, n_frames)
     floors = dict(zip(clips["fname"], clips["floor"]))
     for crop, row, offset in zip(crops[:, 0].numpy(), rows, offsets):
@@ -168,14 +168,14 @@ def test_crops_are_slices_of_the_clip_with_its_floor_beyond_the_ends(tmp_path_fa
 def test_a_subset_keeps_names_truth_and_frames_of_its_rows_together(tmp_path_factory, case, draws):
     clips, table, classes = case
     cache, spectrograms = opened(clips, tmp_path_factory.mktemp("flat"))
-    whole = part = Clips(cache, table, classes)
+    whole = part = MelDataset(cache, table, classes)
     rows = np.arange(len(table))
     for _ in range(2):  # a subset of a subset too
         chosen = np.array(draws.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=6)))
         rows, part = rows[chosen], part.subset(chosen)
     assert len(part) == len(rows)
     assert part.table.equals(table.iloc[rows].reset_index(drop=True))
-    assert torch.equal(part.truth, whole.truth[rows])
+    assert torch.equal(part.targets, whole.targets[rows])
     for i, fname in enumerate(part.table["fname"]):
         length = spectrograms[fname].shape[1]
         assert part.lengths[i] == length
@@ -279,10 +279,10 @@ def labelled(draw, least=1):
 def test_labels_come_back_from_the_table(case):
     classes, lists, table = case
     assert data.split_labels(table["labels"]).tolist() == lists
-    truth = data.multi_hot(table, classes)
-    assert truth.shape == (len(table), len(classes))
-    assert truth.sum() == sum(len(set(labels)) for labels in lists)
-    assert [{classes[i] for i in np.flatnonzero(row)} for row in truth] == [set(labels) for labels in lists]
+    targets = data.multi_hot(table, classes)
+    assert targets.shape == (len(table), len(classes))
+    assert targets.sum() == sum(len(set(labels)) for labels in lists)
+    assert [{classes[i] for i in np.flatnonzero(row)} for row in targets] == [set(labels) for labels in lists]
     assert [classes[i] for i in data.first_label(table, classes)] == [labels[0] for labels in lists]
 
 

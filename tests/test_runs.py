@@ -13,17 +13,17 @@ import safetensors.torch
 import torch
 
 from utils import models, train
-from utils.clips import split_clips
+from utils.dataset import load_split
 from utils.config import QUICK
 from utils.mel import Cache
-from utils.runs import Run, find_runs
+from utils.run_folder import Run, find_runs
 
 SETTINGS = replace(QUICK.deep_cnn, epochs=2, batch_size=96)
 
 
 @pytest.fixture(scope="module")
 def clips(competition, cache):
-    return split_clips(cache, competition.curated, competition.classes, QUICK, "cpu")
+    return load_split(cache, competition.curated, competition.classes, QUICK, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ HOSTILE = {
     "an unknown option": (settings("model", "run", value="x"), r"is no run of this kit .*unexpected keyword"),
     "another order of classes": (lambda folder: settings("classes", value=Run(folder).classes[::-1])(folder), r"knows 12 classes, and not"),
     "fewer classes": (lambda folder: settings("classes", value=Run(folder).classes[:5])(folder), r"knows 5 classes, and not these 12"),
-    "other mel settings": (settings("mel", "fmax", value=8000.0), r"was trained on MelSettings.*make the cache with its settings"),
+    "other mel settings": (settings("mel", "fmax", value=8000.0), r"was trained on MelConfig.*make the cache with its settings"),
     "settings that are no json": (written("settings.json", b"{"), r"its settings cannot be read"),
     "settings that are missing": (lambda folder: (folder / "settings.json").unlink(), r"its settings cannot be read"),
     "no weights": (lambda folder: (folder / "weights.safetensors").unlink(), r"is no run of this kit"),

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from utils import augment, metrics, models, train
-from utils.clips import split_clips
+from utils.dataset import load_split
 from utils.config import QUICK
-from utils.runs import find_runs
+from utils.run_folder import find_runs
 
 SETTINGS = replace(QUICK.deep_cnn, epochs=16)
 
 
 @pytest.fixture(scope="module")
 def clips(competition, cache):
-    return split_clips(cache, competition.curated, competition.classes, QUICK, "cpu")
+    return load_split(cache, competition.curated, competition.classes, QUICK, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,12 @@ def test_the_split_holds_a_fifth_out(competition, clips):
 
 def test_a_run_learns_and_keeps_its_last_epoch(clips, run):
     validation = clips[1]
-    truth = validation.truth.numpy()
-    chance = metrics.lwlrap(truth, np.random.default_rng(0).random(truth.shape))
+    targets = validation.targets.numpy()
+    chance = metrics.lwlrap(targets, np.random.default_rng(0).random(targets.shape))
     assert run.summary()["LWLRAP"] > 2 * chance
     assert list(run.history["epoch"]) == list(range(1, 17))
-    assert metrics.lwlrap(run.truth, run.scores) == pytest.approx(run.history["LWLRAP"].iloc[-1], abs=1e-6)
-    assert np.array_equal(run.truth, truth)
+    assert metrics.lwlrap(run.targets, run.scores) == pytest.approx(run.history["LWLRAP"].iloc[-1], abs=1e-6)
+    assert np.array_equal(run.targets, targets)
     # Read back from the folder, the model gives the scores that were written in it.
     assert np.allclose(train.predict(run.model(), validation, run.training), run.scores, atol=1e-5)
 
@@ -101,10 +101,10 @@ def test_running_the_frozen_layers_once_changes_nothing(clips, tmp_path, monkeyp
 @pytest.mark.parametrize("output", ["sigmoid", "softmax"])
 def test_bce_is_the_papers_formula(output):
     logits = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    truth = (torch.rand(5, 7, generator=torch.Generator().manual_seed(1)) < 0.3).double()
+    targets = (torch.rand(5, 7, generator=torch.Generator().manual_seed(1)) < 0.3).double()
     p = train.activate(logits, output)
-    expected = -torch.where(truth > 0, p.log(), (1 - p).log()).mean(dim=1)
-    assert torch.allclose(train.bce(logits, truth, output), expected, atol=1e-9)
+    expected = -torch.where(targets > 0, p.log(), (1 - p).log()).mean(dim=1)
+    assert torch.allclose(train.bce(logits, targets, output), expected, atol=1e-9)
     for certain in (torch.tensor([[100.0, -100.0]]), torch.tensor([[-100.0, 100.0]])):
         certain.requires_grad_()
         loss = train.bce(certain, torch.tensor([[1.0, 0.0]]), output)
@@ -144,8 +144,8 @@ def test_predict_averages_windows_from_the_first_frame_to_the_last(cache, clips)
 
 
 def test_mixup_mixes_labels_as_it_mixes_clips():
-    x, truth = torch.arange(4.0)[:, None, None, None].expand(4, 1, 3, 3), torch.eye(4)
-    mixed, shares = augment.mixup(x, truth, torch.Generator().manual_seed(0))
+    x, targets = torch.arange(4.0)[:, None, None, None].expand(4, 1, 3, 3), torch.eye(4)
+    mixed, shares = augment.mixup(x, targets, torch.Generator().manual_seed(0))
     assert torch.allclose(shares.sum(dim=1), torch.ones(4))
     assert torch.allclose(mixed[:, 0, 0, 0], shares @ torch.arange(4.0))
     assert (shares.amax(dim=1) >= 0.5).all()

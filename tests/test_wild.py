@@ -11,10 +11,10 @@ import pytest
 import soundfile
 
 from utils import audio, data, mel, metrics, submission
-from utils.clips import Clips, split_clips
-from utils.config import QUICK, MelSettings
+from utils.dataset import MelDataset, load_split
+from utils.config import QUICK, MelConfig
 
-SETTINGS = MelSettings()
+SETTINGS = MelConfig()
 RATE = SETTINGS.sample_rate
 
 
@@ -132,7 +132,7 @@ def test_a_clip_has_the_right_mel_or_a_row_in_the_report(tmp_path, capfd, what):
 def test_a_long_file_is_read_in_blocks_without_a_seam(tmp_path, monkeypatch, kind):
     file = tmp_path / "long"
     written(sound(seconds=3), format=kind)(file)
-    monkeypatch.setattr(audio, "READ", 30_000)
+    monkeypatch.setattr(audio, "SAMPLES_PER_READ", 30_000)
     assert np.abs(audio.load_clip(file, SETTINGS) - soundfile.read(file)[0]).max() < 1e-4
 
 
@@ -156,24 +156,24 @@ def test_training_stops_at_unreadable_clips_unless_the_preset_drops_them(wild, c
     table, classes = competition.curated, competition.classes
     bad = list(table["fname"][[3, 8]])
     with pytest.raises(ValueError, match=rf"2 of 60 training clips cannot be read:\n  {bad[0]} .*\n  {bad[1]} .*\n.*drop_unreadable"):
-        split_clips(caches["curated"], table, classes, QUICK, "cpu")
-    training, validation = split_clips(caches["curated"], table, classes, replace(QUICK, drop_unreadable=True), "cpu")
+        load_split(caches["curated"], table, classes, QUICK, "cpu")
+    training, validation = load_split(caches["curated"], table, classes, replace(QUICK, drop_unreadable=True), "cpu")
     assert "2 of 60 training clips cannot be read and are left out" in capsys.readouterr().out
     assert sorted([*training.table["fname"], *validation.table["fname"]]) == sorted(set(table["fname"]) - set(bad))
 
 
 def test_a_test_clip_that_cannot_be_read_gets_the_classes_shares(wild, capsys, tmp_path):
     competition, caches = wild
-    clips = Clips(caches["test"], caches["test"].readable(competition.test), competition.classes)
+    clips = MelDataset(caches["test"], caches["test"].readable(competition.test), competition.classes)
     scores = np.random.default_rng(0).random((58, 12), dtype=np.float32)
-    every = submission.complete(scores, clips.table, competition)
+    every = submission.fill_unreadable(scores, clips.table, competition)
     file = submission.write(tmp_path / "submission.csv", every, competition, runs=[])
     shares = competition.curated["labels"].str.get_dummies(",").mean().reindex(competition.classes, fill_value=0)
     assert np.allclose(submission.check(file, competition).iloc[[3, 8], 1:].astype(float), [shares, shares])
     assert np.array_equal(np.delete(every, [3, 8], axis=0), scores)
     printed = capsys.readouterr().out
     assert all(f"WARNING: {fname} cannot be read" in printed for fname in competition.test["fname"][[3, 8]])
-    assert np.array_equal(submission.complete(every, competition.test, competition), every)
+    assert np.array_equal(submission.fill_unreadable(every, competition.test, competition), every)
 
 
 def test_a_clip_replaced_by_one_of_the_same_size_is_read_and_until_then_the_cache_reused(tmp_path, capsys):
@@ -323,8 +323,8 @@ def test_a_link_with_a_plain_name_is_a_clip(folder):
 def test_a_class_without_a_held_out_clip_leaves_the_scores_finite(folder):
     competition = data.Competition(folder)
     _, validation = data.split(competition.curated, 0.34, seed=0)
-    truth = data.multi_hot(competition.curated.iloc[validation], competition.classes)
-    scores = np.random.default_rng(0).random(truth.shape)
-    assert (truth.sum(axis=0) == 0).any()
-    assert 0 < metrics.lwlrap(truth, scores) <= 1
-    assert list(metrics.per_class_table(truth, scores, competition.classes, 0.5)["clips"]) == [1] * int(truth.sum())
+    targets = data.multi_hot(competition.curated.iloc[validation], competition.classes)
+    scores = np.random.default_rng(0).random(targets.shape)
+    assert (targets.sum(axis=0) == 0).any()
+    assert 0 < metrics.lwlrap(targets, scores) <= 1
+    assert list(metrics.per_class_table(targets, scores, competition.classes, 0.5)["clips"]) == [1] * int(targets.sum())

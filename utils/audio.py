@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from .config import MelSettings
+from .config import MelConfig
 
 REMEDY = "replace the file, or remove its row from the table"
-READ = 2**22  # samples of all channels read at once: a head that promises more than the file has then costs little memory
+SAMPLES_PER_READ = 2**22  # samples of all channels read at once: a head that promises more than the file has then costs little memory
 SAMPLE_RATES = (1_000, 1_000_000)  # Hz; a head that says less or more is wrong, and resampling would believe it
 LOUDEST = 1e6  # times full scale; beyond, the bytes are no sound, and their power overflows
-UNTOLD = 1e6  # s; FLAC that was streamed says 2**63 samples, for not known
+MAX_DURATION = 1e6  # s; FLAC that was streamed says 2**63 samples, for not known
 
 
 class UnreadableClip(ValueError):
@@ -29,7 +29,7 @@ class UnreadableClip(ValueError):
         return f"{self.args[0]} {self.reason}: {REMEDY}."
 
 
-def load_clip(path: str | Path, settings: MelSettings) -> np.ndarray:
+def load_clip(path: str | Path, settings: MelConfig) -> np.ndarray:
     """The clip as mono float32 samples, full scale 1, at `settings.sample_rate`; ends untrimmed.
 
     The format is told by the content, not by the name. A file that breaks off is a shorter clip where its format lets one read as far as
@@ -63,7 +63,7 @@ def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     """The file's samples, mixed down, a block at a time, float32."""
     # The competition's format is 16 bits: scaling it here, to the same floats, halves the reading time.
     dtype, scale = ("int16", np.float32(2**-15)) if file.subtype == "PCM_16" else ("float32", np.float32(1))
-    while len(block := file.read(min(file.frames, READ // file.channels), dtype=dtype, always_2d=True)):
+    while len(block := file.read(min(file.frames, SAMPLES_PER_READ // file.channels), dtype=dtype, always_2d=True)):
         with np.errstate(over="ignore", invalid="ignore"):  # load_clip refuses what comes of these
             yield block[:, 0] * scale if block.shape[1] == 1 else (block * scale).mean(axis=1)
 
@@ -74,7 +74,7 @@ def durations(table: pd.DataFrame) -> np.ndarray:
     for path in table["path"]:
         with suppress(UnreadableClip), _named(path), open(path, "rb"):
             seconds.append(soundfile.info(path).duration)
-    told = np.array([length for length in seconds if length < UNTOLD])
+    told = np.array([length for length in seconds if length < MAX_DURATION])
     if len(told) < len(table):
         print(f"{len(table) - len(told)} of {len(table)} clips do not tell how long they are; 02_preprocessing says which cannot be read")
     return told

@@ -25,7 +25,7 @@ def random_offsets(lengths: Tensor, n_frames: int, generator: torch.Generator) -
     return (draw * (room.abs() + 1)).long() + room.clamp(max=0)
 
 
-def mixup(x: Tensor, truth: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def mixup(x: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Each clip mixed with another of the batch, and so their labels; the share of each is drawn evenly.
 
     The mix is of dB values, image-like as in mixup's paper (Zhang et al. 2018), with Beta(1, 1).
@@ -34,7 +34,7 @@ def mixup(x: Tensor, truth: Tensor, generator: torch.Generator) -> tuple[Tensor,
     share = torch.rand(len(x), generator=generator, device=generator.device).to(x.device)
     share = torch.maximum(share, 1 - share)
     mix = share[:, None, None, None]
-    return mix * x + (1 - mix) * x[other], share[:, None] * truth + (1 - share[:, None]) * truth[other]
+    return mix * x + (1 - mix) * x[other], share[:, None] * targets + (1 - share[:, None]) * targets[other]
 
 
 def mask(x: Tensor, generator: torch.Generator, largest: float = 0.2) -> Tensor:

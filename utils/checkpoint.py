@@ -57,7 +57,7 @@ class Checkpoint:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         content = io.BytesIO()  # torch.save does not say why it cannot write to a file
         torch.save(state | {"key": self.key, "history": history, "seconds": seconds}, content)
-        with files.whole_file(self.file) as unfinished:
+        with files.atomic_file(self.file) as unfinished:
             unfinished.write_bytes(content.getbuffer())
         self._kept = time.perf_counter()
         self._cost = self._kept - began

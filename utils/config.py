@@ -17,7 +17,7 @@ def attached(pattern: str) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class MelSettings:
+class MelConfig:
     """From samples to a log-mel spectrogram (paper, section III).
 
     The paper gives the HTK scale, 128 bands and 128 frames for 2 s; it is silent on
@@ -36,7 +36,7 @@ class MelSettings:
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingConfig:
     """How one model is trained, and how it is asked afterwards."""
 
     epochs: int
@@ -64,10 +64,10 @@ class Preset:
 
     name: str
     width: int  # channels of the Deep CNN's first block; each further block doubles them
-    deep_cnn: TrainingSettings
-    vgg19_transfer: TrainingSettings  # VGG19 from ImageNet weights
-    vgg19_no_weights: TrainingSettings  # VGG19 from random weights
-    mel: MelSettings = field(default_factory=MelSettings)
+    deep_cnn: TrainingConfig
+    vgg19_transfer: TrainingConfig  # VGG19 from ImageNet weights
+    vgg19_no_weights: TrainingConfig  # VGG19 from random weights
+    mel: MelConfig = field(default_factory=MelConfig)
     validation_fraction: float = 0.2  # the paper's 80/20
     drop_unreadable: bool = False  # train without the clips that cannot be read, instead of stopping with their list
     seed: int = 0
@@ -75,16 +75,16 @@ class Preset:
 
 # What the paper says. It is silent on widths, batch size and learning rate: these are common values, lower for VGG19, which
 # has no batch normalisation to keep it from diverging.
-PAPER = Preset(
+FULL = Preset(
     name="paper",
     width=64,
-    deep_cnn=TrainingSettings(epochs=400),
-    vgg19_transfer=TrainingSettings(epochs=100, learning_rate=1e-4),
-    vgg19_no_weights=TrainingSettings(epochs=400, learning_rate=1e-4),
+    deep_cnn=TrainingConfig(epochs=400),
+    vgg19_transfer=TrainingConfig(epochs=100, learning_rate=1e-4),
+    vgg19_no_weights=TrainingConfig(epochs=400, learning_rate=1e-4),
 )
 
 # Minutes on two cores, whatever the size of the data: max_steps sees to it.
-_QUICK = TrainingSettings(
+_QUICK = TrainingConfig(
     epochs=80,
     max_steps=1500,
     learning_rate=3e-3,
@@ -97,4 +97,4 @@ _QUICK_VGG19 = replace(_QUICK, epochs=2, max_steps=60, batch_size=16, learning_r
 _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=6, max_steps=120, crop="start")  # the frozen layers then run but once
 QUICK = Preset(name="quick", width=16, deep_cnn=_QUICK, vgg19_transfer=_QUICK_TRANSFER, vgg19_no_weights=_QUICK_VGG19)
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (PAPER, QUICK)}
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (FULL, QUICK)}

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-# Clips of train_curated found wrong by listening: the labels they should have, or None to leave the clip out.
-KNOWN_BAD: dict[str, str | None] = {
+# MelDataset of train_curated found wrong by listening: the labels they should have, or None to leave the clip out.
+LABEL_CORRECTIONS: dict[str, str | None] = {
     "f76181c4.wav": "Bass_drum",
     "c7db12aa.wav": "Marimba_and_xylophone",
     "7752cc8a.wav": "Dishes_and_pots_and_pans,Chink_and_clink",
@@ -21,12 +21,12 @@ KNOWN_BAD: dict[str, str | None] = {
 }
 
 ZENODO_META = "FSDKaggle2019.meta"
-MARKS = ("train_curated.csv", ZENODO_META)  # what tells a folder in Kaggle's layout, and one in Zenodo's
+LAYOUT_MARKERS = ("train_curated.csv", ZENODO_META)  # what tells a folder in Kaggle's layout, and one in Zenodo's
 
 
 def is_competition(folder: Path) -> bool:
     """Whether `folder` holds the tables of either layout."""
-    return any((folder / name).exists() for name in MARKS)
+    return any((folder / name).exists() for name in LAYOUT_MARKERS)
 
 
 class Competition:
@@ -60,7 +60,7 @@ class Competition:
 
     def _read_kaggle(self) -> None:
         sample_file = self.folder / "sample_submission.csv"
-        sample = _read_table(sample_file, ["fname"])
+        sample = read_table(sample_file, ["fname"])
         self.classes = _classes([column for column in sample.columns if column != "fname"], sample_file)
         self.curated = self._labelled("train_curated.csv", "train_curated")
         self.noisy = self._labelled("train_noisy.csv", "train_noisy", optional=True)
@@ -71,7 +71,7 @@ class Competition:
             return f"FSDKaggle2019.audio_{name}"
 
         curated_file = f"{ZENODO_META}/train_curated_post_competition.csv"
-        labels = _read_table(self.folder / curated_file, ["fname", "labels"])["labels"]
+        labels = read_table(self.folder / curated_file, ["fname", "labels"])["labels"]
         self.classes = _read_vocabulary(self.folder / ZENODO_META / "vocabulary.csv", set(split_labels(labels).explode()))
         self.curated = self._labelled(curated_file, audio("train_curated"))
         self.noisy = self._labelled(f"{ZENODO_META}/train_noisy_post_competition.csv", audio("train_noisy"), optional=True)
@@ -81,7 +81,7 @@ class Competition:
         file = self.folder / csv
         if optional and not file.exists() and not (self.folder / audio).exists():
             return pd.DataFrame({"fname": [], "labels": [], "path": []}, dtype=str)
-        table = _read_table(file, ["fname", "labels"])
+        table = read_table(file, ["fname", "labels"])
         labels = split_labels(table["labels"]).explode()
         unknown = labels[~labels.isin(self.classes)]
         if len(unknown):
@@ -92,7 +92,7 @@ class Competition:
         return _with_paths(table, file, self.folder / audio)
 
 
-def _read_table(file: Path, columns: list[str]) -> pd.DataFrame:
+def read_table(file: Path, columns: list[str]) -> pd.DataFrame:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: it comes with the competition's data, put it back.")
     lines = _read_lines(file)
@@ -186,9 +186,9 @@ def multi_hot(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
     """Labels of each clip as a float32 array (clips, classes) of zeros and ones."""
     labels = split_labels(table["labels"]).explode()
     rows = np.repeat(np.arange(len(table)), table["labels"].str.count(",") + 1)
-    truth = np.zeros((len(table), len(classes)), dtype=np.float32)
-    truth[rows, _class_index(labels, classes)] = 1
-    return truth
+    targets = np.zeros((len(table), len(classes)), dtype=np.float32)
+    targets[rows, _class_index(labels, classes)] = 1
+    return targets
 
 
 def first_label(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
@@ -203,26 +203,26 @@ def _class_index(labels: pd.Series, classes: list[str]) -> np.ndarray:
     return index
 
 
-def labels_together(table: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+def label_cooccurrence(table: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """How many clips carry both of two labels: (classes, classes), zeros on the diagonal."""
-    truth = multi_hot(table, classes)
-    together = (truth.T @ truth).astype(int)
+    targets = multi_hot(table, classes)
+    together = (targets.T @ targets).astype(int)
     np.fill_diagonal(together, 0)
     return pd.DataFrame(together, index=classes, columns=classes)
 
 
-def repair(curated: pd.DataFrame) -> pd.DataFrame:
+def correct_labels(curated: pd.DataFrame) -> pd.DataFrame:
     """`curated` with the labels of the known bad clips corrected, and without those that have no right label."""
-    labels = [KNOWN_BAD.get(fname, label) for fname, label in zip(curated["fname"], curated["labels"])]
+    labels = [LABEL_CORRECTIONS.get(fname, label) for fname, label in zip(curated["fname"], curated["labels"])]
     return curated.assign(labels=labels)[[label is not None for label in labels]].reset_index(drop=True)
 
 
 def split(table: pd.DataFrame, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of the training and of the validation clips, at random (paper, section III: 80% and 20%).
 
-    Clips are shuffled, laid out class by class (by their first label), and every 1/`fraction`-th goes to
+    MelDataset are shuffled, laid out class by class (by their first label), and every 1/`fraction`-th goes to
     validation. So each class keeps its share, to within a clip; one of fewer than 1/`fraction` clips may miss a side.
-    Clips of one group, as the column `group` or, where there is none, `freesound_id` names it, stay together: a group counts for the
+    MelDataset of one group, as the column `group` or, where there is none, `freesound_id` names it, stay together: a group counts for the
     class of its first clip, large groups come first, and shares are then kept to within a group. A clip without a name is a group.
     Raises ValueError if a side would be empty.
     """

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from .config import TrainingSettings
-from .runs import Run
+from .config import TrainingConfig
+from .run_folder import Run
 from .workspace import ROOT, Workspace
 
 PATIENCE = timedelta(hours=2)  # how long the other processes wait for the one that makes the cache
@@ -85,7 +85,7 @@ def parallel(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model)
 
 
-def launch(model: str, kit: Workspace, settings: TrainingSettings, processes: int | str = "gpu") -> Run:
+def launch(model: str, kit: Workspace, settings: TrainingConfig, processes: int | str = "gpu") -> Run:
     """Train `model`, as the preset calls it, with `settings` on `processes` processes, or one for each GPU, and read the finished run.
 
     It is `torchrun --standalone --nproc_per_node=... -m utils.train`, what a shell would start, so it works after this process has

@@ -9,15 +9,15 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_folder(target: Path, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     """A folder to write in, beside `target`, which takes that name when the block has ended and all of it is on the disk.
 
     What stands there by then stays, having come first, or goes if `replace`. If the block fails, nothing of it is left. A killed
     process may leave a `.part`, which is never read. Raises OSError, with the remedy, if the disk is full or cannot be written to.
     """
-    unfinished = beside(target)
+    unfinished = temporary_name(target)
     earlier = unfinished.with_suffix(".old")
-    with named(target):
+    with explain_errors(target):
         try:
             unfinished.mkdir(parents=True)
             yield unfinished
@@ -37,10 +37,10 @@ def whole_folder(target: Path, replace: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
+def atomic_file(target: Path) -> Iterator[Path]:
     """The same for a file: the path to write to, beside `target`."""
-    unfinished = beside(target)
-    with named(target):
+    unfinished = temporary_name(target)
+    with explain_errors(target):
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield unfinished
@@ -51,7 +51,7 @@ def whole_file(target: Path) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
-def beside(target: Path) -> Path:
+def temporary_name(target: Path) -> Path:
     """A name for what is to become `target`, that no other process takes."""
     return target.with_name(f"{target.name}.{os.getpid()}.part")
 
@@ -67,7 +67,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def named(target: Path) -> Iterator[None]:
+def explain_errors(target: Path) -> Iterator[None]:
     """Turn an error of writing `target` into a sentence that names it."""
     try:
         yield

@@ -18,10 +18,10 @@ READS = {  # the notebooks whose output each one reads
     "02_preprocessing": [],
     "03_cnn": ["02_preprocessing"],
     "04_vgg19": ["02_preprocessing"],
-    "05_evaluation": ["03_cnn", "04_vgg19"],
-    "06_submission": ["02_preprocessing", "03_cnn", "04_vgg19"],
+    "07_evaluation": ["03_cnn", "04_vgg19"],
+    "08_submission": ["02_preprocessing", "03_cnn", "04_vgg19"],
 }
-NEEDS_GPU = ("03_cnn", "04_vgg19", "06_submission")
+NEEDS_GPU = ("03_cnn", "04_vgg19", "08_submission")
 
 
 def kernel_id(username: str, notebook: str) -> str:

@@ -22,14 +22,14 @@ from tqdm import tqdm
 
 from . import files
 from .audio import REMEDY, UnreadableClip, load_clip
-from .config import MelSettings, attached
+from .config import MelConfig, attached
 
 BLOCK = 64  # frames transformed at once: few enough to stay in the processor's cache
 CHUNK = 16  # clips per task of a worker: enough that handing it over costs little
-LISTED = 20  # lines of a list in an error
+MAX_LISTED = 20  # lines of a list in an error
 
 
-def trim(samples: np.ndarray, settings: MelSettings) -> np.ndarray:
+def trim(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
     """`samples` without the ends that stay `settings.trim_db` under the loudest frame (paper, section III).
 
     Gives what `librosa.effects.trim` gives, with its frames of 2048 samples every 512, in one pass over the samples.
@@ -48,7 +48,7 @@ def fit_length(samples: np.ndarray, length: int) -> np.ndarray:
 
 
 @lru_cache
-def mel_filters(settings: MelSettings) -> np.ndarray:
+def mel_filters(settings: MelConfig) -> np.ndarray:
     """Triangular filters of equal area, float32 (n_mels, 1 + n_fft / 2).
 
     Their centres are evenly spaced in m = 2595 log10(1 + f / 700) (paper, section III), which is HTK's mel scale.
@@ -60,7 +60,7 @@ def mel_filters(settings: MelSettings) -> np.ndarray:
 
 
 @lru_cache
-def _sparse_filters(settings: MelSettings) -> scipy.sparse.csr_array:
+def _sparse_filters(settings: MelConfig) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(mel_filters(settings))  # each filter covers a few of the bins
 
 
@@ -69,7 +69,7 @@ def _window(n_fft: int) -> np.ndarray:
     return librosa.filters.get_window("hann", n_fft, fftbins=True).astype(np.float32)
 
 
-def log_mel(samples: np.ndarray, settings: MelSettings) -> np.ndarray:
+def log_mel(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
     """Log-mel spectrogram in dB (full scale 1), float32 (n_mels, frames).
 
     `samples`: mono, shape (n,). Frame i is centred on sample i * hop_length, zeros lie beyond the ends, so
@@ -89,7 +89,7 @@ def log_mel(samples: np.ndarray, settings: MelSettings) -> np.ndarray:
     return librosa.power_to_db(power, amin=settings.amin, top_db=settings.top_db)
 
 
-def clip_to_log_mel(path: str | Path, settings: MelSettings) -> np.ndarray:
+def clip_to_log_mel(path: str | Path, settings: MelConfig) -> np.ndarray:
     """Read, trim and transform one file: float32 (n_mels, frames), as many frames as the clip is long."""
     return log_mel(trim(load_clip(path, settings), settings), settings)
 
@@ -99,13 +99,13 @@ class Cache:
 
     `.frames` float16 (frames of all clips, n_mels), in dB; `.clips` a table with the columns `fname`, `start`
     (its first row in `.frames`), `length` (its rows) and `floor` (dB, what silence in it would be);
-    `.settings` the MelSettings it was made with. `cache[fname]` is one clip, (n_mels, length). `.unreadable` is a table of
+    `.settings` the MelConfig it was made with. `cache[fname]` is one clip, (n_mels, length). `.unreadable` is a table of
     the clips that are not in it because their files are no clips, with the columns `fname` and `reason`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.settings = MelSettings(**json.loads((self.folder / "settings.json").read_text()))
+        self.settings = MelConfig(**json.loads((self.folder / "settings.json").read_text()))
         self.clips = pd.read_csv(self.folder / "clips.csv", dtype={"fname": str}, keep_default_na=False)
         listed = self.folder / "unreadable.csv"
         none = pd.DataFrame({"fname": [], "reason": []}, dtype=str)
@@ -143,16 +143,16 @@ class Cache:
 def listing(unreadable: pd.DataFrame) -> str:
     """A line for each clip of such a table as `Cache.unreadable`, at most 20."""
     lines = [f"  {fname} {reason}" for fname, reason in zip(unreadable["fname"], unreadable["reason"])]
-    more = [f"  and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
-    return "\n".join(lines[:LISTED] + more)
+    more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
+    return "\n".join(lines[:MAX_LISTED] + more)
 
 
-def build_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelSettings, n_jobs: int | None = None) -> Cache:
+def build_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig, n_jobs: int | None = None) -> Cache:
     """The Cache of the clips in `table` (columns `fname` and `path`), made on `n_jobs` processes or, if it is there, reused.
 
     It lies in `folder`/`name`-KEY, where KEY is a hash of the mel settings and of the names and sizes of the clips; on Kaggle, one in
     an attached notebook's output is reused too. It is whole or not there.
-    Clips that cannot be read are not in it but in its `.unreadable`, and it is made anew once one of them can.
+    MelDataset that cannot be read are not in it but in its `.unreadable`, and it is made anew once one of them can.
     Raises ValueError if no clip can be read, OSError if it cannot be written.
     """
     done, target = "reused", _cache_folder(table, folder, name, settings)
@@ -161,7 +161,7 @@ def build_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: Me
         shutil.rmtree(target, ignore_errors=True)
     if not target.is_dir():
         done = "made"
-        with files.whole_folder(target) as unfinished:
+        with files.atomic_folder(target) as unfinished:
             _write_cache(unfinished, table, name, settings, n_jobs)
     cache = Cache(target)
     print(f"{name}: {done} {cache}, in {target.name}")
@@ -176,7 +176,7 @@ def _mended(cache: Cache, table: pd.DataFrame) -> bool:
     return any(not isinstance(_frames(path, cache.settings), str) for path in paths)
 
 
-def load_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelSettings) -> Cache:
+def load_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Cache:
     """The Cache that `build_cache` made of the same clips with the same settings. Raises FileNotFoundError if it did not."""
     target = _cache_folder(table, folder, name, settings)
     if not target.is_dir():
@@ -184,14 +184,14 @@ def load_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: Mel
     return Cache(target)
 
 
-def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelSettings) -> Path:
+def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Path:
     clips = [[fname, os.path.getsize(path) if os.path.exists(path) else None] for fname, path in zip(table["fname"], table["path"])]
     key = hashlib.sha256(json.dumps([asdict(settings), clips]).encode()).hexdigest()[:12]
     own = Path(folder) / f"{name}-{key}"
     return own if own.is_dir() else next(iter(attached(f"cache/{own.name}")), own)
 
 
-def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelSettings, n_jobs: int | None) -> None:
+def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConfig, n_jobs: int | None) -> None:
     clips, unreadable, end = [], [], 0
     with open(folder / "frames.npy", "wb") as file:
         # numpy leaves room in the header for more rows, so it can be written again at the end.
@@ -219,7 +219,7 @@ def _write_npy_header(file: BinaryIO, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
 
 
-def _all_frames(table: pd.DataFrame, settings: MelSettings, n_jobs: int | None) -> Iterator[np.ndarray | str]:
+def _all_frames(table: pd.DataFrame, settings: MelConfig, n_jobs: int | None) -> Iterator[np.ndarray | str]:
     """Frames of each clip in order, (length, n_mels) float16, or the reason why there are none.
 
     Runs on joblib, so on whatever `joblib.parallel_config` names. A worker computes on one thread: nothing it calls uses more.
@@ -229,11 +229,11 @@ def _all_frames(table: pd.DataFrame, settings: MelSettings, n_jobs: int | None) 
     return chain.from_iterable(joblib.Parallel(n_jobs=n_jobs or -1, return_as="generator")(tasks))
 
 
-def _frames_of(paths: list[str], settings: MelSettings) -> list[np.ndarray | str]:
+def _frames_of(paths: list[str], settings: MelConfig) -> list[np.ndarray | str]:
     return [_frames(path, settings) for path in paths]
 
 
-def _frames(path: str, settings: MelSettings) -> np.ndarray | str:
+def _frames(path: str, settings: MelConfig) -> np.ndarray | str:
     try:
         return np.ascontiguousarray(clip_to_log_mel(path, settings).T, dtype=np.float16)
     except UnreadableClip as error:

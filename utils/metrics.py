@@ -4,42 +4,42 @@ import numpy as np
 import pandas as pd
 
 
-def lwlrap(truth: np.ndarray, scores: np.ndarray) -> float:
+def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
     """Label-weighted label-ranking average precision (paper, section V; the competition's metric).
 
-    `truth`: zeros and ones, `scores`: any finite numbers, both (clips, classes). For each label of each clip: of the
+    `targets`: zeros and ones, `scores`: any finite numbers, both (clips, classes). For each label of each clip: of the
     classes scored at least as high as it, the share that are labels of the clip too. The mean of
     that over all labels, each with equal weight. Tied scores share the worst rank of the tie, as in
-    scikit-learn, so a constant score gains nothing. Clips without a label do not count.
+    scikit-learn, so a constant score gains nothing. MelDataset without a label do not count.
 
     Raises ValueError if shapes differ, a score is not finite, or there is no label at all.
     """
-    return float(_precision_of_labels(truth, scores)[1].mean())
+    return float(_precision_of_labels(targets, scores)[1].mean())
 
 
-def per_class_lwlrap(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def per_class_lwlrap(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The same mean for the labels of each class, (classes,); NaN for a class without a label.
 
     LWLRAP is the mean of these, weighted by each class's number of labels.
     """
-    classes, precision = _precision_of_labels(truth, scores)
-    labels = np.bincount(classes, minlength=truth.shape[1])
-    total = np.bincount(classes, precision, minlength=truth.shape[1])
+    classes, precision = _precision_of_labels(targets, scores)
+    labels = np.bincount(classes, minlength=targets.shape[1])
+    total = np.bincount(classes, precision, minlength=targets.shape[1])
     return np.divide(total, labels, out=np.full(len(total), np.nan), where=labels > 0)
 
 
-def _precision_of_labels(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _precision_of_labels(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Class and precision of every label, both (labels,)."""
-    truth, scores = np.asarray(truth) > 0, np.asarray(scores)
-    if truth.ndim != 2 or truth.shape != scores.shape:
-        raise ValueError(f"truth {truth.shape} and scores {scores.shape} must have one shape, (clips, classes).")
+    targets, scores = np.asarray(targets) > 0, np.asarray(scores)
+    if targets.ndim != 2 or targets.shape != scores.shape:
+        raise ValueError(f"targets {targets.shape} and scores {scores.shape} must have one shape, (clips, classes).")
     if not np.isfinite(scores).all():
         raise ValueError("a score is not finite.")
-    clips, classes = np.nonzero(truth)
+    clips, classes = np.nonzero(targets)
     if not len(clips):
-        raise ValueError("truth has no label, so there is nothing to rank.")
+        raise ValueError("targets has no label, so there is nothing to rank.")
     at_least = scores[clips] >= scores[clips, classes, None]
-    return classes, (at_least & truth[clips]).sum(axis=1) / at_least.sum(axis=1)
+    return classes, (at_least & targets[clips]).sum(axis=1) / at_least.sum(axis=1)
 
 
 def label_rank(first_label: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -58,32 +58,32 @@ def top_k_accuracy(first_label: np.ndarray, scores: np.ndarray, k: int = 5) -> f
     return float((label_rank(first_label, scores) <= k).mean())
 
 
-def per_class_table(truth: np.ndarray, scores: np.ndarray, classes: list[str], threshold: float) -> pd.DataFrame:
+def per_class_table(targets: np.ndarray, scores: np.ndarray, classes: list[str], threshold: float) -> pd.DataFrame:
     """Precision, recall, F1 (of scores at or above `threshold`), LWLRAP and number of clips of each class, best F1 first.
 
     Precision is 0 where nothing reached the threshold; classes without a clip are left out (paper, tables 2 to 5).
     """
-    found, clips = (scores >= threshold).sum(axis=0), (truth > 0).sum(axis=0)
-    right = ((scores >= threshold) & (truth > 0)).sum(axis=0)
+    found, clips = (scores >= threshold).sum(axis=0), (targets > 0).sum(axis=0)
+    right = ((scores >= threshold) & (targets > 0)).sum(axis=0)
     columns = {
         "precision": right / np.maximum(found, 1),
         "recall": right / np.maximum(clips, 1),
         "F1": 2 * right / np.maximum(found + clips, 1),
-        "LWLRAP": per_class_lwlrap(truth, scores),
+        "LWLRAP": per_class_lwlrap(targets, scores),
         "clips": clips,
     }
     table = pd.DataFrame(columns, index=pd.Index(classes, name="class"))
     return table[table["clips"] > 0].sort_values(["F1", "LWLRAP"], ascending=False)
 
 
-def confusions(truth: np.ndarray, scores: np.ndarray, classes: list[str]) -> pd.DataFrame:
+def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[str]) -> pd.DataFrame:
     """Which classes are taken for which: columns `label`, `taken for`, `clips`, most clips first.
 
     A clip whose highest score is not one of its labels counts once for each of them.
     """
     highest = scores.argmax(axis=1)
-    missed = truth[np.arange(len(truth)), highest] == 0
-    clips, labels = np.nonzero(truth * missed[:, None])
+    missed = targets[np.arange(len(targets)), highest] == 0
+    clips, labels = np.nonzero(targets * missed[:, None])
     names = np.asarray(classes)
     table = pd.DataFrame({"label": names[labels], "taken for": names[highest[clips]]})
     return table.value_counts().rename("clips").reset_index()

@@ -221,16 +221,16 @@ def _clip(rng: Generator, labels: list[str], noise_db: tuple[float, float]) -> n
     return samples
 
 
-def make(folder: str | Path) -> Path:
+def make_mini_set(folder: str | Path) -> Path:
     """Write the mini set into `folder` if it is not there: 240 curated, 72 noisy and 96 test clips, 12 classes, about 90 MB.
 
-    Clips are 16-bit mono WAV at 44.1 kHz. A second sound and label is drawn for one in seven; in the noisy set two in five
+    MelDataset are 16-bit mono WAV at 44.1 kHz. A second sound and label is drawn for one in seven; in the noisy set two in five
     labels are drawn anew, whatever the sound.
     """
     folder = Path(folder)
     if folder.is_dir():
         return folder
-    with files.whole_folder(folder) as unfinished:
+    with files.atomic_folder(folder) as unfinished:
         _write(unfinished)
     return folder
 

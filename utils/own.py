@@ -12,7 +12,7 @@ import pandas as pd
 from . import data, files
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-LEAST = 3  # clips of a class: as many as there are sets, to train on, to validate and to test with
+MIN_CLIPS_PER_CLASS = 3  # clips of a class: as many as there are sets, to train on, to validate and to test with
 RESERVED = ("", "fname", "labels")  # what other columns of the tables are called
 
 
@@ -29,7 +29,7 @@ def find_sounds(folder: str | Path) -> list[Path]:
     return sounds
 
 
-def make(folder: str | Path, target: str | Path, csv: str | Path | None = None, test_fraction: float = 0.2, seed: int = 0) -> Path:
+def make_data_set(folder: str | Path, target: str | Path, csv: str | Path | None = None, test_fraction: float = 0.2, seed: int = 0) -> Path:
     """Write `target`, a folder in Kaggle's layout, of the sounds in `folder`; FAT_DATA=`target` then runs every notebook on them.
 
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to `folder`) and `labels`
@@ -46,7 +46,7 @@ def make(folder: str | Path, target: str | Path, csv: str | Path | None = None, 
     digits = len(str(len(table)))
     table["fname"] = [_plain_name(row, number, digits) for number, row in enumerate(table.itertuples(), 1)]
     curated, test = (table.iloc[rows] for rows in data.split(table, max(test_fraction, 1 / len(table)), seed))
-    with files.whole_folder(target) as unfinished:
+    with files.atomic_folder(target) as unfinished:
         for name, part in [("train_curated", curated), ("test", test)]:
             (unfinished / name).mkdir(parents=True)
             for row in part.itertuples():
@@ -74,7 +74,7 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
     """`path` and `labels` of each row of the file."""
     if not csv.is_file():
         raise FileNotFoundError(f"{csv} is not there: give a CSV file with the columns fname and labels.")
-    table = data._read_table(csv, ["fname", "labels"])
+    table = data.read_table(csv, ["fname", "labels"])
     fnames = [Path(os.path.normpath(fname)) for fname in table["fname"]]
     for fname, given in zip(fnames, table["fname"]):
         if fname.is_absolute() or ".." in fname.parts:
@@ -93,8 +93,8 @@ def _classes(table: pd.DataFrame, source: str | Path) -> list[str]:
             raise ValueError(f"{source}: a class cannot be called {name!r}: give it another name.")
     if len(clips) < 2:
         raise ValueError(f"{source} has {len(clips)} class, and a model tells at least two apart: add a class.")
-    if clips.min() < LEAST:
-        raise ValueError(f"{source}: the class {clips.idxmin()!r} has {clips.min()} of at least {LEAST} clips: add some, or remove it.")
+    if clips.min() < MIN_CLIPS_PER_CLASS:
+        raise ValueError(f"{source}: the class {clips.idxmin()!r} has {clips.min()} of at least {MIN_CLIPS_PER_CLASS} clips: add some, or remove it.")
     return list(clips.index)
 
 
@@ -117,11 +117,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--csv", help="a file with the columns fname, relative to FOLDER, and labels, comma-separated")
     options = parser.parse_args(arguments)
     try:
-        target = make(options.folder, options.target, options.csv)
+        target = make_data_set(options.folder, options.target, options.csv)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     tables = {"train_curated": "train_curated.csv", "test": "test_labels.csv"}
-    labels = {name: data.split_labels(data._read_table(target / file, ["fname", "labels"])["labels"]) for name, file in tables.items()}
+    labels = {name: data.split_labels(data.read_table(target / file, ["fname", "labels"])["labels"]) for name, file in tables.items()}
     clips = pd.DataFrame({name: part.explode().value_counts() for name, part in labels.items()})
     print(clips.fillna(0).astype(int).sort_index().to_string())
     print(f"\nNow type: FAT_DATA={shlex.quote(str(target))} python -m utils.run")

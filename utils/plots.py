@@ -10,7 +10,7 @@ from IPython.display import Audio
 from matplotlib.axes import Axes
 
 from . import mel
-from .config import MelSettings
+from .config import MelConfig
 
 plt.rcParams.update({
     "figure.dpi": 80, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False,
@@ -23,14 +23,14 @@ def words(label: str) -> str:
     return label.replace("_", " ").replace(",", ", ")
 
 
-def waveform(ax: Axes, samples: np.ndarray, settings: MelSettings, title: str) -> None:
+def waveform(ax: Axes, samples: np.ndarray, settings: MelConfig, title: str) -> None:
     """Amplitude over time (paper, figure 1)."""
     ax.plot(np.arange(len(samples)) / settings.sample_rate, samples, linewidth=0.4)
     ax.set(title=title, xlabel="s", ylabel="amplitude")
     ax.margins(x=0)
 
 
-def spectrogram(ax: Axes, log_mel: np.ndarray, settings: MelSettings, title: str) -> None:
+def spectrogram(ax: Axes, log_mel: np.ndarray, settings: MelConfig, title: str) -> None:
     """A log-mel spectrogram (paper, figure 2), with Hz at the bands' centres along the mel axis."""
     seconds = log_mel.shape[1] * settings.hop_length / settings.sample_rate
     extent = (0, seconds, 0, settings.n_mels)
@@ -47,21 +47,21 @@ def hz_to_mel(hz: np.ndarray) -> np.ndarray:
     return 2595 * np.log10(1 + hz / 700)
 
 
-def waveforms(stages: dict[str, np.ndarray], settings: MelSettings) -> None:
+def waveforms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
     """Several versions of one clip, side by side."""
     _, axes = plt.subplots(1, len(stages), figsize=(10, 2), sharex=True, sharey=True, squeeze=False)
     for ax, (title, samples) in zip(axes[0], stages.items()):
         waveform(ax, samples, settings, f"{title}: {len(samples) / settings.sample_rate:.2f} s")
 
 
-def player(samples: np.ndarray, settings: MelSettings, seconds: float = 2.0) -> Audio:
+def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Audio:
     """A player of the clip's first `seconds`, as loud as recorded, at 22 kHz so that the notebook stays small."""
     rate = 22_050
     samples = librosa.resample(samples[: int(seconds * settings.sample_rate)], orig_sr=settings.sample_rate, target_sr=rate)
     return Audio(samples.clip(-1, 1), rate=rate, normalize=False)
 
 
-def clip(samples: np.ndarray, log_mel: np.ndarray, settings: MelSettings, title: str) -> None:
+def clip(samples: np.ndarray, log_mel: np.ndarray, settings: MelConfig, title: str) -> None:
     """Waveform and mel spectrogram side by side."""
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4))
     waveform(left, samples, settings, words(title))
@@ -97,7 +97,7 @@ def label_pairs(together: pd.DataFrame) -> None:
     figure.colorbar(image, ax=ax, label="clips", shrink=0.6)
 
 
-def mel_scale(settings: MelSettings, filters: np.ndarray) -> None:
+def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
     """The paper's formula as a curve, and every eighth filter of the bank (n_mels, bins) at its place."""
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.6))
     hz = np.linspace(0, settings.fmax, 500)
@@ -107,10 +107,10 @@ def mel_scale(settings: MelSettings, filters: np.ndarray) -> None:
     right.set(title="every eighth of the filters, scaled to one height", xlabel="f, Hz", ylabel="weight")
 
 
-def crops(x: np.ndarray, truth: np.ndarray, classes: list[str]) -> None:
+def crops(x: np.ndarray, targets: np.ndarray, classes: list[str]) -> None:
     """The spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels, and their shares if mixed."""
     _, axes = plt.subplots(1, len(x), figsize=(10, 2.4))
-    for ax, spectrogram_, shares in zip(axes, x[:, 0], truth):
+    for ax, spectrogram_, shares in zip(axes, x[:, 0], targets):
         ax.imshow(spectrogram_, origin="lower", aspect="auto", cmap="magma")
         labels = [words(classes[i]) + (f" {shares[i]:.2f}" if shares[i] < 1 else "") for i in np.flatnonzero(shares)]
         ax.set_title("\n".join(labels), fontsize=7)
@@ -148,7 +148,7 @@ def scores(names: Sequence[str], values: np.ndarray, title: str) -> None:
     ax.set(title=words(title), xlabel="score", xlim=(0, 1))
 
 
-def over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelSettings, top: int = 5) -> None:
+def over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> None:
     """A recording's spectrogram, and beneath it, over the same seconds, the scores of the `top` classes with the highest peaks.
 
     `samples`: mono, untrimmed; `scores`: a row a window, with its middle in seconds as index, and a column a class.

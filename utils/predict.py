@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import audio, mel, plots, runs, train, workspace
-from .clips import Clips
-from .config import MelSettings
+from . import audio, mel, plots, train, workspace
+from .run_folder import Run, find_runs
+from .dataset import MelDataset
+from .config import MelConfig
 from .own import find_sounds
 
 
-def scores(paths: str | Path | Sequence[str | Path], run: runs.Run, device: str = "cpu") -> pd.DataFrame:
+def scores(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
     """The run's scores of each sound, as `train.score` gives them: a row a file (the index `fname`), a column a class.
 
     `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the folder given, and of a file its
@@ -46,7 +47,7 @@ def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def over_time(path: str | Path, run: runs.Run, seconds: float = 1.0, device: str = "cpu") -> pd.DataFrame:
+def over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str = "cpu") -> pd.DataFrame:
     """The run's scores of one window (2 s) every `seconds` of a recording, untrimmed: a column a class.
 
     The index `seconds` is the middle of the window, to 0.01 s. The last window ends within half a step of the recording's end, so part
@@ -70,13 +71,13 @@ def over_time(path: str | Path, run: runs.Run, seconds: float = 1.0, device: str
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
 
-def best_run() -> runs.Run:
+def best_run() -> Run:
     """The run with the highest validation LWLRAP in the work folder, whatever its data. Raises FileNotFoundError if there is none."""
     found = []
     folder = workspace.work_folder() / "runs"
     for data_set in folder.glob("*/"):
         with suppress(FileNotFoundError):
-            found.append(runs.find_runs(data_set)[0])
+            found.append(find_runs(data_set)[0])
     if not found:
         raise FileNotFoundError(f"There is no run in {folder}: train one with python -m utils.run, or name one with --run.")
     return max(found, key=lambda run: run.summary()["LWLRAP"])
@@ -99,14 +100,14 @@ def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
 
 
 @contextmanager
-def _clips(table: pd.DataFrame, run: runs.Run, settings: MelSettings, device: str) -> Iterator[Clips]:
+def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> Iterator[MelDataset]:
     """The sounds of `table` by way of a cache that lasts as long."""
     with tempfile.TemporaryDirectory() as folder:
         n_jobs = 1 if len(table) <= mel.CHUNK else None  # one task: a worker would take longer to start than to do it
         cache = mel.build_cache(table, folder, "sounds", settings, n_jobs)
         if len(cache.unreadable):
             raise ValueError(f"{len(cache.unreadable)} of {len(table)} sounds cannot be read:\n{mel.listing(cache.unreadable)}")
-        yield Clips(cache, table, run.classes, device)
+        yield MelDataset(cache, table, run.classes, device)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -122,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.run and not (Path(options.run) / "settings.json").is_file():
         parser.error(f"{options.run} is not a run: give the folder that holds settings.json and weights.safetensors")
     try:
-        run = runs.Run(Path(options.run).resolve()) if options.run else best_run()
+        run = Run(Path(options.run).resolve()) if options.run else best_run()
         print(f"run: {workspace.short_path(run.folder)}, {run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}")
         device, _ = workspace._device()
         found = scores(options.paths, run, device)

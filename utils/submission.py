@@ -15,7 +15,7 @@ from .data import Competition, multi_hot
 from .metrics import lwlrap
 
 if TYPE_CHECKING:
-    from .runs import Run
+    from .run_folder import Run
 
 
 def blend(scores: list[np.ndarray]) -> np.ndarray:
@@ -25,7 +25,7 @@ def blend(scores: list[np.ndarray]) -> np.ndarray:
     return np.mean(scores, axis=0)
 
 
-def complete(scores: np.ndarray, table: pd.DataFrame, competition: Competition) -> np.ndarray:
+def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Competition) -> np.ndarray:
     """Scores of all test clips in the competition's order, (test clips, classes), from `scores` of those in `table`, (clips, classes).
 
     A clip that `table` lacks, because it cannot be read, still needs a row: it gets the share of the curated clips that carry each class,
@@ -48,13 +48,13 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
     table = pd.DataFrame(scores, columns=competition.classes)
     table.insert(0, "fname", competition.test["fname"].to_numpy())
     made_by = [run.summary() | run.record for run in runs]
-    with files.whole_file(file) as unfinished, files.whole_file(file.with_suffix(".json")) as record:
+    with files.atomic_file(file) as unfinished, files.atomic_file(file.with_suffix(".json")) as record:
         table.to_csv(unfinished, index=False)
         check(unfinished, competition)
         record.write_text(json.dumps({"data": competition.folder.name, "mean of": made_by}, indent=1))
     expected = KAGGLE_WORKING / "submission.csv"
     if KAGGLE_WORKING.is_dir() and file.resolve() != expected.resolve():
-        with files.whole_file(expected) as unfinished:
+        with files.atomic_file(expected) as unfinished:
             shutil.copy(file, unfinished)
     return file
 
@@ -67,9 +67,9 @@ def leaderboard(file: str | Path, competition: Competition) -> pd.DataFrame:
     if not {"labels", "usage"} <= set(competition.test.columns):
         raise ValueError(f"{competition.folder.name} does not tell the labels of its test clips: take the public release on Zenodo.")
     scores = check(file, competition)[competition.classes].to_numpy()
-    truth = multi_hot(competition.test, competition.classes)
+    targets = multi_hot(competition.test, competition.classes)
     rows = {usage: np.flatnonzero(competition.test["usage"] == usage) for usage in sorted(set(competition.test["usage"]))}
-    table = {usage: {"clips": len(some), "LWLRAP": lwlrap(truth[some], scores[some])} for usage, some in rows.items()}
+    table = {usage: {"clips": len(some), "LWLRAP": lwlrap(targets[some], scores[some])} for usage, some in rows.items()}
     return pd.DataFrame.from_dict(table, orient="index").astype({"clips": int})
 
 

@@ -25,24 +25,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from . import augment, data, distributed, mel, metrics, models, runs
+from . import augment, data, distributed, mel, metrics, models, run_folder
 from .checkpoint import Checkpoint, fingerprint
-from .clips import Clips, split_clips
-from .config import Preset, TrainingSettings
+from .dataset import MelDataset, load_split
+from .config import Preset, TrainingConfig
 from .workspace import setup, short_path
 
 TITLES = {"deep_cnn": "Deep CNN", "vgg19_transfer": "VGG19, transfer", "vgg19_no_weights": "VGG19, no weights"}
 
 
-def example_batch(training: Clips, settings: TrainingSettings, size: int) -> tuple[np.ndarray, np.ndarray]:
+def example_batch(training: MelDataset, settings: TrainingConfig, size: int) -> tuple[np.ndarray, np.ndarray]:
     """A batch as `fit` draws them: dB (size, 1, n_mels, n_frames), and shares of labels (size, classes)."""
     generator = torch.Generator(training.home).manual_seed(settings.seed)
     rows = torch.randperm(len(training), generator=generator, device=training.home)[:size]
-    x, truth = _batch(training, rows, settings, generator)
-    return x.cpu().numpy(), truth.cpu().numpy()
+    x, targets = _batch(training, rows, settings, generator)
+    return x.cpu().numpy(), targets.cpu().numpy()
 
 
-def fit(model: nn.Module, training: Clips, validation: Clips, settings: TrainingSettings, folder: str | Path, title: str) -> runs.Run:
+def fit(model: nn.Module, training: MelDataset, validation: MelDataset, settings: TrainingConfig, folder: str | Path, title: str) -> run_folder.Run:
     """Train a copy of `model` on `training`, score `validation` after each epoch, and keep the outcome in `folder` as a Run.
 
     Binary cross-entropy of each class and Adam (paper, section IV). The weights and the scores kept are those of the **last**
@@ -82,10 +82,10 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
             order = torch.randperm(len(training), generator=generator, device=training.home)
             for rows in order.tensor_split(steps_per_epoch)[: total - step]:  # batches of one size, or one less
                 optimizer.param_groups[0]["lr"] = _learning_rate(settings, step, total)
-                x, truth = _batch(training, rows, settings, generator, early)
+                x, targets = _batch(training, rows, settings, generator, early)
                 with _autocast(device):
                     logits = trained(distributed.share(x))
-                loss = bce(logits.float(), distributed.share(truth), settings.output).sum() / len(rows)
+                loss = bce(logits.float(), distributed.share(targets), settings.output).sum() / len(rows)
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss * distributed.world_size()).backward()  # the mean over the processes is then that over the batch
                 scaler.step(optimizer)
@@ -119,13 +119,13 @@ def fit(model: nn.Module, training: Clips, validation: Clips, settings: Training
     if distributed.rank() == 0:
         trained_on, judged_on = (clips.table[["fname", "labels"]] for clips in (training, validation))
         scored = pd.concat([judged_on, pd.DataFrame(scores, columns=validation.classes)], axis=1)
-        runs.save(folder, model, record, pd.DataFrame(history), trained_on, scored)
+        run_folder.save(folder, model, record, pd.DataFrame(history), trained_on, scored)
         checkpoint.remove()
     distributed.barrier()
-    return runs.Run(folder)
+    return run_folder.Run(folder)
 
 
-def _stop(title: str, losses: Tensor, step: int, total: int, settings: TrainingSettings, checkpoint: Checkpoint) -> None:
+def _stop(title: str, losses: Tensor, step: int, total: int, settings: TrainingConfig, checkpoint: Checkpoint) -> None:
     """Raise FloatingPointError for the first of an epoch's `losses`, of which the last was at `step`, that is not finite."""
     bad = int((~losses.isfinite()).nonzero()[0])
     at = step - len(losses) + bad
@@ -134,7 +134,7 @@ def _stop(title: str, losses: Tensor, step: int, total: int, settings: TrainingS
     raise FloatingPointError(f"{title}: the loss is {losses[bad]} {where}: lower it. The last good checkpoint {kept}.")
 
 
-def early_outputs(model: nn.Module, clips: Clips, settings: TrainingSettings) -> Tensor | None:
+def early_outputs(model: nn.Module, clips: MelDataset, settings: TrainingConfig) -> Tensor | None:
     """What the frozen layers make of every clip, if it is the same in every epoch: computed once, they need not run again.
 
     (clips, channels, n_mels / 16, n_frames / 16), 64 KB per clip in half precision; None if no layer is frozen or the crops vary.
@@ -149,16 +149,16 @@ def early_outputs(model: nn.Module, clips: Clips, settings: TrainingSettings) ->
     return torch.cat(outputs)
 
 
-def bce(logits: Tensor, truth: Tensor, output: str) -> Tensor:
+def bce(logits: Tensor, targets: Tensor, output: str) -> Tensor:
     """Binary cross-entropy of each class against the rest, mean over the classes: (clips,) (paper, section IV.A).
 
     `output` says what makes a probability of a logit: "softmax" over the classes (the paper's words) or a "sigmoid" each.
     """
     if output == "sigmoid":
-        return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=1)
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
     log_p = F.log_softmax(logits, dim=1)
     log_not_p = torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
-    return -(truth * log_p + (1 - truth) * log_not_p).mean(dim=1)
+    return -(targets * log_p + (1 - targets) * log_not_p).mean(dim=1)
 
 
 def activate(logits: Tensor, output: str) -> Tensor:
@@ -167,7 +167,7 @@ def activate(logits: Tensor, output: str) -> Tensor:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, clips: Clips, settings: TrainingSettings, progress: str = "") -> np.ndarray:
+def predict(model: nn.Module, clips: MelDataset, settings: TrainingConfig, progress: str = "") -> np.ndarray:
     """Scores of each clip, float32 (clips, classes): probabilities, averaged over at most `settings.windows` windows.
 
     The windows are spread evenly from the clip's first frame to its last; with one, it is the first 2 s. Under torchrun every
@@ -189,7 +189,7 @@ def predict(model: nn.Module, clips: Clips, settings: TrainingSettings, progress
     return (distributed.add_up(total) / clips.send(count)[:, None]).cpu().numpy()
 
 
-def score(run: runs.Run, clips: Clips) -> np.ndarray:
+def score(run: run_folder.Run, clips: MelDataset) -> np.ndarray:
     """Scores of the run's model for `clips`, as `predict`. Raises ValueError if it was trained on other classes or mel settings."""
     if run.classes != clips.classes:
         raise ValueError(f"{run.name} knows {len(run.classes)} classes, and not these {len(clips.classes)}: train it on these data.")
@@ -199,25 +199,25 @@ def score(run: runs.Run, clips: Clips) -> np.ndarray:
 
 
 def _batch(
-    training: Clips, rows: Tensor, settings: TrainingSettings, generator: torch.Generator, early: Tensor | None = None
+    training: MelDataset, rows: Tensor, settings: TrainingConfig, generator: torch.Generator, early: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """What the model is shown of the clips `rows`, on the device: crops, or `early` of them, and their labels."""
-    truth = training.send(training.truth[rows])
+    targets = training.send(training.targets[rows])
     if early is not None:
-        return early[training.send(rows)], truth
+        return early[training.send(rows)], targets
     if settings.crop == "random":
         offsets = augment.random_offsets(training.lengths[rows], settings.n_frames, generator)
     else:
         offsets = torch.zeros_like(rows)
     x = training.crop(rows, offsets, settings.n_frames)
     if settings.mixup:
-        x, truth = augment.mixup(x, truth, generator)
+        x, targets = augment.mixup(x, targets, generator)
     if settings.masking:
         x = augment.mask(x, generator)
-    return x.contiguous(memory_format=torch.channels_last), truth
+    return x.contiguous(memory_format=torch.channels_last), targets
 
 
-def _learning_rate(settings: TrainingSettings, step: int, total: int) -> float:
+def _learning_rate(settings: TrainingConfig, step: int, total: int) -> float:
     if settings.schedule == "constant":
         return settings.learning_rate
     warm_up = max(1, total // 10)
@@ -226,9 +226,9 @@ def _learning_rate(settings: TrainingSettings, step: int, total: int) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * (step - warm_up) / (total - warm_up))) / 2
 
 
-def _judge(clips: Clips, scores: np.ndarray) -> dict[str, float]:
+def _judge(clips: MelDataset, scores: np.ndarray) -> dict[str, float]:
     return {
-        "LWLRAP": metrics.lwlrap(clips.truth.cpu().numpy(), scores),
+        "LWLRAP": metrics.lwlrap(clips.targets.cpu().numpy(), scores),
         "top-5": metrics.top_k_accuracy(data.first_label(clips.table, clips.classes), scores),
     }
 
@@ -269,7 +269,7 @@ def main(arguments: list[str] | None = None) -> None:
             mel.build_cache(table, kit.cache, "curated", kit.preset.mel)
         distributed.barrier()
         cache = mel.load_cache(table, kit.cache, "curated", kit.preset.mel)
-        training, validation = split_clips(cache, table, classes, kit.preset, kit.device)
+        training, validation = load_split(cache, table, classes, kit.preset, kit.device)
         model = _untrained(options.model, kit.preset, len(classes))
         run = fit(model, training, validation, settings, kit.run_folder(options.model), TITLES[options.model])
         print(run.history.tail().round(3).to_string(index=False))

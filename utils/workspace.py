@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import files, mini
 from .config import KAGGLE_WORKING, PRESETS, Preset, attached
-from .data import MARKS, Competition, is_competition
+from .data import LAYOUT_MARKERS, Competition, is_competition
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,11 +51,11 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     import torch  # here, so that processes that only make spectrograms do without it
 
     folder = work_folder()
-    with files.named(folder):
+    with files.explain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     named = data_folder or os.environ.get("FAT_DATA")
     found = Path(named).resolve() if named else find_data()
-    competition = Competition(found or mini.make(folder / mini.NAME))
+    competition = Competition(found or mini.make_mini_set(folder / mini.NAME))
     device, remark = _device()
     name = preset or os.environ.get("FAT_PRESET") or ("quick" if device == "cpu" else "paper")
     if name not in PRESETS:
@@ -92,7 +92,7 @@ def submissions_folder() -> Path:
 def find_data() -> Path | None:
     """The first folder in either layout among what is attached on Kaggle, or `data/` in the kit, itself or one folder down."""
     local = [ROOT / "data", *sorted((ROOT / "data").glob("*/"))]
-    places = [mark.parent for name in MARKS for mark in attached(name)] + local
+    places = [mark.parent for name in LAYOUT_MARKERS for mark in attached(name)] + local
     return next((place for place in places if is_competition(place)), None)
 
 

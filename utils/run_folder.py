@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from . import data, files, models
-from .config import MelSettings, TrainingSettings, attached
+from .config import MelConfig, TrainingConfig, attached
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Run:
     """A finished training: a folder with weights.safetensors, history.csv, training.csv, validation.csv and settings.json.
 
     `.history` has a row an epoch. `.validation` has the validation clips with their `labels` and, a column a class, their scores
-    at the last epoch; `.truth` and `.scores` are the same as arrays (clips, classes). `.record` has settings, classes, versions, times.
+    at the last epoch; `.targets` and `.scores` are the same as arrays (clips, classes). `.record` has settings, classes, versions, times.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class Run:
         return self.record["classes"]
 
     @property
-    def truth(self) -> np.ndarray:
+    def targets(self) -> np.ndarray:
         return data.multi_hot(self.validation, self.classes)
 
     @property
@@ -57,12 +57,12 @@ class Run:
         return self.validation[self.classes].to_numpy()
 
     @property
-    def training(self) -> TrainingSettings:
-        return TrainingSettings(**self.record["training"])
+    def training(self) -> TrainingConfig:
+        return TrainingConfig(**self.record["training"])
 
     @property
-    def mel(self) -> MelSettings:
-        return MelSettings(**self.record["mel"])
+    def mel(self) -> MelConfig:
+        return MelConfig(**self.record["mel"])
 
     def summary(self) -> dict:
         """Model, name and, of the last epoch, its number, validation LWLRAP and top-5."""
@@ -103,7 +103,7 @@ def find_runs(folder: str | Path) -> list[Run]:
 
 def save(folder: Path, model: nn.Module, record: dict, history: pd.DataFrame, training: pd.DataFrame, validation: pd.DataFrame) -> Run:
     """Write a Run: it is whole or not there. An earlier one of that name goes. Raises OSError if it cannot be written."""
-    with files.whole_folder(folder, replace=True) as unfinished:
+    with files.atomic_folder(folder, replace=True) as unfinished:
         weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         (unfinished / "weights.safetensors").write_bytes(safetensors.torch.save(weights))
         history.to_csv(unfinished / "history.csv", index=False)

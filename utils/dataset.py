@@ -1,4 +1,4 @@
-"""Clips as tensors: what a model is trained on and asked about."""
+"""MelDataset as tensors: what a model is trained on and asked about."""
 
 import copy
 
@@ -12,8 +12,8 @@ from .config import Preset
 from .mel import Cache, listing
 
 
-class Clips:
-    """Clips of a cache for a model on `device`: `.table` as given, and `.truth` (clips, classes) if it has labels.
+class MelDataset:
+    """MelDataset of a cache for a model on `device`: `.table` as given, and `.targets` (clips, classes) if it has labels.
 
     `.frames`, those of the whole cache, lie on the device as one tensor if they take at most half of its free memory. If not, they stay
     in the memory-mapped file, and what a batch needs of them is sent through pinned memory. `.home` is the device that
@@ -30,7 +30,7 @@ class Clips:
         self.starts = torch.tensor(clips["start"].to_numpy(), device=self.home)
         self.lengths = torch.tensor(clips["length"].to_numpy(), device=self.home)
         self.floors = torch.tensor(clips["floor"].to_numpy(), device=self.home, dtype=frames.dtype)
-        self.truth = torch.tensor(data.multi_hot(table, classes), device=self.home) if "labels" in table else None
+        self.targets = torch.tensor(data.multi_hot(table, classes), device=self.home) if "labels" in table else None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -39,11 +39,11 @@ class Clips:
         place = f"{'on' if self.home == self.device else 'streamed to'} the {'CPU' if self.device.type == 'cpu' else 'GPU'}"
         return f"{len(self)} clips of a cache of {self.frames.nbytes / 1e6:,.0f} MB, {place}"
 
-    def subset(self, rows: np.ndarray) -> "Clips":
+    def subset(self, rows: np.ndarray) -> "MelDataset":
         """The clips of these rows, over the same frames."""
         part = copy.copy(self)
         part.table = self.table.iloc[rows].reset_index(drop=True)
-        for name in ("starts", "lengths", "floors", "truth"):
+        for name in ("starts", "lengths", "floors", "targets"):
             if (tensor := getattr(self, name)) is not None:
                 setattr(part, name, tensor[torch.as_tensor(rows, device=self.home)])
         return part
@@ -65,12 +65,12 @@ def _fits(frames: Tensor, device: torch.device) -> bool:
     return device.type != "cuda" or frames.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
 
 
-def split_clips(cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device) -> tuple[Clips, Clips]:
+def load_split(cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device) -> tuple[MelDataset, MelDataset]:
     """Training and validation clips for a model on `device`: the same split for every model of a preset, known bad clips repaired.
 
-    Clips that cannot be read are left out if `preset.drop_unreadable`; if not, ValueError lists them.
+    MelDataset that cannot be read are left out if `preset.drop_unreadable`; if not, ValueError lists them.
     """
-    table = data.repair(table)
+    table = data.correct_labels(table)
     unreadable = cache.unreadable[cache.unreadable["fname"].isin(table["fname"])]
     if len(unreadable):
         some = f"{len(unreadable)} of {len(table)} training clips cannot be read"
@@ -81,6 +81,6 @@ def split_clips(cache: Cache, table: pd.DataFrame, classes: list[str], preset: P
             )
         print(f"{some} and are left out")
         table = cache.readable(table)
-    clips = Clips(cache, table, classes, device)
+    clips = MelDataset(cache, table, classes, device)
     training, validation = data.split(table, preset.validation_fraction, preset.seed)
     return clips.subset(training), clips.subset(validation)

@@ -15,8 +15,8 @@
 # ---
 
 # %% [markdown]
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/freesound-tagging-kit/blob/main/notebooks/05_evaluation.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/freesound-tagging-kit/blob/main/notebooks/05_evaluation.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/freesound-tagging-kit/blob/main/notebooks/07_evaluation.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/freesound-tagging-kit/blob/main/notebooks/07_evaluation.ipynb)
 #
 # # 5. How good is it, and where does it fail?
 #
@@ -53,7 +53,7 @@ kit = setup(data_folder, preset)
 from IPython.display import display
 
 from utils import audio, data, mel, metrics, plots, submission
-from utils.runs import find_runs
+from utils.run_folder import find_runs
 
 runs = find_runs(kit.runs)
 
@@ -94,7 +94,7 @@ ours.set_index("run").drop(columns="model").round(3)
 
 # %%
 threshold = 0.3
-tables = {run.name: metrics.per_class_table(run.truth, run.scores, run.classes, threshold) for run in runs}
+tables = {run.name: metrics.per_class_table(run.targets, run.scores, run.classes, threshold) for run in runs}
 
 # %% [markdown]
 # The five best classes of each model, by F1:
@@ -121,7 +121,7 @@ plots.per_class(pd.DataFrame({name: table["LWLRAP"] for name, table in tables.it
 
 # %% tags=["nbval-ignore-output"]
 best = runs[0]
-metrics.confusions(best.truth, best.scores, best.classes).head(10)
+metrics.most_confused_pairs(best.targets, best.scores, best.classes).head(10)
 
 # %% [markdown]
 # ## The worst clips
@@ -158,4 +158,4 @@ else:
     print("These data do not tell the labels of the test clips, or there is no submission yet.")
 
 # %% [markdown]
-# Next: `06_submission` scores the test clips.
+# Next: `08_submission` scores the test clips.

@@ -15,8 +15,8 @@
 # ---
 
 # %% [markdown]
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/freesound-tagging-kit/blob/main/notebooks/06_submission.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/freesound-tagging-kit/blob/main/notebooks/06_submission.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/freesound-tagging-kit/blob/main/notebooks/08_submission.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/freesound-tagging-kit/blob/main/notebooks/08_submission.ipynb)
 #
 # # 6. The submission
 #
@@ -50,8 +50,8 @@ kit = setup(data_folder, preset)
 
 # %% tags=["nbval-ignore-output"]
 from utils import audio, mel, plots, submission, train
-from utils.clips import Clips
-from utils.runs import find_runs
+from utils.dataset import MelDataset
+from utils.run_folder import find_runs
 from utils.workspace import short_path
 
 runs = find_runs(kit.runs)
@@ -67,7 +67,7 @@ names = [runs[0].name]
 # %% tags=["nbval-ignore-output"]
 chosen = [{run.name: run for run in runs}[name] for name in names]
 cache = mel.load_cache(kit.competition.test, kit.cache, "test", kit.preset.mel)
-clips = Clips(cache, cache.readable(kit.competition.test), kit.competition.classes, kit.device)
+clips = MelDataset(cache, cache.readable(kit.competition.test), kit.competition.classes, kit.device)
 scores = submission.blend([train.score(run, clips) for run in chosen])
 scores.shape
 
@@ -75,7 +75,7 @@ scores.shape
 # Every test clip needs a row. One that cannot be read is named here, and gets the share of the training clips that carry each class.
 
 # %% tags=["nbval-ignore-output"]
-all_scores = submission.complete(scores, clips.table, kit.competition)
+all_scores = submission.fill_unreadable(scores, clips.table, kit.competition)
 
 # %% [markdown]
 # Written, and checked: the rows and columns of the competition's sample, in its order, and finite scores within 0 and 1.
