@@ -76,3 +76,8 @@ def explain_errors(target: Path) -> Iterator[None]:
             raise
         reason = f"{target} cannot be written ({error.strerror}): free some space, or name another folder with FAT_WORK."
         raise OSError(f"{reason} What stood there still does.") from error
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `path` is of a write that has not ended."""
+    return path.suffix in (".part", ".old")

@@ -98,7 +98,7 @@ class Cache:
     """The log-mel spectrograms of a list of clips, one after another in one memory-mapped array.
 
     `.frames` float16 (frames of all clips, n_mels), in dB; `.clips` a table with the columns `fname`, `start`
-    (its first row in `.frames`), `length` (its rows) and `floor` (dB, what silence in it would be);
+    (its first row in `.frames`), `length` (its rows) and `pad_value` (dB, what silence in it would be);
     `.settings` the MelConfig it was made with. `cache[fname]` is one clip, (n_mels, length). `.unreadable` is a table of
     the clips that are not in it because their files are no clips, with the columns `fname` and `reason`.
     """
@@ -140,7 +140,7 @@ class Cache:
         return table[~table["fname"].isin(self.unreadable["fname"])].reset_index(drop=True)
 
 
-def listing(unreadable: pd.DataFrame) -> str:
+def format_unreadable(unreadable: pd.DataFrame) -> str:
     """A line for each clip of such a table as `Cache.unreadable`, at most 20."""
     lines = [f"  {fname} {reason}" for fname, reason in zip(unreadable["fname"], unreadable["reason"])]
     more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
@@ -152,7 +152,7 @@ def build_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: Me
 
     It lies in `folder`/`name`-KEY, where KEY is a hash of the mel settings and of the names and sizes of the clips; on Kaggle, one in
     an attached notebook's output is reused too. It is whole or not there.
-    MelDataset that cannot be read are not in it but in its `.unreadable`, and it is made anew once one of them can.
+    Clips that cannot be read are not in it but in its `.unreadable`, and it is made anew once one of them can.
     Raises ValueError if no clip can be read, OSError if it cannot be written.
     """
     done, target = "reused", _cache_folder(table, folder, name, settings)
@@ -208,10 +208,10 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
         _write_npy_header(file, (end, settings.n_mels))
     report = pd.DataFrame(unreadable, columns=["fname", "reason"])
     if not clips:
-        raise ValueError(f"None of the {len(table)} {name} clips can be read: put the sounds back.\n{listing(report)}")
+        raise ValueError(f"None of the {len(table)} {name} clips can be read: put the sounds back.\n{format_unreadable(report)}")
     if unreadable:
         report.to_csv(folder / "unreadable.csv", index=False)
-    pd.DataFrame(clips, columns=["fname", "start", "length", "floor"]).to_csv(folder / "clips.csv", index=False)
+    pd.DataFrame(clips, columns=["fname", "start", "length", "pad_value"]).to_csv(folder / "clips.csv", index=False)
     (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
 
 

@@ -10,7 +10,7 @@ def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
     `targets`: zeros and ones, `scores`: any finite numbers, both (clips, classes). For each label of each clip: of the
     classes scored at least as high as it, the share that are labels of the clip too. The mean of
     that over all labels, each with equal weight. Tied scores share the worst rank of the tie, as in
-    scikit-learn, so a constant score gains nothing. MelDataset without a label do not count.
+    scikit-learn, so a constant score gains nothing. Clips without a label do not count.
 
     Raises ValueError if shapes differ, a score is not finite, or there is no label at all.
     """
@@ -63,21 +63,20 @@ def per_class_table(targets: np.ndarray, scores: np.ndarray, classes: list[str],
 
     Precision is 0 where nothing reached the threshold; classes without a clip are left out (paper, tables 2 to 5).
     """
-    found, clips = (scores >= threshold).sum(axis=0), (targets > 0).sum(axis=0)
-    right = ((scores >= threshold) & (targets > 0)).sum(axis=0)
+    from sklearn.metrics import precision_recall_fscore_support
+
+    precision, recall, f1, clips = precision_recall_fscore_support(
+        targets > 0, scores >= threshold, average=None, zero_division=0
+    )
     columns = {
-        "precision": right / np.maximum(found, 1),
-        "recall": right / np.maximum(clips, 1),
-        "F1": 2 * right / np.maximum(found + clips, 1),
-        "LWLRAP": per_class_lwlrap(targets, scores),
-        "clips": clips,
-    }
+        "precision": precision, "recall": recall, "F1": f1, "LWLRAP": per_class_lwlrap(targets, scores), "clips": clips
+    }  # fmt: skip
     table = pd.DataFrame(columns, index=pd.Index(classes, name="class"))
     return table[table["clips"] > 0].sort_values(["F1", "LWLRAP"], ascending=False)
 
 
 def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """Which classes are taken for which: columns `label`, `taken for`, `clips`, most clips first.
+    """Which classes are confused with which: columns `label`, `confused with`, `clips`, most clips first.
 
     A clip whose highest score is not one of its labels counts once for each of them.
     """
@@ -85,5 +84,5 @@ def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[s
     missed = targets[np.arange(len(targets)), highest] == 0
     clips, labels = np.nonzero(targets * missed[:, None])
     names = np.asarray(classes)
-    table = pd.DataFrame({"label": names[labels], "taken for": names[highest[clips]]})
+    table = pd.DataFrame({"label": names[labels], "confused with": names[highest[clips]]})
     return table.value_counts().rename("clips").reset_index()

@@ -45,7 +45,7 @@ def make_data_set(folder: str | Path, target: str | Path, csv: str | Path | None
     classes = _classes(table, folder if csv is None else csv)
     digits = len(str(len(table)))
     table["fname"] = [_plain_name(row, number, digits) for number, row in enumerate(table.itertuples(), 1)]
-    curated, test = (table.iloc[rows] for rows in data.split(table, max(test_fraction, 1 / len(table)), seed))
+    curated, test = (table.iloc[rows] for rows in data.split(table, max(2, min(round(1 / test_fraction), len(table))), seed))
     with files.atomic_folder(target) as unfinished:
         for name, part in [("train_curated", curated), ("test", test)]:
             (unfinished / name).mkdir(parents=True)

@@ -6,12 +6,16 @@ import librosa
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import Audio
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from . import mel
 from .config import MelConfig
 
+if hasattr(get_ipython(), "kernel"):  # in a notebook figures show there, whatever MPLBACKEND says
+    get_ipython().run_line_magic("matplotlib", "inline")
 plt.rcParams.update({
     "figure.dpi": 80, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 10, "axes.titlelocation": "left", "font.size": 9,
@@ -86,11 +90,11 @@ def durations(seconds: dict[str, np.ndarray]) -> None:
         ax.set(title=f"{name}: median {np.median(values):.1f} s", xlabel="s", ylabel="clips")
 
 
-def label_pairs(together: pd.DataFrame) -> None:
+def label_cooccurrence(counts: pd.DataFrame) -> None:
     """How often two labels (index and columns) stand on one clip."""
-    figure, ax = plt.subplots(figsize=(2.5 + 0.22 * len(together), 1.8 + 0.22 * len(together)))
-    image = ax.imshow(together, cmap="Blues")
-    names = [words(name) for name in together.index]
+    figure, ax = plt.subplots(figsize=(2.5 + 0.22 * len(counts), 1.8 + 0.22 * len(counts)))
+    image = ax.imshow(counts, cmap="Blues")
+    names = [words(name) for name in counts.index]
     ax.set_xticks(range(len(names)), names, rotation=90)
     ax.set_yticks(range(len(names)), names)
     ax.spines[:].set_visible(False)
@@ -107,24 +111,26 @@ def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
     right.set(title="every eighth of the filters, scaled to one height", xlabel="f, Hz", ylabel="weight")
 
 
-def crops(x: np.ndarray, targets: np.ndarray, classes: list[str]) -> None:
-    """The spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels, and their shares if mixed."""
+def batch(x: np.ndarray, targets: np.ndarray, classes: list[str]) -> None:
+    """The spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels."""
     _, axes = plt.subplots(1, len(x), figsize=(10, 2.4))
-    for ax, spectrogram_, shares in zip(axes, x[:, 0], targets):
-        ax.imshow(spectrogram_, origin="lower", aspect="auto", cmap="magma")
-        labels = [words(classes[i]) + (f" {shares[i]:.2f}" if shares[i] < 1 else "") for i in np.flatnonzero(shares)]
-        ax.set_title("\n".join(labels), fontsize=7)
+    for ax, crop, labels in zip(axes, x[:, 0], targets):
+        ax.imshow(crop, origin="lower", aspect="auto", cmap="magma")
+        ax.set_title("\n".join(words(classes[i]) for i in np.flatnonzero(labels)), fontsize=7)
         ax.set_axis_off()
 
 
 def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
-    """Loss, LWLRAP and top-5 over the epochs, one line a run."""
-    columns = ["loss", "LWLRAP", "top-5"]
-    _, axes = plt.subplots(1, len(columns), figsize=(10, 2.6))
-    for ax, column in zip(axes, columns):
-        for title, history in histories.items():
-            ax.plot(history["epoch"], history[column], label=title, marker="." if len(history) < 10 else "")
-        ax.set(title="training loss" if column == "loss" else f"validation {column}", xlabel="epoch")
+    """Loss, on the training and the validation set, LWLRAP and top-5 over the epochs, one colour a run."""
+    _, axes = plt.subplots(1, 3, figsize=(10, 2.6))
+    for color, (title, history) in zip(plt.rcParams["axes.prop_cycle"].by_key()["color"], histories.items()):
+        axes[0].plot(history["epoch"], history["loss"], color=color, linestyle=":")
+        evaluated = history.dropna()
+        for ax, column in zip(axes, ["validation loss", "LWLRAP", "top-5"]):
+            marker = "." if len(evaluated) < 10 else ""
+            ax.plot(evaluated["epoch"], evaluated[column], color=color, label=title, marker=marker)
+            ax.set(title=column if ax is axes[0] else f"validation {column}, one crop a clip", xlabel="epoch")
+    axes[0].set(title="loss: validation, and training (dotted)", yscale="log")
     axes[0].legend(frameon=False)
 
 
@@ -148,7 +154,7 @@ def scores(names: Sequence[str], values: np.ndarray, title: str) -> None:
     ax.set(title=words(title), xlabel="score", xlim=(0, 1))
 
 
-def over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> None:
+def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> Figure:
     """A recording's spectrogram, and beneath it, over the same seconds, the scores of the `top` classes with the highest peaks.
 
     `samples`: mono, untrimmed; `scores`: a row a window, with its middle in seconds as index, and a column a class.
@@ -166,3 +172,4 @@ def over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, to
     lower.tick_params(axis="y", length=0)
     lower.set(title="scores", xlabel="s")
     figure.colorbar(image, ax=lower, label="score", pad=0.01)
+    return figure

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -24,8 +23,8 @@ from .config import MelConfig
 from .own import find_sounds
 
 
-def scores(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
-    """The run's scores of each sound, as `train.score` gives them: a row a file (the index `fname`), a column a class.
+def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
+    """The run's scores of each sound, as `train.score_run` gives them: a row a file (the index `fname`), a column a class.
 
     `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the folder given, and of a file its
     name; where these are not unique, the path. Raises FileNotFoundError if a path is not there or a folder holds no sound,
@@ -33,7 +32,7 @@ def scores(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cp
     """
     table = _table(paths)
     with _clips(table, run, run.mel, device) as clips:
-        return pd.DataFrame(train.score(run, clips), index=pd.Index(table["fname"]), columns=run.classes)
+        return pd.DataFrame(train.score_run(run, clips), index=pd.Index(table["fname"]), columns=run.classes)
 
 
 def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
@@ -47,26 +46,26 @@ def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str = "cpu") -> pd.DataFrame:
+def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str = "cpu") -> pd.DataFrame:
     """The run's scores of one window (2 s) every `seconds` of a recording, untrimmed: a column a class.
 
     The index `seconds` is the middle of the window, to 0.01 s. The last window ends within half a step of the recording's end, so part
-    of it may lie beyond; a recording shorter than a window has one row. Raises FileNotFoundError and ValueError as `scores`
+    of it may lie beyond; a recording shorter than a window has one row. Raises FileNotFoundError and ValueError as `tag`
     does, and ValueError if `seconds` is less than a frame.
     """
     frame = run.mel.hop_length / run.mel.sample_rate
     if not seconds >= frame:
         raise ValueError(f"seconds is {seconds}, but windows are at least a frame apart: make it {frame:.3f} or more.")
-    n_frames, step = run.training.n_frames, seconds / frame
+    n_frames, step = run.config.n_frames, seconds / frame
     # Times are to be those of the recording, so nothing is trimmed.
     with _clips(_table([path]), run, replace(run.mel, trim_db=math.inf), device) as clips:
         length = int(clips.lengths[0])
         begins = np.arange(0, max(0, length - n_frames) + min(step, n_frames) / 2, step)
-        windows = clips.subset(np.zeros(len(begins), dtype=int))  # the recording again and again, of which each becomes one window
-        offsets = torch.from_numpy(begins).round().long().to(clips.home)
+        windows = clips.subset(np.zeros(len(begins), dtype=int))  # the recording, once for each window
+        offsets = torch.from_numpy(begins).round().long()
         windows.starts = windows.starts + offsets
         windows.lengths = (length - offsets).clamp(max=n_frames)
-        values = train.predict(run.model(), windows, run.training)
+        values = train.predict_scores(run.model(), windows, run.config)
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centred on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
@@ -106,7 +105,7 @@ def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> I
         n_jobs = 1 if len(table) <= mel.CHUNK else None  # one task: a worker would take longer to start than to do it
         cache = mel.build_cache(table, folder, "sounds", settings, n_jobs)
         if len(cache.unreadable):
-            raise ValueError(f"{len(cache.unreadable)} of {len(table)} sounds cannot be read:\n{mel.listing(cache.unreadable)}")
+            raise ValueError(f"{len(cache.unreadable)} of {len(table)} sounds cannot be read:\n{mel.format_unreadable(cache.unreadable)}")
         yield MelDataset(cache, table, run.classes, device)
 
 
@@ -125,14 +124,15 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         run = Run(Path(options.run).resolve()) if options.run else best_run()
         print(f"run: {workspace.short_path(run.folder)}, {run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}")
-        device, _ = workspace._device()
-        found = scores(options.paths, run, device)
+        device, _ = workspace.find_device()
+        found = tag(options.paths, run, device)
         if options.csv:
             found.to_csv(options.csv)
         if options.over_time:
             path = options.paths[0]
-            plots.over_time(audio.load_clip(path, run.mel), over_time(path, run, device=device), run.mel)
-            plt.savefig(options.over_time, dpi=150)
+            scores = tag_over_time(path, run, device=device)
+            figure = plots.tags_over_time(audio.load_clip(path, run.mel), scores, run.mel)
+            figure.savefig(options.over_time, dpi=150)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     print(top_classes(found, options.top).round(3).to_string(index=False))
