@@ -67,7 +67,9 @@ def write(folder: Path, username: str, weights: Path | None = None) -> list[str]
     commands = [f"kaggle datasets create -p {kit} --dir-mode zip"]
     for notebook in READS:
         (folder / notebook).mkdir()
-        shutil.copy(ROOT / "notebooks" / f"{notebook}.ipynb", folder / notebook)
+        text = (ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8")
+        mounted = text.replace("/kaggle/input/datasets/OWNER/", f"/kaggle/input/datasets/{username}/")
+        (folder / notebook / f"{notebook}.ipynb").write_text(mounted, encoding="utf-8")
         metadata = kernel_metadata(username, notebook, internet=notebook == "04_vgg19" and not weights)
         (folder / notebook / "kernel-metadata.json").write_text(json.dumps(metadata, indent=1))
         commands.append(f"kaggle kernels push -p {folder / notebook}")
