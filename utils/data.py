@@ -232,8 +232,29 @@ def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
 
     A clip of several labels counts as of a class of its own where there are `n_folds` clips or more with the same ones,
     else as of its first label's. Clips of one group, as the column `group` or, where there is none, `freesound_id` names
-    it, share a fold; a clip without a name is a group. Raises ValueError if there are too few clips, or groups, to fill the folds.
+    it, share a fold; a clip without a name is a group. Where the table has a column `fold`, that is taken as it is, its
+    values in order. Prints a line if a class is in one fold only. Raises ValueError if there are too few clips, or groups,
+    to fill the folds, or if the column has gaps or a single value.
     """
+    fold = _given_folds(table["fold"]) if "fold" in table else _drawn_folds(table, n_folds, seed)
+    labels = pd.DataFrame({"label": split_labels(table["labels"]).to_numpy(), "fold": fold}).explode("label")
+    for label, count in labels.groupby("label")["fold"].nunique().items():
+        if count == 1:
+            print(f"All clips of {label} are in one fold, so no model that is judged on them has been trained on one.")
+    return fold
+
+
+def _given_folds(column: pd.Series) -> np.ndarray:
+    names = column.astype(str).str.strip()
+    if column.isna().any() or (names == "").any():
+        raise ValueError(f"the column fold is empty in {(column.isna() | (names == '')).sum()} rows: fill or remove it.")
+    values = sorted(set(names), key=lambda name: (len(name), name))  # 2 before 10
+    if len(values) < 2:
+        raise ValueError(f"the column fold says {values[0]!r} of every clip: give two values or more, or remove it.")
+    return names.map({name: number for number, name in enumerate(values)}).to_numpy()
+
+
+def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     group, strata = _groups(table), _strata(table, n_folds)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,9 @@ class MelDataset:
     (`.starts`, `.lengths`, `.pad_values`, `.targets`, a value or row a clip) stays on the CPU.
     """
 
-    def __init__(self, cache: Cache, table: pd.DataFrame, classes: list[str], device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, cache: Cache, table: pd.DataFrame, classes: list[str], device: str | torch.device = "cpu"
+    ) -> None:
         self.cache, self.table, self.classes, self.mel = cache, table, classes, cache.settings
         self.device = torch.empty(0, device=device).device  # "cuda" by its number
         clips = cache.clips.iloc[cache.rows(table["fname"])]
@@ -56,6 +59,19 @@ class MelDataset:
                 setattr(part, name, tensor[torch.as_tensor(rows)])
         return part
 
+    def join(self, other: "MelDataset") -> "MelDataset":
+        """The clips of both, over a copy of the frames that they need."""
+        joined = copy.copy(self)
+        joined.table = pd.concat([self.table, other.table], ignore_index=True)
+        rows = [torch.arange(start, start + length) for start, length in zip(other.starts, other.lengths)]
+        rows = _move(torch.cat([*rows, torch.empty(0, dtype=torch.int64)]), other.frames.device)
+        joined.frames = torch.cat([self.frames, other.frames[rows].to(self.frames.device)])
+        starts = len(self.frames) + other.lengths.cumsum(0) - other.lengths
+        joined.starts, joined.targets = torch.cat([self.starts, starts]), torch.cat([self.targets, other.targets])
+        joined.lengths = torch.cat([self.lengths, other.lengths])
+        joined.pad_values = torch.cat([self.pad_values, other.pad_values])
+        return joined
+
     def crops(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
         """`n_frames` of each of the clips `rows`, from frame `offsets` on: dB on the device, float32 (clips, 1, n_mels, n_frames).
 
@@ -66,7 +82,9 @@ class MelDataset:
         inside = (position >= 0) & (position < self.lengths[rows, None])
         index = torch.where(inside, self.starts[rows, None] + position, 0)
         frames = self.frames.index_select(0, _move(index.flatten(), self.frames.device)).view(*index.shape, -1)
-        inside, padding = (_move(t, self.frames.device) for t in (inside[:, :, None], self.pad_values[rows, None, None]))
+        inside, padding = (
+            _move(t, self.frames.device) for t in (inside[:, :, None], self.pad_values[rows, None, None])
+        )
         return self.to_device(torch.where(inside, frames, padding)).float().transpose(1, 2)[:, None]
 
     def to_device(self, tensor: Tensor) -> Tensor:
@@ -129,7 +147,11 @@ def draw_batch(
         return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
     def begin(rows: Tensor) -> Tensor:
-        return torch.zeros_like(rows) if config.crop == "start" else _random_offsets(dataset.lengths[rows], n_frames, generator)
+        return (
+            torch.zeros_like(rows)
+            if config.crop == "start"
+            else _random_offsets(dataset.lengths[rows], n_frames, generator)
+        )
 
     draw = {"rows": rows, "offsets": begin(rows)}
     if augmented and config.mix_probability:
@@ -179,6 +201,20 @@ def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tup
     rows = torch.randperm(len(dataset), generator=generator)[:size]
     x, targets = make_batch(dataset, draw_batch(dataset, rows, config, generator, augmented=True), config)
     return x.cpu().numpy(), targets.cpu().numpy()
+
+
+def augmentation_examples(dataset: MelDataset, config: TrainingConfig, row: int = 0) -> dict[str, np.ndarray]:
+    """The crop of a clip as it is, and after each augmentation by itself: dB, (n_mels, n_frames) each."""
+    names = {"as it is": None, "mixed in power": "mix_probability", "resized": "resize_probability"}
+    names |= {"SpecAugment": "spec_augment_probability"}
+    plain = replace(config, crop="start", mix_probability=0, resize_probability=0, spec_augment_probability=0)
+    rows = torch.arange(row, row + min(8, len(dataset) - row))
+    examples = {}
+    for name, option in names.items():
+        only = replace(plain, **({option: 1.0} if option else {}))
+        draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed), augmented=True)
+        examples[name] = make_batch(dataset, draw, only)[0][0, 0].cpu().numpy()
+    return examples
 
 
 def _random_offsets(lengths: Tensor, n_frames: int, generator: torch.Generator) -> Tensor:

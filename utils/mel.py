@@ -89,6 +89,13 @@ def log_mel(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
     return librosa.power_to_db(power, amin=settings.amin, top_db=settings.top_db)
 
 
+def griffin_lim(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
+    """Samples whose log-mel spectrogram is about `log_mel`, (n_mels, frames), in dB: mono float32, with made-up phases."""
+    power = np.linalg.pinv(mel_filters(settings)) @ 10 ** (log_mel / 10)
+    magnitude = np.sqrt(power.clip(0))
+    return librosa.griffinlim(magnitude, hop_length=settings.hop_length, n_fft=settings.n_fft, random_state=0)
+
+
 def clip_to_log_mel(path: str | Path, settings: MelConfig) -> np.ndarray:
     """Read, trim and transform one file: float32 (n_mels, frames), as many frames as the clip is long."""
     return log_mel(trim(load_clip(path, settings), settings), settings)

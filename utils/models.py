@@ -77,9 +77,7 @@ class VGG19(nn.Module):
     multiples; 64 is VGG19. The spectrogram is averaged over squares of `downsample` first.
     """
 
-    def __init__(
-        self, n_classes: int, weights: str | Path | None = None, width: int = 64, downsample: int = 1
-    ) -> None:
+    def __init__(self, n_classes: int, weights: str | Path | None = None, width: int = 64, downsample: int = 1) -> None:
         import timm  # takes seconds, which only those who use it should wait
         from timm.models.vgg import VGG
 
@@ -165,10 +163,16 @@ class Entry:
 _FULL = TrainingConfig(epochs=400)
 _FULL_VGG19 = replace(_FULL, learning_rate=1e-4)
 _QUICK = TrainingConfig(
-    epochs=100, max_steps=1500, learning_rate=3e-3, schedule="cosine", activation="sigmoid", crop="random", test_crops=8
+    epochs=100, max_steps=1500, learning_rate=3e-3, weight_decay=0.01, schedule="cosine", activation="sigmoid",
+    crop="random", test_crops=8, mix_probability=0.5, resize_probability=0.4, spec_augment_probability=0.5,
 )  # fmt: skip
-_QUICK_TRANSFER = replace(_QUICK, epochs=5, max_steps=40, learning_rate=1e-4, crop="start", test_crops=1)
-_QUICK_VGG19 = replace(_QUICK, epochs=40, max_steps=240, learning_rate=1e-3, test_crops=1)
+_BEST = replace(_QUICK, epochs=100, min_steps=4000, max_steps=None)
+_QUICK_BEST = replace(_QUICK, epochs=20, max_steps=100)
+_QUICK_VGG19 = replace(
+    _QUICK, epochs=40, max_steps=200, learning_rate=1e-3, test_crops=1,
+    mix_probability=0.0, resize_probability=0.0, spec_augment_probability=0.0,
+)  # fmt: skip
+_QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e-4, crop="start")
 
 MODELS: dict[str, Entry] = {
     "deep_cnn": Entry("Deep CNN", DeepCNN, {
@@ -182,6 +186,10 @@ MODELS: dict[str, Entry] = {
     "vgg19_no_weights": Entry("VGG19, no weights", VGG19, {
         "full": ({}, _FULL_VGG19),
         "quick": ({"width": 8, "downsample": 2}, _QUICK_VGG19),
+    }),
+    "best": Entry("Best", DeepCNN, {
+        "full": ({"width": 32, "stem": 16}, _BEST),
+        "quick": ({"width": 32, "stem": 16}, _QUICK_BEST),
     }),
 }  # fmt: skip
 

@@ -65,7 +65,7 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
         offsets = torch.from_numpy(begins).round().long()
         windows.starts = windows.starts + offsets
         windows.lengths = (length - offsets).clamp(max=n_frames)
-        values = train.predict_scores(run.model(), windows, run.config)
+        values = train.score_run(run, windows)
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centred on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
@@ -78,7 +78,9 @@ def best_run() -> Run:
         with suppress(FileNotFoundError):
             found.append(find_runs(data_set)[0])
     if not found:
-        raise FileNotFoundError(f"There is no run in {folder}: train one with python -m utils.run, or name one with --run.")
+        raise FileNotFoundError(
+            f"There is no run in {folder}: train one with python -m utils.run, or name one with --run."
+        )
     return max(found, key=lambda run: run.summary()["LWLRAP"])
 
 
@@ -105,14 +107,18 @@ def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> I
         n_jobs = 1 if len(table) <= mel.CHUNK else None  # one task: a worker would take longer to start than to do it
         cache = mel.build_cache(table, folder, "sounds", settings, n_jobs)
         if len(cache.unreadable):
-            raise ValueError(f"{len(cache.unreadable)} of {len(table)} sounds cannot be read:\n{mel.format_unreadable(cache.unreadable)}")
+            raise ValueError(
+                f"{len(cache.unreadable)} of {len(table)} sounds cannot be read:\n{mel.format_unreadable(cache.unreadable)}"
+            )
         yield MelDataset(cache, table, run.classes, device)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.predict", description="Tag sounds with a finished run.")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a sound file, or a folder with sounds in it or below")
-    parser.add_argument("--run", metavar="FOLDER", help="the run's folder; if left out, the best one in the work folder")
+    parser.add_argument(
+        "--run", metavar="FOLDER", help="the run's folder; if left out, the best one in the work folder"
+    )
     parser.add_argument("--top", type=int, default=3, help="how many classes to print of each sound")
     parser.add_argument("--over_time", metavar="FILE.png", help="a picture of one sound's scores over time")
     parser.add_argument("--csv", metavar="FILE", help="where to write all scores")
@@ -123,7 +129,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"{options.run} is not a run: give the folder that holds settings.json and weights.safetensors")
     try:
         run = Run(Path(options.run).resolve()) if options.run else best_run()
-        print(f"run: {workspace.short_path(run.folder)}, {run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}")
+        print(
+            f"run: {workspace.short_path(run.folder)}, {run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"
+        )
         device, _ = workspace.find_device()
         found = tag(options.paths, run, device)
         if options.csv:

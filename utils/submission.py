@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from .run_folder import Run
 
 
-def blend(scores: list[np.ndarray]) -> np.ndarray:
-    """The mean of several models' scores, each (clips, classes). Raises ValueError if there are none."""
-    if not scores:
-        raise ValueError("there are no scores to average: choose at least one run.")
-    return np.mean(scores, axis=0)
-
-
 def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Competition) -> np.ndarray:
     """Scores of all test clips in the competition's order, (test clips, classes), from `scores` of those in `table`, (clips, classes).
 
@@ -51,7 +44,7 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
     with files.atomic_file(file) as unfinished, files.atomic_file(file.with_suffix(".json")) as record:
         table.to_csv(unfinished, index=False)
         check(unfinished, competition)
-        record.write_text(json.dumps({"data": competition.folder.name, "mean of": made_by}, indent=1))
+        record.write_text(json.dumps({"data": competition.folder.name, "blend of": made_by}, indent=1))
     expected = KAGGLE_WORKING / "submission.csv"
     if KAGGLE_WORKING.is_dir() and file.resolve() != expected.resolve():
         with files.atomic_file(expected) as unfinished:
@@ -65,10 +58,14 @@ def leaderboard(file: str | Path, competition: Competition) -> pd.DataFrame:
     Raises ValueError if the submission is not valid, or if the data do not tell the labels of the test clips, as only Zenodo's layout does.
     """
     if not {"labels", "usage"} <= set(competition.test.columns):
-        raise ValueError(f"{competition.folder.name} does not tell the labels of its test clips: take the public release on Zenodo.")
+        raise ValueError(
+            f"{competition.folder.name} does not tell the labels of its test clips: take the public release on Zenodo."
+        )
     scores = check(file, competition)[competition.classes].to_numpy()
     targets = multi_hot(competition.test, competition.classes)
-    rows = {usage: np.flatnonzero(competition.test["usage"] == usage) for usage in sorted(set(competition.test["usage"]))}
+    rows = {
+        usage: np.flatnonzero(competition.test["usage"] == usage) for usage in sorted(set(competition.test["usage"]))
+    }
     table = {usage: {"clips": len(some), "LWLRAP": lwlrap(targets[some], scores[some])} for usage, some in rows.items()}
     return pd.DataFrame.from_dict(table, orient="index").astype({"clips": int})
 

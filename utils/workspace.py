@@ -59,7 +59,9 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     device, remark = find_device()
     name = preset or os.environ.get("FAT_PRESET") or ("quick" if device == "cpu" else "full")
     if name not in PRESETS:
-        raise ValueError(f"the preset {name!r} is none of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them.")
+        raise ValueError(
+            f"the preset {name!r} is none of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them."
+        )
     torch.manual_seed(PRESETS[name].seed)
     weights = attached("weights/vgg19.safetensors")
     if weights:
@@ -71,7 +73,9 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
         print("         No competition data was found, so this is the mini set of synthetic demo data.")
         print("         To use your own, set FAT_DATA to a folder with train_curated.csv.")
     print(f"preset   {name}")
-    print(f"device   {remark}; python {platform.python_version()}, torch {version('torch')}, librosa {version('librosa')}")
+    print(
+        f"device   {remark}; python {platform.python_version()}, torch {version('torch')}, librosa {version('librosa')}"
+    )
     print(f"writes   {short_path(folder)} and {short_path(submissions)}")
     return Workspace(competition, PRESETS[name], device, folder, submissions)
 
