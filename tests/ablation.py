@@ -1,8 +1,9 @@
 """What each part of the recipe gives: python -m tests.ablation [ROW ...] [--data DIR] [--steps N] [--seeds N] [--list]
 
-Each row is trained for every fold of every seed, which draws the folds, the weights and the crops, and judged by its
-out-of-fold LWLRAP: each clip is scored by the one model of that row and seed that was not trained on it, by its last step.
-One process per core, one thread each. What a row has done is kept in the work folder, and not done again.
+Each row is trained for every fold of every seed, which draws the folds, the weights and the crops, and judged by
+its out-of-fold LWLRAP: each clip is scored by the one model of that row and seed that was not trained on it, by its
+last step. One process per core, one thread each. What a row has done is kept in the work folder, and not done
+again.
 """
 
 import argparse

@@ -62,9 +62,8 @@ class TrainingConfig:
         for name, known in words.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: set it to one of {', '.join(known)}.")
-        at_least_one = ["epochs", "batch_size", "n_frames", "test_crops", "min_steps"] + ["max_steps"] * (self.max_steps is not None)
-        for name in at_least_one:
-            if getattr(self, name) < 1:
+        for name in ("epochs", "min_steps", "max_steps", "batch_size", "n_frames", "test_crops"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: set it to 1 or more.")
         for name in ("mix_probability", "resize_probability", "spec_augment_probability", "augmented"):
             if not 0 <= getattr(self, name) <= 1:

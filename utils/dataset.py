@@ -24,9 +24,9 @@ POWER = math.log(10) / 10  # from dB to the natural logarithm of power
 class MelDataset:
     """Clips of a cache for a model on `device`: `.table` as given, and `.targets` (clips, classes) if it has labels.
 
-    `.frames`, those of the whole cache, lie on the device as one tensor if they take at most half of its free memory. If
-    not, they stay in the memory-mapped file, and what a batch needs of them is sent through pinned memory. All else
-    (`.starts`, `.lengths`, `.pad_values`, `.targets`, a value or row a clip) stays on the CPU.
+    `.frames`, those of the whole cache, lie on the device as one tensor if they take at most half of its free
+    memory. If not, they stay in the memory-mapped file, and what a batch needs of them is sent through pinned
+    memory. All else (`.starts`, `.lengths`, `.pad_values`, `.targets`, a value or row a clip) stays on the CPU.
     """
 
     def __init__(
@@ -73,10 +73,11 @@ class MelDataset:
         return joined
 
     def crops(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
-        """`n_frames` of each of the clips `rows`, from frame `offsets` on: dB on the device, float32 (clips, 1, n_mels, n_frames).
+        """`n_frames` of each of the clips `rows`, from frame `offsets` on: dB on the device, float32 (clips, 1,
+        n_mels, n_frames).
 
-        `rows` and `offsets`, on the CPU, have shape (clips,). Beyond a clip's ends lies its pad value, as zeros padded to
-        its samples would give.
+        `rows` and `offsets`, on the CPU, have shape (clips,). Beyond a clip's ends lies its pad value, as zeros
+        padded to its samples would give.
         """
         position = offsets[:, None] + torch.arange(n_frames)
         inside = (position >= 0) & (position < self.lengths[rows, None])
@@ -106,7 +107,9 @@ def _fits(frames: Tensor, device: torch.device) -> bool:
 def load_split(
     cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device
 ) -> tuple[MelDataset, MelDataset]:
-    """Training set and validation set for a model on `device`: the same for every model of a preset, labels corrected."""
+    """Training set and validation set for a model on `device`: the same for every model of a preset, labels
+    corrected.
+    """
     clips = load_labelled(cache, table, classes, preset, device)
     train_rows, validation_rows = data.split(clips.table, preset.n_folds, preset.seed)
     return clips.subset(train_rows), clips.subset(validation_rows)
@@ -115,7 +118,8 @@ def load_split(
 def load_labelled(
     cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device
 ) -> MelDataset:
-    """All clips of `table` to train on, labels corrected. Clips that cannot be read are left out if `preset.drop_unreadable`.
+    """All clips of `table` to train on, labels corrected. Clips that cannot be read are left out if
+    `preset.drop_unreadable`.
 
     Raises ValueError with their list if not.
     """
@@ -174,7 +178,8 @@ def make_batch(
 ) -> tuple[Tensor, Tensor]:
     """What a model is shown of `draw`, on the device: dB (clips, 1, n_mels, n_frames), and targets (clips, classes).
 
-    Where the model's frozen layers have run already, these are its `features` of each clip of the data set instead of dB.
+    Where the model's frozen layers have run already, these are its `features` of each clip of the data set instead
+    of dB.
     """
     targets = dataset.targets[draw["rows"]]
     if features is not None:
@@ -224,7 +229,8 @@ def _random_offsets(lengths: Tensor, n_frames: int, generator: torch.Generator) 
 
 
 def mix_in_power(x: Tensor, other: Tensor, gain: Tensor) -> Tensor:
-    """dB spectrograms of the sum of two sounds, as if independent: their powers add. Shapes (clips, 1, n_mels, n_frames).
+    """dB spectrograms of the sum of two sounds, as if independent: their powers add. Shapes (clips, 1, n_mels,
+    n_frames).
 
     The peak of `other` then lies `gain` dB, (clips,), over that of `x`; at minus infinity there is nothing of it.
     """
@@ -247,7 +253,8 @@ def resize(x: Tensor, stretch: Tensor, mel_scale: Tensor, mel_shift: Tensor) -> 
 def spec_augment(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
     """A band of mels and a stretch of frames of each clip, set to the clip's mean. Shape (clips, 1, n_mels, n_frames).
 
-    `width`, (clips, 2), says how wide they are as shares of the axes, and `start` where they lie in what is left of them.
+    `width`, (clips, 2), says how wide they are as shares of the axes, and `start` where they lie in what is left of
+    them.
     """
     # Source: Park et al. 2019, SpecAugment, without its time warping.
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
@@ -260,7 +267,8 @@ def spec_augment(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
 
 
 def tta_crops(lengths: Tensor, n_frames: int, most: int) -> tuple[Tensor, Tensor]:
-    """Row and first frame of every crop that clips of these lengths are scored by (test-time augmentation), both (crops,).
+    """Row and first frame of every crop that clips of these lengths are scored by (test-time augmentation), both
+    (crops,).
 
     At most `most` a clip, spread evenly from its first frame to its last; one alone is its first `n_frames`.
     """

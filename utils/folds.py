@@ -1,4 +1,6 @@
-"""The recipe of the model `best`: a training for each fold of the curated clips, joined by the noisy clips that it agrees with."""
+"""The recipe of the model `best`: a training for each fold of the curated clips, joined by the noisy clips that it
+agrees with.
+"""
 
 import copy
 import json
@@ -69,7 +71,9 @@ def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFr
     what it cannot tell. `python -m tests.ablation` takes all folds.
     """
     entry, table = MODELS[NAME], []
-    train_set, validation_set = (curated.subset(rows) for rows in data.split(curated.table, preset.n_folds, preset.seed))
+    train_set, validation_set = (
+        curated.subset(rows) for rows in data.split(curated.table, preset.n_folds, preset.seed)
+    )
     config = entry.config(preset.name)
     steps = min(LADDER_STEPS, config.steps(len(train_set)))
     model = entry.build(len(curated.classes), preset.name)

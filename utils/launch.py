@@ -25,7 +25,6 @@ from .dataset import MelDataset, load_split
 from .run_folder import Run
 from .workspace import ROOT, setup, short_path
 
-
 ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # which is one of several, in notebook 06
 
 
@@ -79,7 +78,8 @@ def _write_job(
     validation_set.table.to_csv(job / "validation.csv", index=False)
     arguments = {
         "model": model.config, "classes": train_set.classes, "cache": str(train_set.cache.folder.resolve()),
-        "device": train_set.device.type, "config": asdict(config), "folder": str(Path(folder).resolve()), "title": title,
+        "device": train_set.device.type, "config": asdict(config),
+        "folder": str(Path(folder).resolve()), "title": title,
     }  # fmt: skip
     (job / "job.json").write_text(json.dumps(arguments))
 

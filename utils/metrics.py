@@ -54,12 +54,15 @@ def label_rank(first_label: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def top_k_accuracy(first_label: np.ndarray, scores: np.ndarray, k: int = 5) -> float:
-    """Share of clips whose first listed label is among the `k` highest scores (paper, section V); arguments as `label_rank`."""
+    """Share of clips whose first listed label is among the `k` highest scores (paper, section V); arguments as
+    `label_rank`.
+    """
     return float((label_rank(first_label, scores) <= k).mean())
 
 
 def per_class_table(targets: np.ndarray, scores: np.ndarray, classes: list[str], threshold: float) -> pd.DataFrame:
-    """Precision, recall, F1 (of scores at or above `threshold`), LWLRAP and number of clips of each class, best F1 first.
+    """Precision, recall, F1 (of scores at or above `threshold`), LWLRAP and number of clips of each class, best F1
+    first.
 
     Precision is 0 where nothing reached the threshold; classes without a clip are left out (paper, tables 2 to 5).
     """
@@ -99,7 +102,9 @@ def bootstrap_interval(
 
 
 def blend(scores: list[np.ndarray]) -> np.ndarray:
-    """The geometric mean of several models' scores, each (clips, classes) in 0 to 1. Raises ValueError if there are none."""
+    """The geometric mean of several models' scores, each (clips, classes) in 0 to 1. Raises ValueError if there are
+    none.
+    """
     if not scores:
         raise ValueError("there are no scores to average: choose at least one run.")
     return np.exp(np.mean([np.log(np.clip(some, 1e-6, 1)) for some in scores], axis=0)).astype(np.float32)

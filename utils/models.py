@@ -1,4 +1,6 @@
-"""The networks, and the one table of them. All take dB spectrograms (clips, 1, n_mels, frames) and give logits (clips, classes)."""
+"""The networks, and the one table of them. All take dB spectrograms (clips, 1, n_mels, frames) and give logits
+(clips, classes).
+"""
 
 import os
 import urllib.request
@@ -22,7 +24,9 @@ def standardize(x: Tensor) -> Tensor:
 
 
 class Logits(nn.Linear):
-    """The last layer, in float32 whatever the others compute in: in half precision scores tie, and ties share the worst rank."""
+    """The last layer, in float32 whatever the others compute in: in half precision scores tie, and ties share the
+    worst rank.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -30,11 +34,12 @@ class Logits(nn.Linear):
 
 
 class DeepCNN(nn.Module):
-    """Our reading of the paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense output.
+    """Our reading of the paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense
+    output.
 
-    The paper gives neither depth nor widths. Here: four blocks of two 3x3 convolutions with batch normalisation, each
-    halving both axes; then the mean over time, the maximum over frequency, dropout and one dense layer. `width` channels
-    in the first block, doubled in each further one.
+    The paper gives neither depth nor widths. Here: four blocks of two 3x3 convolutions with batch normalisation,
+    each halving both axes; then the mean over time, the maximum over frequency, dropout and one dense layer.
+    `width` channels in the first block, doubled in each further one.
 
     `stem`: channels of a 5x5 convolution of stride 2 and a pooling layer before the blocks, which leave a sixteenth of
     the picture to them, as ImageNet's networks begin; 0: none. The last block then does not pool.
@@ -122,7 +127,9 @@ class VGG19(nn.Module):
 
 
 def _dense(convolution: nn.Conv2d) -> nn.Linear:
-    """A convolution with its whole input as the matrix product that it is: the same numbers, and much faster to train."""
+    """A convolution with its whole input as the matrix product that it is: the same numbers, and much faster to
+    train.
+    """
     weight = convolution.weight.flatten(1)
     layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     layer.weight, layer.bias = nn.Parameter(weight.detach()), convolution.bias
@@ -142,7 +149,9 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table of models: a title, what builds it, and for each preset its options and its training config."""
+    """A row of the table of models: a title, what builds it, and for each preset its options and its training
+    config.
+    """
 
     title: str
     network: Callable[..., nn.Module]  # called with the number of classes and the options
@@ -195,7 +204,8 @@ MODELS: dict[str, Entry] = {
 
 
 def imagenet_weights() -> Path | None:
-    """File with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (a download of 575 MB, once); None if there is none.
+    """File with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (a download of 575 MB, once); None if
+    there is none.
 
     Raises FileNotFoundError if FAT_VGG19_WEIGHTS names a file that is not there.
     """

@@ -1,4 +1,6 @@
-"""Every figure of the notebooks, drawn with pyplot: in a notebook it shows by itself, elsewhere call plt.show() or plt.savefig()."""
+"""Every figure of the notebooks, drawn with pyplot: in a notebook it shows by itself, elsewhere call plt.show() or
+plt.savefig().
+"""
 
 from collections.abc import Sequence
 
@@ -181,7 +183,8 @@ def scores(names: Sequence[str], values: np.ndarray, title: str) -> None:
 
 
 def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> Figure:
-    """A recording's spectrogram, and beneath it, over the same seconds, the scores of the `top` classes with the highest peaks.
+    """A recording's spectrogram, and beneath it, over the same seconds, the scores of the `top` classes with the
+    highest peaks.
 
     `samples`: mono, untrimmed; `scores`: a row a window, with its middle in seconds as index, and a column a class.
     """

@@ -1,4 +1,6 @@
-"""The run folder: what a training leaves behind for everything after it, and the checkpoint that it keeps while it runs."""
+"""The run folder: what a training leaves behind for everything after it, and the checkpoint that it keeps while it
+runs.
+"""
 
 import hashlib
 import io
@@ -24,10 +26,12 @@ FORMAT = 2  # of the folder: which files it has, and what their columns and keys
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training: a folder with weights.safetensors, history.csv, train_clips.csv, validation_scores.csv, settings.json.
+    """A finished training: a folder with weights.safetensors, history.csv, train_clips.csv, validation_scores.csv,
+    settings.json.
 
-    One of several folds has a folder of this kind for each instead of weights; its `.validation` are then all clips, each
-    scored by the one model that was not trained on it (out of fold), and its `.history` is the mean of theirs.
+    One of several folds has a folder of this kind for each instead of weights; its `.validation` are then all
+    clips, each scored by the one model that was not trained on it (out of fold), and its `.history` is the mean of
+    theirs.
 
     `.history` has a row an epoch; LWLRAP and top-5 in it are of one crop a clip. `.validation` has the validation clips
     with their `labels` and, a column a class, their scores by the finished model, all crops averaged; `.targets` and
@@ -125,7 +129,8 @@ class Run:
 
 
 def find_runs(folder: str | Path) -> list[Run]:
-    """The finished runs in `folder`, highest validation LWLRAP first; on Kaggle also those on the same data in attached notebooks' outputs.
+    """The finished runs in `folder`, highest validation LWLRAP first; on Kaggle also those on the same data in
+    attached notebooks' outputs.
 
     They are ranked by the validation clips that all of them were judged on, which is said where some were judged on
     others too. Raises FileNotFoundError if there are none.
@@ -175,8 +180,9 @@ def fingerprint(model: nn.Module, **settings: object) -> str:
 class Checkpoint:
     """The file `RUN.checkpoint` beside a run's folder: the state of `parts` after an epoch, and the history up to it.
 
-    `parts` are what has a state_dict, by name. `key` tells one training from another: a checkpoint of another one is not
-    used, which is said. The number of processes and the kind of device may change from one start to the next.
+    `parts` are what has a state_dict, by name. `key` tells one training from another: a checkpoint of another one
+    is not used, which is said. The number of processes and the kind of device may change from one start to the
+    next.
     """
 
     def __init__(self, folder: Path, key: str, parts: dict[str, object]) -> None:
@@ -185,7 +191,8 @@ class Checkpoint:
         self._cost, self._kept = 0.0, time.perf_counter()
 
     def resume(self) -> tuple[list[dict], float]:
-        """Give `parts` the state that was kept; the history up to there and the seconds it took, or [] and 0 if there is none.
+        """Give `parts` the state that was kept; the history up to there and the seconds it took, or [] and 0 if
+        there is none.
 
         Raises ValueError if the file is no checkpoint.
         """
@@ -206,7 +213,9 @@ class Checkpoint:
             ) from error
 
     def keep(self, history: list[dict], seconds: float, last: bool) -> None:
-        """Replace the file after an epoch: after the last one, and else when writing has taken at most a twentieth of the time."""
+        """Replace the file after an epoch: after the last one, and else when writing has taken at most a twentieth
+        of the time.
+        """
         began = time.perf_counter()
         if distributed.rank() or (not last and began - self._kept < 20 * self._cost):
             return

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Competition) -> np.ndarray:
-    """Scores of all test clips in the competition's order, (test clips, classes), from `scores` of those in `table`, (clips, classes).
+    """Scores of all test clips in the competition's order, (test clips, classes), from `scores` of those in
+    `table`, (clips, classes).
 
-    A clip that `table` lacks, because it cannot be read, still needs a row: it gets the share of the curated clips that carry each class,
-    and is named in print.
+    A clip that `table` lacks, because it cannot be read, still needs a row: it gets the share of the curated clips
+    that carry each class, and is named in print.
     """
     rows = pd.Index(table["fname"]).get_indexer(competition.test["fname"])
     prior = multi_hot(competition.curated, competition.classes).mean(axis=0)
@@ -32,10 +33,12 @@ def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Compet
 
 
 def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: Sequence["Run"]) -> Path:
-    """Write `scores`, (test clips, classes), as a submission, check it, and note beside it, as json, the runs that made it.
+    """Write `scores`, (test clips, classes), as a submission, check it, and note beside it, as json, the runs that
+    made it.
 
-    The file takes its name only after the check, or not at all. On Kaggle a copy goes to /kaggle/working/submission.csv, where the
-    competition looks for it. Raises ValueError, as `check` does, and OSError if it cannot be written; what stood there then stays.
+    The file takes its name only after the check, or not at all. On Kaggle a copy goes to
+    /kaggle/working/submission.csv, where the competition looks for it. Raises ValueError, as `check` does, and
+    OSError if it cannot be written; what stood there then stays.
     """
     file = Path(file)
     table = pd.DataFrame(scores, columns=competition.classes)
@@ -53,9 +56,11 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
 
 
 def leaderboard(file: str | Path, competition: Competition) -> pd.DataFrame:
-    """LWLRAP of a submission on the Public and the Private test clips, what the leaderboard would have said: columns `clips` and `LWLRAP`.
+    """LWLRAP of a submission on the Public and the Private test clips, what the leaderboard would have said:
+    columns `clips` and `LWLRAP`.
 
-    Raises ValueError if the submission is not valid, or if the data do not tell the labels of the test clips, as only Zenodo's layout does.
+    Raises ValueError if the submission is not valid, or if the data do not tell the labels of the test clips, as
+    only Zenodo's layout does.
     """
     if not {"labels", "usage"} <= set(competition.test.columns):
         raise ValueError(

@@ -37,13 +37,14 @@ def fit(
 ) -> Run:
     """Train a copy of `model` on `train_set`, follow it on `validation_set`, and keep the outcome in `folder` as a Run.
 
-    Binary cross-entropy of each class and Adam (paper, section IV). While it trains, the validation clips are scored by
-    one crop each; at the end by all their test-time crops. The weights and scores kept are those of the **last** epoch: to
-    keep the best one would be to choose by the clips it is judged on. A training that was stopped, asked for again, goes
-    on after the last epoch it kept: to the same weights on a CPU, and as near to them as two trainings come on a GPU.
-    Under torchrun every process calls it and takes its shard of each batch. With the progress `bar` of a longer work,
-    which then counts the steps, a training that has ended is not done again. Raises FloatingPointError if the loss is not
-    finite, and ValueError if a batch has fewer clips than there are processes or if a clip is in both sets.
+    Binary cross-entropy of each class and Adam (paper, section IV). While it trains, the validation clips are
+    scored by one crop each; at the end by all their test-time crops. The weights and scores kept are those of the
+    **last** epoch: to keep the best one would be to choose by the clips it is judged on. A training that was
+    stopped, asked for again, goes on after the last epoch it kept: to the same weights on a CPU, and as near to
+    them as two trainings come on a GPU. Under torchrun every process calls it and takes its shard of each batch.
+    With the progress `bar` of a longer work, which then counts the steps, a training that has ended is not done
+    again. Raises FloatingPointError if the loss is not finite, and ValueError if a batch has fewer clips than there
+    are processes or if a clip is in both sets.
     """
     _check(train_set, validation_set, config, title)
     folder, trainer = Path(folder), Trainer(model, train_set, config, title)
@@ -123,7 +124,7 @@ class Trainer:
 
     def epoch(self, number: int, step: int, bar: tqdm) -> Tensor:
         """The losses of the steps of epoch `number`, the first of which is `step`; (steps,) on the CPU."""
-        # What is drawn in an epoch depends on its number alone, so a run that was stopped goes on as if it had not been.
+        # What is drawn in an epoch depends on its number alone, so a run that was stopped goes on as if it was not.
         generator = torch.Generator().manual_seed(self.config.seed + 1_000_003 * number)
         torch.manual_seed(self.config.seed + 1_000_003 * number + 10_007 * distributed.rank())  # dropout differs
         self.trained.train()
@@ -185,7 +186,9 @@ def _check(train_set: MelDataset, validation_set: MelDataset, config: TrainingCo
 
 
 def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Raise FloatingPointError for the first of an epoch's `losses`, the last of which was at `step`, that is not finite."""
+    """Raise FloatingPointError for the first of an epoch's `losses`, the last of which was at `step`, that is not
+    finite.
+    """
     if losses.isfinite().all():
         return
     bad = int((~losses.isfinite()).nonzero()[0])
@@ -199,7 +202,8 @@ def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint:
 
 @torch.no_grad()
 def frozen_features(model: nn.Module, dataset: MelDataset, config: TrainingConfig) -> Tensor | None:
-    """What the frozen layers make of every clip, if it is the same in every epoch: computed once, they need not run again.
+    """What the frozen layers make of every clip, if it is the same in every epoch: computed once, they need not run
+    again.
 
     (clips, channels, n_mels / 16, n_frames / 16), on the device; None if no layer is frozen or the crops vary.
     """
