@@ -1,4 +1,4 @@
-"""The embedded mini set: sounds made by formula, written in the competition's Kaggle layout.
+"""The embedded mini set: synthetic demo data, written in the competition's Kaggle layout.
 
 Each class is a short physical recipe whose pitch, pace, colour and decay vary from clip to clip; a background noise, a second
 sound or silent ends are added to some. The same seed gives the same bytes.

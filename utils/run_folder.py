@@ -141,18 +141,16 @@ def find_runs(folder: str | Path) -> list[Run]:
         raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first.")
     runs = list({place.name: Run(place) for place in found}.values())  # those in `folder` come last, and win
     common = common_clips(runs)
+    if not common:
+        print("These runs were judged on different validation clips, so their figures cannot be compared.")
+    elif any(len(run.validation) > len(common) for run in runs):
+        print(f"These runs are compared on the {len(common)} validation clips that all of them were judged on.")
     return sorted(runs, key=lambda run: run.summary(common)["LWLRAP"], reverse=True)
 
 
 def common_clips(runs: list[Run]) -> set[str] | None:
-    """The validation clips that all runs were judged on; None if there are none. A line says so where they differ."""
-    judged = [set(run.validation["fname"]) for run in runs]
-    common = set.intersection(*judged)
-    if not common:
-        print("These runs were judged on different validation clips, so their figures cannot be compared.")
-    elif any(some != common for some in judged):
-        print(f"These runs are compared on the {len(common)} validation clips that all of them were judged on.")
-    return common or None
+    """The validation clips that all runs were judged on; None if there are none."""
+    return set.intersection(*(set(run.validation["fname"]) for run in runs)) or None
 
 
 def save_run(folder: Path, model: nn.Module, record: dict, tables: dict[str, pd.DataFrame]) -> Run:

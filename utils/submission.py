@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from .run_folder import Run
 
 
+def default_run(runs: Sequence["Run"]) -> "Run":
+    """The first of `runs` that the competition allows: it forbade pretrained weights. Raises ValueError if none is."""
+    for run in runs:
+        if not run.pretrained:
+            return run
+    raise ValueError("All runs began with pretrained weights, which the competition forbade: run 03_cnn or name one.")
+
+
 def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Competition) -> np.ndarray:
     """Scores of all test clips in the competition's order, (test clips, classes), from `scores` of those in
     `table`, (clips, classes).
