@@ -180,8 +180,8 @@ class Trainer:
 def _check(train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig, title: str) -> None:
     if both := set(train_set.table["fname"]) & set(validation_set.table["fname"]):
         raise ValueError(f"{title}: {min(both)} is in the training and in the validation set: split them apart.")
-    processes = distributed.world_size()
-    if min(config.batch_size, len(train_set)) < processes:
+    processes, steps = distributed.world_size(), math.ceil(len(train_set) / config.batch_size)
+    if len(train_set) // steps < processes:  # the smallest batch
         raise ValueError(f"{title}: {processes} processes cannot share {config.batch_size} clips: raise batch_size.")
 
 
