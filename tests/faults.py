@@ -49,7 +49,9 @@ def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
 
     adam = torch.optim.Adam.step
     torch.optim.Adam.step = counted(adam)
-    os.fsync, os.rename, os.replace, mel._frames = map(counted, (os.fsync, os.rename, os.replace, mel._frames))
+    os.fsync, os.rename, os.replace, mel.load_clip_and_damage = map(
+        counted, (os.fsync, os.rename, os.replace, mel.load_clip_and_damage)
+    )
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             work()

@@ -102,8 +102,8 @@ def test_the_cache_holds_every_clip_in_its_place(competition, cache):
     for clip in competition.curated.iloc[[0, 17, -1]].itertuples():
         expected = clip_to_log_mel(clip.path, SETTINGS)
         assert np.array_equal(cache[clip.fname], expected.astype(np.float16))
-        floor = cache.clips.set_index("fname").loc[clip.fname, "floor"]
-        assert floor == pytest.approx(expected.max() - SETTINGS.top_db, abs=0.05)
+        pad_value = cache.clips.set_index("fname").loc[clip.fname, "pad_value"]
+        assert pad_value == pytest.approx(expected.max() - SETTINGS.top_db, abs=0.05)
     with pytest.raises(KeyError, match=r"absent\.wav"):
         cache["absent.wav"]
 

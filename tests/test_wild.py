@@ -1,5 +1,6 @@
 """Files and tables as people have them: each is read right, or refused with its name and the reason."""
 
+import errno
 import os
 import struct
 import tracemalloc
@@ -73,8 +74,9 @@ READ_RIGHT = {
     **{kind: (written(sound(), format=kind), sound(), 0.01) for kind in ("FLAC", "AIFF", "CAF", "W64", "RF64")},
     "Ogg": (written(sound(), format="OGG"), sound(), 1.5),
     "MP3 named .wav": (written(sound(), format="MP3"), sound(), 1.5),
-    "WAV cut in the middle": (patched(lambda old: old[: 44 + RATE + 1]), sound()[: RATE // 2], 0),
     "WAV that promises 4 GB": (patched(with_bytes(40, b"\xff" * 4)), sound(), 0),
+    "WAV that promises 2 GB": (patched(with_bytes(40, struct.pack("<I", 2**31 - 1 - 36))), sound(), 0),
+    "WAV with other bytes after its data": (patched(lambda old: old + b"LIST\4\0\0\0abcd"), sound(), 0),
     "FLAC that promises 8 GB": (patched(with_bytes(22, b"\xff" * 4), format="FLAC"), sound(), 0.01),
     "FLAC of unknown length": (patched(with_bytes(22, b"\0" * 4), format="FLAC"), sound(), 0.01),
     "link": (link_to_a_good_file, sound(), 0),
@@ -91,10 +93,36 @@ UNREADABLE = {
     "infinite": (written([0.1, -np.inf, 0.1], subtype="FLOAT"), "not finite"),
     "infinite both ways": (written([[np.inf, -np.inf], [0, 0]], subtype="FLOAT"), "not finite"),
     "integers taken for floats": (written([0.1, 1e30, 0.1], subtype="FLOAT"), "far beyond full scale"),
-    "FLAC cut in the middle": (patched(lambda old: old[: len(old) // 2], format="FLAC"), "cannot be read as audio"),
-    "Ogg cut in the middle": (patched(lambda old: old[: len(old) // 2], format="OGG"), "cannot be read as audio"),
+    "FLAC cut in its first block": (patched(lambda old: old[:200], format="FLAC"), "cannot be read as audio"),
+    "Ogg cut in its first page": (patched(lambda old: old[:3000], format="OGG"), "cannot be read as audio"),
     "1 Hz": (patched(with_bytes(24, struct.pack("<I", 1))), "says that it has 1 samples a second"),
     "no channels": (patched(with_bytes(22, b"\0\0")), "cannot be read as audio"),
+}
+NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 4 * RATE)  # which takes several pages of an Ogg
+
+
+def halved(**how):
+    """A case: half of the bytes of 4 s of noise."""
+
+    def make(file):
+        written(NOISE, **how)(file)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+    return make
+
+
+# What is written; the reason that is given for it; whether its samples are those of the sound, as far as they go.
+DAMAGED = {
+    "WAV cut after 8 samples": (patched(lambda old: old[: 44 + 16]), "breaks off after 0.000181 of 1 s", True),
+    "WAV cut by a byte": (patched(lambda old: old[:-1]), "breaks off after 1 of 1 s", True),
+    **{kind: (halved(format=kind), r"breaks off after [12]\.?\d* of 4 s", True) for kind in ("WAV", "AIFF", "W64", "FLAC")},
+    "FLAC with a wrong byte": (
+        patched(lambda old: with_bytes(len(old) // 2, b"?" * 9)(old), format="FLAC"),
+        r"breaks off after 0\.\d+ of 1 s",
+        True,
+    ),
+    "Ogg": (halved(format="OGG"), r"has no end mark after [12]\.?\d* s", False),
+    "MP3": (halved(format="MP3"), r"breaks off after [12]\.?\d* of 4 s", False),
 }
 
 
@@ -115,6 +143,7 @@ def test_a_clip_has_the_right_mel_or_a_row_in_the_report(tmp_path, capfd, what):
     if tolerance:
         right, ours = cache["plain.wav"].astype(float), cache["x.wav"].astype(float)
         assert cache.unreadable.empty
+        assert cache.damaged.empty
         assert ours.shape == right.shape
         loud = right >= right.max() - 30
         assert np.abs(ours - right)[loud].max() <= tolerance[0]
@@ -126,6 +155,29 @@ def test_a_clip_has_the_right_mel_or_a_row_in_the_report(tmp_path, capfd, what):
             cache["x.wav"]
         with pytest.raises(ValueError, match=rf"x\.wav .*{expected}.*replace the file"):
             audio.load_clip(file, SETTINGS)
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_file_that_breaks_off_is_used_as_far_as_it_goes_and_named(tmp_path, capsys, what):
+    make, reason, exact = DAMAGED[what]
+    plain, file = tmp_path / "plain.wav", tmp_path / "NA"
+    written(sound())(plain)
+    make(file)
+    cache = mel.build_cache(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert cache.unreadable.empty
+    assert list(cache.damaged["fname"]) == ["NA"]
+    assert cache.damaged["reason"].str.fullmatch(reason).all()
+    assert list(cache.clips["fname"]) == ["plain.wav", "NA"]
+    samples = audio.load_clip(file, SETTINGS)
+    if exact:
+        whole = sound() if samples.size < RATE + 1 and "WAV cut" in what or "wrong byte" in what else NOISE
+        assert 0 < len(samples) <= len(whole)
+        assert np.abs(samples - whole[: len(samples)]).max() < 1e-4
+    for use in (mel.build_cache, mel.load_cache):  # each says so, and where all of them are listed
+        capsys.readouterr()
+        use(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS)
+        printed = capsys.readouterr().out
+        assert f"1 of 2 clips are damaged and used as far as they go, see {cache.folder}/damaged.csv\n  NA " in printed
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
@@ -194,7 +246,7 @@ def test_a_set_of_which_no_clip_can_be_read_is_refused_with_a_short_list(tmp_pat
     files = [tmp_path / f"{i}.wav" for i in range(30)]
     for file in files:
         file.touch()
-    with pytest.raises(ValueError, match=r"None of the 30 wild clips can be read(.|\n)*  19\.wav cannot .*\n  and 10 more$"):
+    with pytest.raises(ValueError, match=r"None of the 30 wild clips can be read(.|\n)*  9\.wav cannot .*\n  and 20 more$"):
         mel.build_cache(table_of(*files), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
     assert not list((tmp_path / "cache").iterdir())
 
@@ -206,6 +258,49 @@ def test_durations_leave_out_clips_that_do_not_tell_theirs(tmp_path, capsys):
     READ_RIGHT["FLAC of unknown length"][0](files[2])
     assert audio.durations(table_of(*files)).tolist() == [1]
     assert "2 of 3 clips do not tell how long they are" in capsys.readouterr().out
+
+
+def test_a_clip_changed_in_place_is_another_clip(tmp_path, capsys):
+    """Louder, as by normalising: the name and the size stay."""
+    plain, file = tmp_path / "plain.wav", tmp_path / "x.wav"
+    written(sound())(plain)
+    for samples in (sound(), 0.5 * sound()):
+        written(samples)(file)
+        cache = mel.build_cache(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+        assert "wild: made" in capsys.readouterr().out
+        assert np.array_equal(cache["x.wav"], mel.clip_to_log_mel(file, SETTINGS).astype(np.float16))
+
+
+def test_a_cache_of_another_version_of_the_algorithm_is_not_used(tmp_path, monkeypatch):
+    written(sound())(tmp_path / "x.wav")
+    table = table_of(tmp_path / "x.wav")
+    cache = mel.build_cache(table, tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert mel.load_cache(table, tmp_path / "cache", "wild", SETTINGS).folder == cache.folder
+    monkeypatch.setattr(mel, "VERSION", mel.VERSION + 1)
+    with pytest.raises(FileNotFoundError, match="run 02_preprocessing first"):
+        mel.load_cache(table, tmp_path / "cache", "wild", SETTINGS)
+
+
+def test_a_cache_that_cannot_be_made_anew_stays(tmp_path, monkeypatch):
+    """One clip can be read by now, but the disk is full."""
+    plain, mended = tmp_path / "plain.wav", tmp_path / "x.wav"
+    written(sound())(plain)
+    written(sound())(mended)
+    monkeypatch.setattr(audio, "LOUDEST", 0.7)
+    written(0.9 * SQUARE)(mended)
+    earlier = mel.build_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert list(earlier.unreadable["fname"]) == ["x.wav"]
+    monkeypatch.setattr(audio, "LOUDEST", 1)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="free some space"):
+        broken.setattr(mel, "_write_npy_header", full)
+        mel.build_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert len(mel.load_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS)) == 1
+    assert len(mel.build_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 TRAIN = 'fname,labels\na.wav,Bark\nb.wav,"Bark,Run"\nc.wav,Tap\n'
@@ -318,6 +413,18 @@ def test_a_link_with_a_plain_name_is_a_clip(folder):
     (folder / "train_curated/a.wav").rename(folder / "elsewhere")
     (folder / "train_curated/a.wav").symlink_to(folder / "elsewhere")
     assert len(data.Competition(folder).curated) == 3
+
+
+@pytest.mark.parametrize("listed", ["é.wav", "?.wav"])
+def test_a_file_name_that_is_not_utf8_is_said_where_the_clips_are_read(folder, listed):
+    os.rename(folder / "train_curated/a.wav", os.fsencode(folder / "train_curated") + b"/\xe9.wav")
+    (folder / "train_curated.csv").write_text(TRAIN.replace("a.wav", listed))
+    with pytest.raises(ValueError, match=r"train_curated has 1 file names that are not UTF-8, b'\\xe9\.wav' for one: rename"):
+        data.Competition(folder)
+    fname = os.fsdecode(b"\xe9.wav")
+    table = pd.DataFrame({"fname": [fname], "path": [str(folder / "train_curated" / fname)]})
+    with pytest.raises(ValueError, match="wild has 1 file names that are not UTF-8"):
+        mel.build_cache(table, folder, "wild", SETTINGS)
 
 
 def test_a_class_without_a_held_out_clip_leaves_the_scores_finite(folder):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import augment, data
 from .config import Preset
-from .mel import Cache, listing
+from .mel import Cache, format_unreadable
 
 
 class MelDataset:
@@ -29,7 +29,7 @@ class MelDataset:
         self.home = self.frames.device
         self.starts = torch.tensor(clips["start"].to_numpy(), device=self.home)
         self.lengths = torch.tensor(clips["length"].to_numpy(), device=self.home)
-        self.floors = torch.tensor(clips["floor"].to_numpy(), device=self.home, dtype=frames.dtype)
+        self.floors = torch.tensor(clips["pad_value"].to_numpy(), device=self.home, dtype=frames.dtype)
         self.targets = torch.tensor(data.multi_hot(table, classes), device=self.home) if "labels" in table else None
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ def load_split(cache: Cache, table: pd.DataFrame, classes: list[str], preset: Pr
         some = f"{len(unreadable)} of {len(table)} training clips cannot be read"
         if not preset.drop_unreadable:
             raise ValueError(
-                f"{some}:\n{listing(unreadable)}\nReplace the files and run 02_preprocessing again, "
+                f"{some}:\n{format_unreadable(unreadable)}\nReplace the files and run 02_preprocessing again, "
                 "or set drop_unreadable to True in utils/config.py to train without them."
             )
         print(f"{some} and are left out")

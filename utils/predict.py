@@ -106,7 +106,7 @@ def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> I
         n_jobs = 1 if len(table) <= mel.CHUNK else None  # one task: a worker would take longer to start than to do it
         cache = mel.build_cache(table, folder, "sounds", settings, n_jobs)
         if len(cache.unreadable):
-            raise ValueError(f"{len(cache.unreadable)} of {len(table)} sounds cannot be read:\n{mel.listing(cache.unreadable)}")
+            raise ValueError(f"{len(cache.unreadable)} of {len(table)} sounds cannot be read:\n{mel.format_unreadable(cache.unreadable)}")
         yield MelDataset(cache, table, run.classes, device)
 
 
