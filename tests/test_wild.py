@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from utils import audio, data, mel, metrics, submission
-from utils.dataset import MelDataset, load_split
 from utils.config import QUICK, MelConfig
+from utils.dataset import MelDataset, load_split
 
 SETTINGS = MelConfig()
 RATE = SETTINGS.sample_rate
@@ -66,9 +66,15 @@ READ_RIGHT = {
     "shorter than a window": (written(sound(seconds=0.02)), sound(seconds=0.02), 0),
     "full-scale square wave": (written(SQUARE), SQUARE, 0),
     "square wave of floats": (written(SQUARE, subtype="FLOAT"), SQUARE, 0.01),
-    **{f"{rate} Hz": (written(sound(rate), rate), sound(), 1) for rate in (8000, 11_025, 16_000, 22_050, 32_000, 48_000, 96_000, 192_000)},
+    **{
+        f"{rate} Hz": (written(sound(rate), rate), sound(), 1)
+        for rate in (8000, 11_025, 16_000, 22_050, 32_000, 48_000, 96_000, 192_000)
+    },
     **{f"{n} channels": (written(np.repeat(sound()[:, None], n, axis=1)), sound(), 0.01) for n in range(1, 9)},
-    **{subtype: (written(sound(), subtype=subtype), sound(), 0.01) for subtype in ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")},
+    **{
+        subtype: (written(sound(), subtype=subtype), sound(), 0.01)
+        for subtype in ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+    },
     "8 bits": (written(sound(), subtype="PCM_U8"), sound(), 1),
     "8-bit mu-law": (written(sound(), subtype="ULAW"), sound(), 1),
     **{kind: (written(sound(), format=kind), sound(), 0.01) for kind in ("FLAC", "AIFF", "CAF", "W64", "RF64")},
@@ -115,7 +121,10 @@ def halved(**how):
 DAMAGED = {
     "WAV cut after 8 samples": (patched(lambda old: old[: 44 + 16]), "breaks off after 0.000181 of 1 s", True),
     "WAV cut by a byte": (patched(lambda old: old[:-1]), "breaks off after 1 of 1 s", True),
-    **{kind: (halved(format=kind), r"breaks off after [12]\.?\d* of 4 s", True) for kind in ("WAV", "AIFF", "W64", "FLAC")},
+    **{
+        kind: (halved(format=kind), r"breaks off after [12]\.?\d* of 4 s", True)
+        for kind in ("WAV", "AIFF", "W64", "FLAC")
+    },
     "FLAC with a wrong byte": (
         patched(lambda old: with_bytes(len(old) // 2, b"?" * 9)(old), format="FLAC"),
         r"breaks off after 0\.\d+ of 1 s",
@@ -170,7 +179,7 @@ def test_a_file_that_breaks_off_is_used_as_far_as_it_goes_and_named(tmp_path, ca
     assert list(cache.clips["fname"]) == ["plain.wav", "NA"]
     samples = audio.load_clip(file, SETTINGS)
     if exact:
-        whole = sound() if samples.size < RATE + 1 and "WAV cut" in what or "wrong byte" in what else NOISE
+        whole = sound() if (samples.size < RATE + 1 and "WAV cut" in what) or "wrong byte" in what else NOISE
         assert 0 < len(samples) <= len(whole)
         assert np.abs(samples - whole[: len(samples)]).max() < 1e-4
     for use in (mel.build_cache, mel.load_cache):  # each says so, and where all of them are listed
@@ -199,7 +208,9 @@ def wild(competition, tmp_path, monkeypatch):
             file.write_text("no audio")
             spoilt[name].loc[row, "path"] = str(file)
         monkeypatch.setattr(competition, name, spoilt[name])
-    caches = {name: mel.build_cache(table, tmp_path / "cache", name, SETTINGS, n_jobs=1) for name, table in spoilt.items()}
+    caches = {
+        name: mel.build_cache(table, tmp_path / "cache", name, SETTINGS, n_jobs=1) for name, table in spoilt.items()
+    }
     return competition, caches
 
 
@@ -207,7 +218,9 @@ def test_training_stops_at_unreadable_clips_unless_the_preset_drops_them(wild, c
     competition, caches = wild
     table, classes = competition.curated, competition.classes
     bad = list(table["fname"][[3, 8]])
-    with pytest.raises(ValueError, match=rf"2 of 60 training clips cannot be read:\n  {bad[0]} .*\n  {bad[1]} .*\n.*drop_unreadable"):
+    with pytest.raises(
+        ValueError, match=rf"2 of 60 training clips cannot be read:\n  {bad[0]} .*\n  {bad[1]} .*\n.*drop_unreadable"
+    ):
         load_split(caches["curated"], table, classes, QUICK, "cpu")
     training, validation = load_split(caches["curated"], table, classes, replace(QUICK, drop_unreadable=True), "cpu")
     assert "2 of 60 training clips cannot be read and are left out" in capsys.readouterr().out
@@ -246,7 +259,9 @@ def test_a_set_of_which_no_clip_can_be_read_is_refused_with_a_short_list(tmp_pat
     files = [tmp_path / f"{i}.wav" for i in range(30)]
     for file in files:
         file.touch()
-    with pytest.raises(ValueError, match=r"None of the 30 wild clips can be read(.|\n)*  9\.wav cannot .*\n  and 20 more$"):
+    with pytest.raises(
+        ValueError, match=r"None of the 30 wild clips can be read(.|\n)*  9\.wav cannot .*\n  and 20 more$"
+    ):
         mel.build_cache(table_of(*files), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
     assert not list((tmp_path / "cache").iterdir())
 
@@ -284,10 +299,9 @@ def test_a_cache_of_another_version_of_the_algorithm_is_not_used(tmp_path, monke
 def test_a_cache_that_cannot_be_made_anew_stays(tmp_path, monkeypatch):
     """One clip can be read by now, but the disk is full."""
     plain, mended = tmp_path / "plain.wav", tmp_path / "x.wav"
-    written(sound())(plain)
-    written(sound())(mended)
-    monkeypatch.setattr(audio, "LOUDEST", 0.7)
+    written(0.5 * SQUARE)(plain)
     written(0.9 * SQUARE)(mended)
+    monkeypatch.setattr(audio, "LOUDEST", 0.7)
     earlier = mel.build_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
     assert list(earlier.unreadable["fname"]) == ["x.wav"]
     monkeypatch.setattr(audio, "LOUDEST", 1)
@@ -327,7 +341,10 @@ SAME = {
     "byte-order marks": ("\ufeff" + TRAIN, "\ufeff" + SAMPLE),
     "spaces around names and labels": 'fname,labels\n a.wav ,Bark \nb.wav, "Bark,Run" \n\tc.wav, Tap\n',
     "spaces between labels": TRAIN.replace("Bark,Run", " Bark , Run "),
-    "spaces in column names": (TRAIN.replace("fname,labels", " fname , labels "), SAMPLE.replace("Bark,Run", " Bark, Run ")),
+    "spaces in column names": (
+        TRAIN.replace("fname,labels", " fname , labels "),
+        SAMPLE.replace("Bark,Run", " Bark, Run "),
+    ),
     "everything quoted": '"fname","labels"\n"a.wav","Bark"\n"b.wav","Bark,Run"\n"c.wav","Tap"\n',
     "another order of columns": (
         'labels,fname\nBark,a.wav\n"Bark,Run",b.wav\nTap,c.wav\n',
@@ -341,35 +358,71 @@ SAME = {
 REFUSED = {
     "a clip twice": (TRAIN + "a.wav,Run\n", r"train_curated\.csv lists a\.wav more than once: keep one"),
     "a clip twice but for a space": (TRAIN + " a.wav,Run\n", r"train_curated\.csv lists a\.wav more than once"),
-    "no label": (TRAIN.replace("Tap", ""), r"train_curated\.csv: c\.wav has an empty label: add the label or remove the row"),
+    "no label": (
+        TRAIN.replace("Tap", ""),
+        r"train_curated\.csv: c\.wav has an empty label: add the label or remove the row",
+    ),
     "half a list": (TRAIN.replace("Bark,Run", "Bark,"), r"train_curated\.csv: b\.wav has an empty label"),
     "unknown label": (
         TRAIN.replace("Tap", "tap"),
         r"train_curated\.csv: c\.wav has the label 'tap', which is not one of the 3 classes: correct",
     ),
-    "list without quotes": (TRAIN.replace('"', ""), r"train_curated\.csv, line 3: the row has 3 fields and not 2: put quotes"),
-    "lists without quotes only": ("fname,labels\na.wav,Bark,Run\n", r"train_curated\.csv, line 2: the row has 3 fields and not 2"),
+    "list without quotes": (
+        TRAIN.replace('"', ""),
+        r"train_curated\.csv, line 3: the row has 3 fields and not 2: put quotes",
+    ),
+    "lists without quotes only": (
+        "fname,labels\na.wav,Bark,Run\n",
+        r"train_curated\.csv, line 2: the row has 3 fields and not 2",
+    ),
     "a row cut short": (TRAIN + "d.wav", r"train_curated\.csv, line 5: the row has 1 fields and not 2"),
-    "a quote not closed": (TRAIN.replace('Run"', "Run"), r"train_curated\.csv has a quote that is not closed: close it"),
-    "a quote not closed in the sample": ((TRAIN, SAMPLE.replace("x.wav,0,0,0", 'x.wav,0,0,"0')), r"sample_submission\.csv has a quote"),
-    "a field without end": (f'fname,labels\na.wav,"{200_000 * "x"}"\n', r"train_curated\.csv, line 2: the text is not CSV .*: correct it"),
-    "semicolons": (TRAIN.replace(",", ";"), r"train_curated\.csv has no column 'fname': its first line must name fname, labels"),
+    "a quote not closed": (
+        TRAIN.replace('Run"', "Run"),
+        r"train_curated\.csv has a quote that is not closed: close it",
+    ),
+    "a quote not closed in the sample": (
+        (TRAIN, SAMPLE.replace("x.wav,0,0,0", 'x.wav,0,0,"0')),
+        r"sample_submission\.csv has a quote",
+    ),
+    "a field without end": (
+        f'fname,labels\na.wav,"{200_000 * "x"}"\n',
+        r"train_curated\.csv, line 2: the text is not CSV .*: correct it",
+    ),
+    "semicolons": (
+        TRAIN.replace(",", ";"),
+        r"train_curated\.csv has no column 'fname': its first line must name fname, labels",
+    ),
     "an empty file": ("", r"train_curated\.csv has no column 'fname'"),
     "a column twice": (TRAIN.replace("labels", "labels,labels", 1), r"train_curated\.csv has two columns 'labels'"),
     "no clips": ("fname,labels\n", r"train_curated\.csv lists no clips: add a row for each"),
-    "latin-1": (TRAIN.replace("Tap", "Klopfgeräusch").encode("latin-1"), r"train_curated\.csv, line 4: the text is not UTF-8: save"),
+    "latin-1": (
+        TRAIN.replace("Tap", "Klopfgeräusch").encode("latin-1"),
+        r"train_curated\.csv, line 4: the text is not UTF-8: save",
+    ),
     "UTF-16": (TRAIN.encode("utf-16"), r"train_curated\.csv, line 1: the text is not UTF-8: save"),
     "a name with ../": (
         TRAIN.replace("a.wav", "../x.wav"),
         r"train_curated\.csv lists '\.\./x\.wav', which is not a plain file name: correct the row",
     ),
-    "a name with a folder": (TRAIN.replace("a.wav", "./a.wav"), r"train_curated\.csv lists '\./a\.wav', which is not a plain file name"),
-    "an absolute name": (TRAIN.replace("a.wav", "/etc/passwd"), r"train_curated\.csv lists '/etc/passwd', which is not a plain file name"),
-    "the folder above": (TRAIN.replace("a.wav", ".."), r"train_curated\.csv lists '\.\.', which is not a plain file name"),
+    "a name with a folder": (
+        TRAIN.replace("a.wav", "./a.wav"),
+        r"train_curated\.csv lists '\./a\.wav', which is not a plain file name",
+    ),
+    "an absolute name": (
+        TRAIN.replace("a.wav", "/etc/passwd"),
+        r"train_curated\.csv lists '/etc/passwd', which is not a plain file name",
+    ),
+    "the folder above": (
+        TRAIN.replace("a.wav", ".."),
+        r"train_curated\.csv lists '\.\.', which is not a plain file name",
+    ),
     "no name": (TRAIN.replace("a.wav", ""), r"train_curated\.csv lists '', which is not a plain file name"),
     "no test clips": ((TRAIN, "fname,Bark,Run,Tap\n"), r"sample_submission\.csv lists no clips"),
     "no class": ((TRAIN, "fname\nx.wav\ny.wav\n"), r"sample_submission\.csv names 0 of at least two classes"),
-    "one class": ((TRAIN, "fname,Bark\nx.wav,0\ny.wav,0\n"), r"sample_submission\.csv names 1 of at least two classes .*: add the others"),
+    "one class": (
+        (TRAIN, "fname,Bark\nx.wav,0\ny.wav,0\n"),
+        r"sample_submission\.csv names 1 of at least two classes .*: add the others",
+    ),
     "a class twice": ((TRAIN, SAMPLE.replace("Run,", "Bark ,")), r"sample_submission\.csv has two columns 'Bark'"),
     "row numbers": (
         (TRAIN, pd.DataFrame({"fname": ["x.wav"], "Bark": 0}).to_csv()),
@@ -383,7 +436,9 @@ REFUSED = {
 
 
 def put(folder, tables):
-    for name, text in zip(("train_curated.csv", "sample_submission.csv"), tables if isinstance(tables, tuple) else (tables,)):
+    for name, text in zip(
+        ("train_curated.csv", "sample_submission.csv"), tables if isinstance(tables, tuple) else (tables,)
+    ):
         (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
@@ -419,7 +474,9 @@ def test_a_link_with_a_plain_name_is_a_clip(folder):
 def test_a_file_name_that_is_not_utf8_is_said_where_the_clips_are_read(folder, listed):
     os.rename(folder / "train_curated/a.wav", os.fsencode(folder / "train_curated") + b"/\xe9.wav")
     (folder / "train_curated.csv").write_text(TRAIN.replace("a.wav", listed))
-    with pytest.raises(ValueError, match=r"train_curated has 1 file names that are not UTF-8, b'\\xe9\.wav' for one: rename"):
+    with pytest.raises(
+        ValueError, match=r"train_curated has 1 file names that are not UTF-8, b'\\xe9\.wav' for one: rename"
+    ):
         data.Competition(folder)
     fname = os.fsdecode(b"\xe9.wav")
     table = pd.DataFrame({"fname": [fname], "path": [str(folder / "train_curated" / fname)]})

@@ -25,7 +25,7 @@ from .config import MelConfig, attached
 
 BLOCK = 64  # frames transformed at once: few enough to stay in the processor's cache
 CHUNK = 16  # clips per task of a worker: enough that handing it over costs little
-TASKS_AHEAD = 4  # tasks per worker in a window; the results of at most two windows wait to be written
+TASKS_AHEAD = 8  # per worker: as many results wait for a slow disk, and after as many the workers wait for each other
 SAMPLE = 4096  # bytes of each file's head, middle and tail that tell it from another
 VERSION = 1  # of the frames and the tables of a cache: another one makes all of them anew
 
@@ -253,18 +253,13 @@ def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int | None) -> It
 
     Runs on joblib, so on whatever `joblib.parallel_config` names. A worker computes on one thread: nothing it calls
     uses more. joblib works off all tasks it is given, however slowly their results are taken, so it is given them
-    window by window, each before the one in front of it is written.
+    window by window.
     """
-    n_jobs = n_jobs or -1
     tasks = [joblib.delayed(_frames)(paths[i : i + CHUNK], settings) for i in range(0, len(paths), CHUNK)]
-    size = TASKS_AHEAD * joblib.effective_n_jobs(n_jobs)
-    starts = range(0, len(tasks), size)
-    windows = (joblib.Parallel(n_jobs=n_jobs, return_as="generator")(tasks[i : i + size]) for i in starts)
-    ahead = next(windows, ())
-    for following in windows:
-        yield from chain.from_iterable(ahead)
-        ahead = following
-    yield from chain.from_iterable(ahead)
+    window = TASKS_AHEAD * joblib.effective_n_jobs(n_jobs or -1)
+    with joblib.Parallel(n_jobs=n_jobs or -1, return_as="generator") as parallel:
+        for i in range(0, len(tasks), window):
+            yield from chain.from_iterable(parallel(tasks[i : i + window]))
 
 
 def _frames(paths: list[str], settings: MelConfig) -> list[tuple[np.ndarray | None, str]]:

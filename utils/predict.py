@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 
 from . import audio, mel, plots, train, workspace
-from .run_folder import Run, find_runs
-from .dataset import MelDataset
 from .config import MelConfig
+from .dataset import MelDataset
 from .own import find_sounds
+from .run_folder import Run, find_runs
 
 
 def scores(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
