@@ -29,7 +29,7 @@ SETTINGS = TrainingConfig(epochs=3, batch_size=8, crop="random", schedule="cosin
 
 
 def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
-    """Whether `work` was killed in a process of its own, at moment `kill_at`; if not, how many optimiser steps it took."""
+    """Whether `work` was killed in its own process, at moment `kill_at`; if not, how many optimiser steps it took."""
     if process := os.fork():
         _, status = os.waitpid(process, 0)
         assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL, status
@@ -62,7 +62,7 @@ def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
 
 
 def every_moment(work: Callable[[Path], object], folder: Path, look: Callable[[Path, Path, int], None]) -> int:
-    """Kill `work` at each moment, `look` at what a second run makes of it and at an undisturbed one; the number of moments."""
+    """Kill `work` at each moment, `look` at what a second run makes of it and at an undisturbed one; how many."""
     whole = folder / "whole"
     child(lambda: work(whole))
     moment = 1

@@ -129,7 +129,8 @@ mel.build_cache(table, {str(tmp_path / "work/cache")!r}, "curated", config.MelCo
     assert [line.split()[0] for line in end[1:11]] == list(table["fname"][:10])
     damaged = Path(end[0].split(", see ")[1]).with_name("damaged.csv")
     assert end[11] == "  and 2 more"
-    assert end[12] == f"WARNING curated: 1 of 20 clips are damaged and used as far as they go, see {damaged}"
+    assert end[12].startswith("WARNING curated: 1 of 20 clips are damaged and used as far as they go, see ")
+    assert end[12].endswith(str(damaged))
     assert end[13].startswith(f"  {table['fname'][15]} breaks off after ")
 
 
