@@ -28,20 +28,14 @@
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
-preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" without
+preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
-import subprocess
-import sys
-from pathlib import Path
+import os, sys
 
-# The kit lies beside this notebook, one folder up or attached on Kaggle; opened from a badge there or on Colab, the notebook fetches it.
-attached = [file.parents[1] for n in range(1, 5) for file in Path("/kaggle/input").glob("*/" * n + "utils/workspace.py")]
-places = ["..", "freesound-tagging-kit", *map(str, attached)]
-if not any(Path(place, "utils/workspace.py").is_file() for place in [".", *places]):
-    clone = ["git", "clone", "--quiet", "--depth=1", "https://github.com/OWNER/freesound-tagging-kit"]
-    hosted = Path("/kaggle").is_dir() or Path("/content").is_dir()
-    assert hosted and not subprocess.call(clone), "The kit is not here: turn the internet on, or attach it as a data set."
+places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
 sys.path[:0] = places
 
 # %% tags=["nbval-ignore-output"]
@@ -90,8 +84,8 @@ plots.clips_per_class(counts)
 # Which labels go together? Each cell counts the curated clips that carry both.
 
 # %%
-together = data.label_cooccurrence(curated, competition.classes)
-plots.label_pairs(together)
+cooccurrence = data.label_cooccurrence(curated, competition.classes)
+plots.label_cooccurrence(cooccurrence)
 
 # %% [markdown]
 # ## How long they are
@@ -136,15 +130,15 @@ same_label = noisy[noisy["labels"] == some["labels"].iloc[0]]
 show(same_label.iloc[0]) if len(same_label) else "no noisy clip has this label"
 
 # %% [markdown]
-# ## MelDataset known to be bad
+# ## Label corrections
 #
 # Listeners found six curated clips of the competition with a wrong label or no signal. `data.correct_labels` corrects or drops
 # them before training; on other data it changes nothing.
 
 # %%
-known = pd.Series(data.LABEL_CORRECTIONS, name="should be").fillna("left out").to_frame()
-known["in these data"] = known.index.isin(curated["fname"])
-known
+corrections = pd.Series(data.LABEL_CORRECTIONS, name="should be").fillna("left out").to_frame()
+corrections["in these data"] = corrections.index.isin(curated["fname"])
+corrections
 
 # %% [markdown]
 # Next: `02_preprocessing` turns every clip into a picture, once.

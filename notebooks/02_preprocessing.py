@@ -28,20 +28,14 @@
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
-preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" without
+preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
-import subprocess
-import sys
-from pathlib import Path
+import os, sys
 
-# The kit lies beside this notebook, one folder up or attached on Kaggle; opened from a badge there or on Colab, the notebook fetches it.
-attached = [file.parents[1] for n in range(1, 5) for file in Path("/kaggle/input").glob("*/" * n + "utils/workspace.py")]
-places = ["..", "freesound-tagging-kit", *map(str, attached)]
-if not any(Path(place, "utils/workspace.py").is_file() for place in [".", *places]):
-    clone = ["git", "clone", "--quiet", "--depth=1", "https://github.com/OWNER/freesound-tagging-kit"]
-    hosted = Path("/kaggle").is_dir() or Path("/content").is_dir()
-    assert hosted and not subprocess.call(clone), "The kit is not here: turn the internet on, or attach it as a data set."
+places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
 sys.path[:0] = places
 
 # %% tags=["nbval-ignore-output"]
@@ -136,16 +130,16 @@ untouched = min(whole.shape[1], 128) - 2
 float(np.abs(whole[:, :untouched] - log_mel[:, :untouched]).max().round(2))
 
 # %% [markdown]
-# One call per set makes the cache, on all cores:
+# One call per set makes the cache, on all cores. The noisy set waits for notebook 6, which uses it.
 
 # %% tags=["nbval-ignore-output"]
 competition = kit.competition
-sets = {"curated": competition.curated, "noisy": competition.noisy, "test": competition.test}
-caches = {name: mel.build_cache(table, kit.cache, name, settings) for name, table in sets.items() if len(table)}
+sets = {"curated": competition.curated, "test": competition.test}
+caches = {name: mel.build_cache(table, kit.cache, name, settings) for name, table in sets.items()}
 
 # %% [markdown]
-# MelDataset that cannot be read are left out of it, and this is the report. Notebook 3 stops if training clips are among them, unless the
-# preset says `drop_unreadable`; in notebook 6 every test clip gets scores.
+# Clips that cannot be read are left out of it, and this is the report. Notebook 3 stops if training clips are among them, unless the
+# preset says `drop_unreadable`; in notebook 8 every test clip gets scores.
 
 # %% tags=["nbval-ignore-output"]
 import pandas as pd

@@ -28,20 +28,14 @@
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
-preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" without
+preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
-import subprocess
-import sys
-from pathlib import Path
+import os, sys
 
-# The kit lies beside this notebook, one folder up or attached on Kaggle; opened from a badge there or on Colab, the notebook fetches it.
-attached = [file.parents[1] for n in range(1, 5) for file in Path("/kaggle/input").glob("*/" * n + "utils/workspace.py")]
-places = ["..", "freesound-tagging-kit", *map(str, attached)]
-if not any(Path(place, "utils/workspace.py").is_file() for place in [".", *places]):
-    clone = ["git", "clone", "--quiet", "--depth=1", "https://github.com/OWNER/freesound-tagging-kit"]
-    hosted = Path("/kaggle").is_dir() or Path("/content").is_dir()
-    assert hosted and not subprocess.call(clone), "The kit is not here: turn the internet on, or attach it as a data set."
+places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
 sys.path[:0] = places
 
 # %% tags=["nbval-ignore-output"]
@@ -50,29 +44,29 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %%
-from utils import audio, distributed, mel, models, plots, train
-from utils.dataset import load_split
+from utils import audio, dataset, launch, mel, models, plots
 
-settings = kit.preset.deep_cnn
-settings
+entry = models.MODELS["deep_cnn"]
+config = entry.config(kit.preset.name)
+config
 
 # %% [markdown]
 # ## The clips
 #
-# One fifth is held out at random, the same share of every class. MelDataset known to be bad are corrected or left out.
+# The validation split is one fifth, at random, the same share of every class. Label corrections are applied.
 
 # %%
 competition = kit.competition
 cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
-training, validation = load_split(cache, competition.curated, competition.classes, kit.preset, kit.device)
-len(training), len(validation)
+train_set, validation_set = dataset.load_split(cache, competition.curated, competition.classes, kit.preset, kit.device)
+len(train_set), len(validation_set)
 
 # %% [markdown]
-# What the model is shown: with the `paper` preset the first 2 s of each clip, with `quick` another 2 s of it each time. Shorter
+# What the model is shown: with the `full` preset the first 2 s of each clip, with `quick` another 2 s of it each time. Shorter
 # clips are padded with silence.
 
 # %%
-plots.crops(*train.example_batch(training, settings, 6), competition.classes)
+plots.batch(*dataset.example_batch(train_set, config, 6), competition.classes)
 
 # %% [markdown]
 # ## The network
@@ -88,7 +82,7 @@ plots.crops(*train.example_batch(training, settings, 6), competition.classes)
 # %%
 import pandas as pd
 
-model = models.DeepCNN(len(competition.classes), kit.preset.width)
+model = entry.build(len(competition.classes), kit.preset.name)
 layers = pd.DataFrame(models.layers(model))
 layers
 
@@ -103,46 +97,45 @@ int(layers["parameters"].sum())
 # $$BCE = -\frac{1}{C}\sum_{c=1}^{C} \left[ y_c \log p_c + (1 - y_c) \log(1 - p_c) \right]$$
 #
 # The paper makes the probabilities $p_c$ with a softmax. With that the classes compete for a sum of one, and a clip with two
-# labels cannot give both more than a half; with a sigmoid each class speaks for itself. The `paper` preset keeps the paper's words,
+# labels cannot give both more than a half; with a sigmoid each class speaks for itself. The `full` preset keeps the paper's words,
 # `quick` takes the sigmoid. In the comparison above softmax came to 0.874, so the choice matters little for the ranking; it matters
-# where scores are read as probabilities, one by one. To try it, set `settings = dataclasses.replace(settings, output="softmax")`.
+# where scores are read as probabilities, one by one. To try it, set `config = dataclasses.replace(config, activation="softmax")`.
 
 # %%
-settings.output
+config.activation
 
 # %% [markdown]
 # ## Training
 #
-# Adam, as in the paper. After each epoch the held-out clips are scored. Where there are several GPUs, such as Kaggle's two T4s,
-# `torchrun` starts a process for each; every batch is divided among them, and the run is the same.
+# Adam, as in the paper. While it trains, the curves follow the validation clips by one crop of each, their first 2 s; at the
+# end each is scored by all its crops. Where there are several GPUs, such as Kaggle's two T4s, `torchrun` starts a process for
+# each; every batch is divided among them, and the run is the same.
 
 # %% tags=["nbval-ignore-output"]
-import torch
-
-if torch.cuda.device_count() > 1:
-    run = distributed.launch("deep_cnn", kit, settings)
-else:
-    run = train.fit(model, training, validation, settings, kit.run_folder("deep_cnn"), "Deep CNN")
-run.history.tail()
+run = launch.fit(model, train_set, validation_set, config, kit.run_folder("deep_cnn"), entry.title)
+run.history.dropna().tail()
 
 # %%
 plots.learning_curves({run.name: run.history})
 
 # %% [markdown]
 # What counts is the **last** epoch. The best one stands beside it for comparison only: it was picked by the very clips
-# that it is measured on, and that flatters.
+# that it is measured on, and that flatters. All crops of each clip averaged (test-time augmentation), the finished model reaches:
 
 # %% tags=["nbval-ignore-output"]
 history = run.history.set_index("epoch")
 pd.DataFrame({"last": history.iloc[-1], "best": history.loc[history["LWLRAP"].idxmax()]}).round(3)
 
+# %% tags=["nbval-ignore-output"]
+run.summary()
+
 # %% [markdown]
 # ## A first look
 #
-# One held-out clip, and the five classes that the model finds likeliest. The player has its first two seconds.
+# One validation clip, and the five classes that the model finds likeliest. The player has its first two seconds.
 
 # %% tags=["nbval-ignore-output"]
-clip = validation.table.iloc[0]
+clip = validation_set.table.iloc[0]
 plots.scores(competition.classes, run.scores[0], clip["labels"])
 plots.player(audio.load_clip(clip["path"], kit.preset.mel), kit.preset.mel)
 

@@ -31,20 +31,14 @@
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
-preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" without
+preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
-import subprocess
-import sys
-from pathlib import Path
+import os, sys
 
-# The kit lies beside this notebook, one folder up or attached on Kaggle; opened from a badge there or on Colab, the notebook fetches it.
-attached = [file.parents[1] for n in range(1, 5) for file in Path("/kaggle/input").glob("*/" * n + "utils/workspace.py")]
-places = ["..", "freesound-tagging-kit", *map(str, attached)]
-if not any(Path(place, "utils/workspace.py").is_file() for place in [".", *places]):
-    clone = ["git", "clone", "--quiet", "--depth=1", "https://github.com/OWNER/freesound-tagging-kit"]
-    hosted = Path("/kaggle").is_dir() or Path("/content").is_dir()
-    assert hosted and not subprocess.call(clone), "The kit is not here: turn the internet on, or attach it as a data set."
+places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
 sys.path[:0] = places
 
 # %% tags=["nbval-ignore-output"]
@@ -55,14 +49,13 @@ kit = setup(data_folder, preset)
 # %%
 from IPython.display import display
 
-from utils import distributed, mel, models, plots, train
-from utils.dataset import load_split
+from utils import dataset, launch, mel, models, plots
 from utils.run_folder import find_runs
 
 competition = kit.competition
 cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
-training, validation = load_split(cache, competition.curated, competition.classes, kit.preset, kit.device)
-len(training), len(validation)
+train_set, validation_set = dataset.load_split(cache, competition.curated, competition.classes, kit.preset, kit.device)
+len(train_set), len(validation_set)
 
 # %% [markdown]
 # ## What trains
@@ -73,7 +66,8 @@ len(training), len(validation)
 # %%
 import pandas as pd
 
-model = models.freeze_early_layers(models.vgg19(len(competition.classes)))
+model = models.VGG19(len(competition.classes))
+model.freeze()
 layers = pd.DataFrame(models.layers(model))
 layers
 
@@ -93,13 +87,14 @@ print(weights or "No ImageNet weights: the hub cannot be reached and FAT_VGG19_W
 # The frozen layers see the same 2 s of each clip in every epoch, so they run once and their outputs are kept.
 
 # %%
-kit.preset.vgg19_transfer
+transfer = models.MODELS["vgg19_transfer"]
+config = transfer.config(kit.preset.name)
+config
 
 # %% tags=["nbval-ignore-output"]
 if weights:
-    model = models.vgg19(len(competition.classes), weights)
-    folder = kit.run_folder("vgg19_transfer")
-    run = train.fit(model, training, validation, kit.preset.vgg19_transfer, folder, "VGG19, transfer")
+    model = transfer.build(len(competition.classes), kit.preset.name, weights=weights)
+    run = launch.fit(model, train_set, validation_set, config, kit.run_folder("vgg19_transfer"), transfer.title)
     display(run.history)
 
 # %% [markdown]
@@ -108,18 +103,14 @@ if weights:
 # The same network from random weights; all of it trains, on as many GPUs as there are.
 
 # %%
-kit.preset.vgg19_no_weights
+entry = models.MODELS["vgg19_no_weights"]
+config = entry.config(kit.preset.name)
+config
 
 # %% tags=["nbval-ignore-output"]
-import torch
-
-if torch.cuda.device_count() > 1:
-    run = distributed.launch("vgg19_no_weights", kit, kit.preset.vgg19_no_weights)
-else:
-    model = models.vgg19(len(competition.classes))
-    folder = kit.run_folder("vgg19_no_weights")
-    run = train.fit(model, training, validation, kit.preset.vgg19_no_weights, folder, "VGG19, no weights")
-run.history
+model = entry.build(len(competition.classes), kit.preset.name)
+run = launch.fit(model, train_set, validation_set, config, kit.run_folder("vgg19_no_weights"), entry.title)
+run.history.dropna().tail()
 
 # %% [markdown]
 # ## Beside the Deep CNN

@@ -18,29 +18,24 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/freesound-tagging-kit/blob/main/notebooks/08_submission.ipynb)
 # [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/freesound-tagging-kit/blob/main/notebooks/08_submission.ipynb)
 #
-# # 6. The submission
+# # 8. The submission
 #
-# The test clips get a score for each class from one model, or from several averaged.
+# The test clips get a score for each class from one model, or from the blend of several.
 #
-# **You get** a checked `submission.csv`. **Reads** the test cache of notebook 2 and the runs of notebooks 3 and 4.
+# **You get** a checked `submission.csv`. **Reads** the runs of the notebooks before, and the test cache of notebook 2, which it makes if the test
+# clips are others by now, as in the second stage of the competition.
 # **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds with the Deep CNN.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
-preset = None  # "paper" or "quick"; None is "paper" on a GPU and "quick" without
+preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
-import subprocess
-import sys
-from pathlib import Path
+import os, sys
 
-# The kit lies beside this notebook, one folder up or attached on Kaggle; opened from a badge there or on Colab, the notebook fetches it.
-attached = [file.parents[1] for n in range(1, 5) for file in Path("/kaggle/input").glob("*/" * n + "utils/workspace.py")]
-places = ["..", "freesound-tagging-kit", *map(str, attached)]
-if not any(Path(place, "utils/workspace.py").is_file() for place in [".", *places]):
-    clone = ["git", "clone", "--quiet", "--depth=1", "https://github.com/OWNER/freesound-tagging-kit"]
-    hosted = Path("/kaggle").is_dir() or Path("/content").is_dir()
-    assert hosted and not subprocess.call(clone), "The kit is not here: turn the internet on, or attach it as a data set."
+places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
 sys.path[:0] = places
 
 # %% tags=["nbval-ignore-output"]
@@ -49,7 +44,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %% tags=["nbval-ignore-output"]
-from utils import audio, mel, plots, submission, train
+from utils import audio, mel, metrics, plots, submission, train
 from utils.dataset import MelDataset
 from utils.run_folder import find_runs
 from utils.workspace import short_path
@@ -58,24 +53,25 @@ runs = find_runs(kit.runs)
 [run.name for run in runs]
 
 # %% [markdown]
-# By default the run with the highest validation LWLRAP is taken. Name one or more of the list above to choose; the scores of
-# several are averaged. The competition did not allow transfer models.
+# By default the run with the highest validation LWLRAP is taken, of those that the competition allows: it forbade pretrained
+# weights. Name one or more of the list above to choose; the scores of several are blended by
+# their geometric mean, as are those of the folds of `best`.
 
 # %%
-names = [runs[0].name]
+names = [submission.default_run(runs).name]
 
 # %% tags=["nbval-ignore-output"]
 chosen = [{run.name: run for run in runs}[name] for name in names]
-cache = mel.load_cache(kit.competition.test, kit.cache, "test", kit.preset.mel)
-clips = MelDataset(cache, cache.readable(kit.competition.test), kit.competition.classes, kit.device)
-scores = submission.blend([train.score(run, clips) for run in chosen])
+cache = mel.build_cache(kit.competition.test, kit.cache, "test", kit.preset.mel)
+test_set = MelDataset(cache, cache.readable(kit.competition.test), kit.competition.classes, kit.device)
+scores = metrics.blend([train.score_run(run, test_set) for run in chosen])
 scores.shape
 
 # %% [markdown]
 # Every test clip needs a row. One that cannot be read is named here, and gets the share of the training clips that carry each class.
 
 # %% tags=["nbval-ignore-output"]
-all_scores = submission.fill_unreadable(scores, clips.table, kit.competition)
+all_scores = submission.fill_unreadable(scores, test_set.table, kit.competition)
 
 # %% [markdown]
 # Written, and checked: the rows and columns of the competition's sample, in its order, and finite scores within 0 and 1.
@@ -91,6 +87,6 @@ submission.check(file, kit.competition).iloc[:5, :6].round(3)
 # One test clip, its first two seconds to hear, and what the submission says of it:
 
 # %% tags=["nbval-ignore-output"]
-clip = clips.table.iloc[0]
+clip = test_set.table.iloc[0]
 plots.scores(kit.competition.classes, scores[0], clip["fname"])
 plots.player(audio.load_clip(clip["path"], kit.preset.mel), kit.preset.mel)

@@ -88,19 +88,23 @@ def test_groups_stay_together_and_every_column_is_kept(sounds, tmp_path):
     assert {os.path.dirname(path) for path in curated["path"]} == {str(target / "train_curated")}
 
 
-def test_the_test_set_is_whole_folds_where_there_are_folds(sounds, tmp_path):
+def test_the_test_set_is_the_first_fold_where_there_are_folds(sounds, tmp_path):
     csv = listed(sounds, tmp_path, fold=[i % 5 + 1 for i in range(15)])
     target = own.make_data_set(sounds, tmp_path / "target", csv)
     curated, test = data.Competition(target).curated, data.read_table(target / "test_labels.csv", ["fold"])
     assert (len(set(curated["fold"])), len(set(test["fold"])), len(test)) == (4, 1, 3)
     assert not set(curated["fold"]) & set(test["fold"])
-    for folds in ([""] + ["1"] * 14, ["1"] * 15):
-        with pytest.raises(ValueError, match="give every clip a fold, one of at least two"):
+    assert data.split(curated, 5, seed=0)  # and a validation split is left
+    for folds, sentence in (
+        ([""] + [1, 2, 3] * 4 + [1, 2], "the column fold is empty in 1 rows"),
+        ([1] * 15, "give 3 folds"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
             own.make_data_set(sounds, tmp_path / "no", listed(sounds, tmp_path, fold=folds))
     with pytest.raises(
         ValueError, match=r"all clips of the class '.*' are test clips: add some in other groups or folds"
     ):
-        own.make_data_set(sounds, tmp_path / "no", listed(sounds, tmp_path, fold=["1"] * 10 + ["2"] * 5))
+        own.make_data_set(sounds, tmp_path / "no", listed(sounds, tmp_path, fold=[1] * 10 + [2, 3, 2, 3, 2]))
 
 
 def test_one_file_is_one_clip_whatever_it_is_called(sounds, tmp_path):

@@ -1,6 +1,7 @@
 """Every setting of the kit: frozen dataclasses, and the presets, which are values of one of them."""
 
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
 KAGGLE_INPUT = Path("/kaggle/input")
@@ -37,64 +38,60 @@ class MelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How one model is trained, and how it is asked afterwards."""
+    """How one model is trained, and how it scores clips afterwards. Raises ValueError on a value that means nothing."""
 
     epochs: int
+    min_steps: int = 1  # optimiser steps, if the epochs would take fewer: small data are passed more often
     max_steps: int | None = None  # optimiser steps, if the epochs would take more: bounds the time on any data
     batch_size: int = 32
     learning_rate: float = 1e-3
+    weight_decay: float = 0.0  # AdamW's; without it AdamW is Adam
     schedule: str = "constant"  # or "cosine": warms up over a tenth of the steps, then falls to zero
-    output: str = "softmax"  # the paper's words; or "sigmoid", each class for itself
+    activation: str = "softmax"  # the paper's words; or "sigmoid", each class for itself
     n_frames: int = 128  # frames the model sees at once: 2 s
     crop: str = "start"  # the paper's first 2 s of each clip; or "random", another 2 s each time
-    windows: int = 1  # at most so many windows, evenly spaced over the clip, are averaged to score it
-    mixup: bool = False  # mix pairs of clips and of their labels
-    masking: bool = False  # blank out a band of frequencies and a stretch of time
+    test_crops: int = 1  # test-time augmentation: at most so many crops, evenly spaced, are averaged to score a clip
+    mix_probability: float = 0.0  # how often another clip is added, in power; the labels are those of both
+    resize_probability: float = 0.0  # how often a crop is stretched in time and moved along the mel axis
+    spec_augment_probability: float = 0.0  # how often a band of mels and a stretch of frames are masked (SpecAugment)
+    augmented: float = 0.9  # the share of the steps, from the first on, that is augmented in these three ways
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        words = {"schedule": ("constant", "cosine"), "activation": ("softmax", "sigmoid"), "crop": ("start", "random")}
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: set it to one of {', '.join(known)}.")
+        for name in ("epochs", "min_steps", "max_steps", "batch_size", "n_frames", "test_crops"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: set it to 1 or more.")
+        for name in ("mix_probability", "resize_probability", "spec_augment_probability", "augmented"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: set it to a number from 0 to 1.")
+
+    def steps(self, n_clips: int) -> int:
+        """Optimiser steps of a training on that many clips."""
+        steps = max(self.epochs * math.ceil(n_clips / self.batch_size), self.min_steps)
+        return min(steps, self.max_steps or steps)
+
     @property
-    def repeats(self) -> bool:
+    def deterministic(self) -> bool:
         """Whether a clip is the same input in every epoch."""
-        return self.crop == "start" and not self.mixup and not self.masking
+        augmented = self.mix_probability or self.resize_probability or self.spec_augment_probability
+        return self.crop == "start" and not augmented
 
 
 @dataclass(frozen=True)
 class Preset:
-    """All settings of one pass through the notebooks."""
+    """How much one pass through the notebooks does. What it does to a model is in `models.MODELS`."""
 
     name: str
-    width: int  # channels of the Deep CNN's first block; each further block doubles them
-    deep_cnn: TrainingConfig
-    vgg19_transfer: TrainingConfig  # VGG19 from ImageNet weights
-    vgg19_no_weights: TrainingConfig  # VGG19 from random weights
     mel: MelConfig = field(default_factory=MelConfig)
-    validation_fraction: float = 0.2  # the paper's 80/20
+    n_folds: int = 5  # the validation split is one of them: the paper's 80/20
     drop_unreadable: bool = False  # train without the clips that cannot be read, instead of stopping with their list
     seed: int = 0
 
 
-# What the paper says. It is silent on widths, batch size and learning rate: these are common values, lower for VGG19, which
-# has no batch normalisation to keep it from diverging.
-FULL = Preset(
-    name="paper",
-    width=64,
-    deep_cnn=TrainingConfig(epochs=400),
-    vgg19_transfer=TrainingConfig(epochs=100, learning_rate=1e-4),
-    vgg19_no_weights=TrainingConfig(epochs=400, learning_rate=1e-4),
-)
-
-# Minutes on two cores, whatever the size of the data: max_steps sees to it.
-_QUICK = TrainingConfig(
-    epochs=80,
-    max_steps=1500,
-    learning_rate=3e-3,
-    schedule="cosine",
-    output="sigmoid",
-    crop="random",
-    windows=8,
-)
-_QUICK_VGG19 = replace(_QUICK, epochs=2, max_steps=60, batch_size=16, learning_rate=1e-4, windows=1)
-_QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=6, max_steps=120, crop="start")  # the frozen layers then run but once
-QUICK = Preset(name="quick", width=16, deep_cnn=_QUICK, vgg19_transfer=_QUICK_TRANSFER, vgg19_no_weights=_QUICK_VGG19)
-
+FULL = Preset("full")  # the paper's own settings for the paper's models
+QUICK = Preset("quick")  # minutes on a laptop's two cores, whatever the size of the data
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (FULL, QUICK)}

@@ -1,63 +1,102 @@
-"""MelDataset as tensors: what a model is trained on and asked about."""
+"""Spectrograms of clips on a device: what a model is trained on and asked about, its crops and their augmentation."""
 
 import copy
+import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from . import augment, data
-from .config import Preset
+from . import data
+from .config import Preset, TrainingConfig
 from .mel import Cache, format_unreadable
+
+GAIN = (-12.0, 0.0)  # dB, of the peak of a clip that is mixed in, relative to the peak of the clip it is added to
+STRETCH = (0.75, 1.33)  # of time
+MEL_SCALE, MEL_SHIFT = 0.1, 0.06  # at most, of the mel axis
+LARGEST_MASK = 0.2  # of either axis
+POWER = math.log(10) / 10  # from dB to the natural logarithm of power
 
 
 class MelDataset:
-    """MelDataset of a cache for a model on `device`: `.table` as given, and `.targets` (clips, classes) if it has labels.
+    """Clips of a cache for a model on `device`: `.table` as given, and `.targets` (clips, classes) if it has labels.
 
-    `.frames`, those of the whole cache, lie on the device as one tensor if they take at most half of its free memory. If not, they stay
-    in the memory-mapped file, and what a batch needs of them is sent through pinned memory. `.home` is the device that
-    they and the index (`.starts`, `.lengths`, `.floors`) are on; rows and offsets are drawn there.
+    `.frames`, those of the whole cache, lie on the device as one tensor if they take at most half of its free
+    memory. If not, they stay in the memory-mapped file, and what a batch needs of them is sent through pinned
+    memory. All else (`.starts`, `.lengths`, `.pad_values`, `.targets`, a value or row a clip) stays on the CPU.
     """
 
-    def __init__(self, cache: Cache, table: pd.DataFrame, classes: list[str], device: str | torch.device = "cpu") -> None:
-        self.table, self.classes, self.mel = table, classes, cache.settings
+    def __init__(
+        self, cache: Cache, table: pd.DataFrame, classes: list[str], device: str | torch.device = "cpu"
+    ) -> None:
+        self.cache, self.table, self.classes, self.mel = cache, table, classes, cache.settings
         self.device = torch.empty(0, device=device).device  # "cuda" by its number
         clips = cache.clips.iloc[cache.rows(table["fname"])]
         frames = torch.from_numpy(cache.frames)
-        self.frames = frames.to(device) if _fits(frames, self.device) else frames
-        self.home = self.frames.device
-        self.starts = torch.tensor(clips["start"].to_numpy(), device=self.home)
-        self.lengths = torch.tensor(clips["length"].to_numpy(), device=self.home)
-        self.floors = torch.tensor(clips["pad_value"].to_numpy(), device=self.home, dtype=frames.dtype)
-        self.targets = torch.tensor(data.multi_hot(table, classes), device=self.home) if "labels" in table else None
+        self.frames = frames.to(self.device) if _fits(frames, self.device) else frames
+        self.starts = torch.tensor(clips["start"].to_numpy())
+        self.lengths = torch.tensor(clips["length"].to_numpy())
+        self.pad_values = torch.tensor(clips["pad_value"].to_numpy(), dtype=frames.dtype)
+        self.targets = torch.tensor(data.multi_hot(table, classes)) if "labels" in table else None
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __repr__(self) -> str:
-        place = f"{'on' if self.home == self.device else 'streamed to'} the {'CPU' if self.device.type == 'cpu' else 'GPU'}"
+        place = f"{'on' if self.frames.device == self.device else 'streamed to'} the {self.device.type.upper()}"
+        place = place.replace("CUDA", "GPU")
         return f"{len(self)} clips of a cache of {self.frames.nbytes / 1e6:,.0f} MB, {place}"
 
     def subset(self, rows: np.ndarray) -> "MelDataset":
         """The clips of these rows, over the same frames."""
         part = copy.copy(self)
         part.table = self.table.iloc[rows].reset_index(drop=True)
-        for name in ("starts", "lengths", "floors", "targets"):
+        for name in ("starts", "lengths", "pad_values", "targets"):
             if (tensor := getattr(self, name)) is not None:
-                setattr(part, name, tensor[torch.as_tensor(rows, device=self.home)])
+                setattr(part, name, tensor[torch.as_tensor(rows)])
         return part
 
-    def crop(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
-        """A window of each of the clips `rows`, beginning at frame `offsets`: dB on the device, float32 (clips, 1, n_mels, n_frames)."""
-        window = augment.crop(self.frames, self.starts[rows], self.lengths[rows], self.floors[rows], offsets, n_frames)
-        return self.send(window).float().transpose(1, 2)[:, None]
+    def join(self, other: "MelDataset") -> "MelDataset":
+        """The clips of both, over a copy of the frames that they need."""
+        joined = copy.copy(self)
+        joined.table = pd.concat([self.table, other.table], ignore_index=True)
+        rows = [torch.arange(start, start + length) for start, length in zip(other.starts, other.lengths)]
+        rows = _move(torch.cat([*rows, torch.empty(0, dtype=torch.int64)]), other.frames.device)
+        joined.frames = torch.cat([self.frames, other.frames[rows].to(self.frames.device)])
+        starts = len(self.frames) + other.lengths.cumsum(0) - other.lengths
+        joined.starts, joined.targets = torch.cat([self.starts, starts]), torch.cat([self.targets, other.targets])
+        joined.lengths = torch.cat([self.lengths, other.lengths])
+        joined.pad_values = torch.cat([self.pad_values, other.pad_values])
+        return joined
 
-    def send(self, tensor: Tensor) -> Tensor:
-        """`tensor`, which is at home, on the device. The copy, where there is one, runs while the device computes."""
-        if self.home == self.device:
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+    def crops(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
+        """`n_frames` of each of the clips `rows`, from frame `offsets` on: dB on the device, float32 (clips, 1,
+        n_mels, n_frames).
+
+        `rows` and `offsets`, on the CPU, have shape (clips,). Beyond a clip's ends lies its pad value, as zeros
+        padded to its samples would give.
+        """
+        position = offsets[:, None] + torch.arange(n_frames)
+        inside = (position >= 0) & (position < self.lengths[rows, None])
+        index = torch.where(inside, self.starts[rows, None] + position, 0)
+        frames = self.frames.index_select(0, _move(index.flatten(), self.frames.device)).view(*index.shape, -1)
+        inside, padding = (
+            _move(t, self.frames.device) for t in (inside[:, :, None], self.pad_values[rows, None, None])
+        )
+        return self.to_device(torch.where(inside, frames, padding)).float().transpose(1, 2)[:, None]
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """`tensor` on the device. The copy to a GPU runs while it computes."""
+        return _move(tensor, self.device)
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    if tensor.device == device:
+        return tensor
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def _fits(frames: Tensor, device: torch.device) -> bool:
@@ -65,10 +104,24 @@ def _fits(frames: Tensor, device: torch.device) -> bool:
     return device.type != "cuda" or frames.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
 
 
-def load_split(cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device) -> tuple[MelDataset, MelDataset]:
-    """Training and validation clips for a model on `device`: the same split for every model of a preset, known bad clips repaired.
+def load_split(
+    cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device
+) -> tuple[MelDataset, MelDataset]:
+    """Training set and validation set for a model on `device`: the same for every model of a preset, labels
+    corrected.
+    """
+    clips = load_labelled(cache, table, classes, preset, device)
+    train_rows, validation_rows = data.split(clips.table, preset.n_folds, preset.seed)
+    return clips.subset(train_rows), clips.subset(validation_rows)
 
-    MelDataset that cannot be read are left out if `preset.drop_unreadable`; if not, ValueError lists them.
+
+def load_labelled(
+    cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device
+) -> MelDataset:
+    """All clips of `table` to train on, labels corrected. Clips that cannot be read are left out if
+    `preset.drop_unreadable`.
+
+    Raises ValueError with their list if not.
     """
     table = data.correct_labels(table)
     unreadable = cache.unreadable[cache.unreadable["fname"].isin(table["fname"])]
@@ -81,6 +134,146 @@ def load_split(cache: Cache, table: pd.DataFrame, classes: list[str], preset: Pr
             )
         print(f"{some} and are left out")
         table = cache.readable(table)
-    clips = MelDataset(cache, table, classes, device)
-    training, validation = data.split(table, preset.validation_fraction, preset.seed)
-    return clips.subset(training), clips.subset(validation)
+    return MelDataset(cache, table, classes, device)
+
+
+def draw_batch(
+    dataset: MelDataset, rows: Tensor, config: TrainingConfig, generator: torch.Generator, augmented: bool
+) -> dict[str, Tensor]:
+    """Everything that is random in the batch of clips `rows`: tensors on the CPU, one row a clip.
+
+    All of it is drawn here, before any process takes its shard of the rows, so that every number of processes and every
+    kind of device trains on the same batches.
+    """
+    n, n_frames = len(rows), config.n_frames
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+
+    def begin(rows: Tensor) -> Tensor:
+        return (
+            torch.zeros_like(rows)
+            if config.crop == "start"
+            else _random_offsets(dataset.lengths[rows], n_frames, generator)
+        )
+
+    draw = {"rows": rows, "offsets": begin(rows)}
+    if augmented and config.mix_probability:
+        other = rows[torch.randperm(n, generator=generator)]
+        gain = torch.where(uniform(0, 1) < config.mix_probability, uniform(*GAIN), -math.inf)
+        draw |= {"other_rows": other, "other_offsets": begin(other), "gain": gain}
+    if augmented and config.resize_probability:
+        stretch = uniform(math.log(STRETCH[0]), math.log(STRETCH[1])).exp()
+        scale, shift = uniform(1 - MEL_SCALE, 1 + MEL_SCALE), uniform(-MEL_SHIFT, MEL_SHIFT)
+        resized = uniform(0, 1) < config.resize_probability
+        draw |= {"resized": resized, "stretch": stretch, "mel_scale": scale, "mel_shift": shift}
+    if augmented and config.spec_augment_probability:
+        masked = uniform(0, 1) < config.spec_augment_probability
+        draw |= {"mask_width": uniform(0, LARGEST_MASK, 2) * masked[:, None], "mask_start": uniform(0, 1, 2)}
+    return draw
+
+
+def make_batch(
+    dataset: MelDataset, draw: dict[str, Tensor], config: TrainingConfig, features: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What a model is shown of `draw`, on the device: dB (clips, 1, n_mels, n_frames), and targets (clips, classes).
+
+    Where the model's frozen layers have run already, these are its `features` of each clip of the data set instead
+    of dB.
+    """
+    targets = dataset.targets[draw["rows"]]
+    if features is not None:
+        return features[dataset.to_device(draw["rows"])], dataset.to_device(targets)
+    x = dataset.crops(draw["rows"], draw["offsets"], config.n_frames)
+    if "gain" in draw:
+        other = dataset.crops(draw["other_rows"], draw["other_offsets"], config.n_frames)
+        x = mix_in_power(x, other, dataset.to_device(draw["gain"]))
+        mixed = (draw["gain"] > -math.inf)[:, None]
+        targets = torch.maximum(targets, dataset.targets[draw["other_rows"]] * mixed)
+    if "stretch" in draw:
+        some = torch.nonzero(draw["resized"])[:, 0]
+        factors = [dataset.to_device(draw[name][some]) for name in ("stretch", "mel_scale", "mel_shift")]
+        some = dataset.to_device(some)
+        x = x.index_copy(0, some, resize(x[some], *factors))
+    if "mask_width" in draw:
+        x = spec_augment(x, dataset.to_device(draw["mask_start"]), dataset.to_device(draw["mask_width"]))
+    return x.contiguous(memory_format=torch.channels_last), dataset.to_device(targets)
+
+
+def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A batch as a training draws them: dB (size, 1, n_mels, n_frames), and targets (size, classes)."""
+    generator = torch.Generator().manual_seed(config.seed)
+    rows = torch.randperm(len(dataset), generator=generator)[:size]
+    x, targets = make_batch(dataset, draw_batch(dataset, rows, config, generator, augmented=True), config)
+    return x.cpu().numpy(), targets.cpu().numpy()
+
+
+def augmentation_examples(dataset: MelDataset, config: TrainingConfig, row: int = 0) -> dict[str, np.ndarray]:
+    """The crop of a clip as it is, and after each augmentation by itself: dB, (n_mels, n_frames) each."""
+    names = {"as it is": None, "mixed in power": "mix_probability", "resized": "resize_probability"}
+    names |= {"SpecAugment": "spec_augment_probability"}
+    plain = replace(config, crop="start", mix_probability=0, resize_probability=0, spec_augment_probability=0)
+    rows = torch.arange(row, row + min(8, len(dataset) - row))
+    examples = {}
+    for name, option in names.items():
+        only = replace(plain, **({option: 1.0} if option else {}))
+        draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed), augmented=True)
+        examples[name] = make_batch(dataset, draw, only)[0][0, 0].cpu().numpy()
+    return examples
+
+
+def _random_offsets(lengths: Tensor, n_frames: int, generator: torch.Generator) -> Tensor:
+    """Where each clip's crop begins, drawn evenly: inside a longer clip, around a shorter one."""
+    room = lengths - n_frames
+    return (torch.rand(len(lengths), generator=generator) * (room.abs() + 1)).long() + room.clamp(max=0)
+
+
+def mix_in_power(x: Tensor, other: Tensor, gain: Tensor) -> Tensor:
+    """dB spectrograms of the sum of two sounds, as if independent: their powers add. Shapes (clips, 1, n_mels,
+    n_frames).
+
+    The peak of `other` then lies `gain` dB, (clips,), over that of `x`; at minus infinity there is nothing of it.
+    """
+    gain = gain[:, None, None, None] + x.amax(dim=(1, 2, 3), keepdim=True) - other.amax(dim=(1, 2, 3), keepdim=True)
+    return torch.logaddexp(POWER * x, POWER * (other + gain)) / POWER
+
+
+def resize(x: Tensor, stretch: Tensor, mel_scale: Tensor, mel_shift: Tensor) -> Tensor:
+    """Each spectrogram at another tempo and pitch, of the same shape; what comes in from outside is its minimum.
+
+    `stretch` of time, `mel_scale`, and `mel_shift` as a share of the mel axis, have shape (clips,).
+    """
+    theta = torch.zeros(len(x), 2, 3, device=x.device)
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, 1, 2] = stretch, mel_scale, 2 * mel_shift
+    least = x.amin(dim=(1, 2, 3), keepdim=True)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x - least, grid, align_corners=False) + least
+
+
+def spec_augment(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
+    """A band of mels and a stretch of frames of each clip, set to the clip's mean. Shape (clips, 1, n_mels, n_frames).
+
+    `width`, (clips, 2), says how wide they are as shares of the axes, and `start` where they lie in what is left of
+    them.
+    """
+    # Source: Park et al. 2019, SpecAugment, without its time warping.
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    for axis, shape in ((2, (-1, 1, x.shape[2], 1)), (3, (-1, 1, 1, x.shape[3]))):
+        begin = start[:, axis - 2, None] * (1 - width[:, axis - 2, None])
+        place = (torch.arange(x.shape[axis], device=x.device) + 0.5) / x.shape[axis]
+        masked = (place >= begin) & (place < begin + width[:, axis - 2, None])
+        x = torch.where(masked.view(shape), mean, x)
+    return x
+
+
+def tta_crops(lengths: Tensor, n_frames: int, most: int) -> tuple[Tensor, Tensor]:
+    """Row and first frame of every crop that clips of these lengths are scored by (test-time augmentation), both
+    (crops,).
+
+    At most `most` a clip, spread evenly from its first frame to its last; one alone is its first `n_frames`.
+    """
+    count = (lengths / n_frames).ceil().long().clamp(1, most)
+    rows = torch.repeat_interleave(torch.arange(len(lengths)), count)
+    number = torch.arange(len(rows)) - (count.cumsum(0) - count)[rows]
+    room = (lengths - n_frames).clamp(min=0)
+    return rows, (room[rows] * number / (count[rows] - 1).clamp(min=1)).long()

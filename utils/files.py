@@ -64,6 +64,11 @@ def explain_errors(target: Path) -> Iterator[None]:
         raise OSError(f"{target} cannot be written ({error.strerror}): {remedy}") from error
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether `path` is of a write that has not ended."""
+    return path.suffix in (".part", ".old")
+
+
 def refuse_undecodable(names: Iterable[str], where: str | Path) -> None:
     """Raises ValueError if some of these file names in `where` are not UTF-8, as an old zip may leave them."""
     bad = [name for name in names if re.search("[\ud800-\udfff]", name)]  # how Python spells such bytes

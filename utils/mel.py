@@ -90,6 +90,13 @@ def log_mel(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
     return librosa.power_to_db(power, amin=settings.amin, top_db=settings.top_db)
 
 
+def griffin_lim(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
+    """Mono float32 samples whose log-mel spectrogram is about `log_mel`, (n_mels, frames), in dB; phases are made up."""
+    power = np.linalg.pinv(mel_filters(settings)) @ 10 ** (log_mel / 10)
+    magnitude = np.sqrt(power.clip(0))
+    return librosa.griffinlim(magnitude, hop_length=settings.hop_length, n_fft=settings.n_fft, random_state=0)
+
+
 def clip_to_log_mel(path: str | Path, settings: MelConfig) -> np.ndarray:
     """Read, trim and transform one file: float32 (n_mels, frames), as many frames as the clip is long."""
     return log_mel(trim(load_clip(path, settings), settings), settings)
@@ -166,10 +173,7 @@ def build_cache(
 
 
 def load_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Cache:
-    """The Cache that `build_cache` made of the same clips with the same settings.
-
-    Prints what is unreadable or damaged. Raises FileNotFoundError if there is none.
-    """
+    """The Cache that `build_cache` made of the same clips with the same settings. Raises FileNotFoundError if none."""
     target = _cache_folder(table, folder, name, settings)
     if not target.is_dir():
         there = f"There is no cache of these {len(table)} {name} clips in {folder}"

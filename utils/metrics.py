@@ -10,7 +10,7 @@ def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
     `targets`: zeros and ones, `scores`: any finite numbers, both (clips, classes). For each label of each clip: of the
     classes scored at least as high as it, the share that are labels of the clip too. The mean of
     that over all labels, each with equal weight. Tied scores share the worst rank of the tie, as in
-    scikit-learn, so a constant score gains nothing. MelDataset without a label do not count.
+    scikit-learn, so a constant score gains nothing. Clips without a label do not count.
 
     Raises ValueError if shapes differ, a score is not finite, or there is no label at all.
     """
@@ -54,30 +54,32 @@ def label_rank(first_label: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def top_k_accuracy(first_label: np.ndarray, scores: np.ndarray, k: int = 5) -> float:
-    """Share of clips whose first listed label is among the `k` highest scores (paper, section V); arguments as `label_rank`."""
+    """Share of clips whose first listed label is among the `k` highest scores (paper, section V); arguments as
+    `label_rank`.
+    """
     return float((label_rank(first_label, scores) <= k).mean())
 
 
 def per_class_table(targets: np.ndarray, scores: np.ndarray, classes: list[str], threshold: float) -> pd.DataFrame:
-    """Precision, recall, F1 (of scores at or above `threshold`), LWLRAP and number of clips of each class, best F1 first.
+    """Precision, recall, F1 (of scores at or above `threshold`), LWLRAP and number of clips of each class, best F1
+    first.
 
     Precision is 0 where nothing reached the threshold; classes without a clip are left out (paper, tables 2 to 5).
     """
-    found, clips = (scores >= threshold).sum(axis=0), (targets > 0).sum(axis=0)
-    right = ((scores >= threshold) & (targets > 0)).sum(axis=0)
+    from sklearn.metrics import precision_recall_fscore_support
+
+    precision, recall, f1, clips = precision_recall_fscore_support(
+        targets > 0, scores >= threshold, average=None, zero_division=0
+    )
     columns = {
-        "precision": right / np.maximum(found, 1),
-        "recall": right / np.maximum(clips, 1),
-        "F1": 2 * right / np.maximum(found + clips, 1),
-        "LWLRAP": per_class_lwlrap(targets, scores),
-        "clips": clips,
-    }
+        "precision": precision, "recall": recall, "F1": f1, "LWLRAP": per_class_lwlrap(targets, scores), "clips": clips
+    }  # fmt: skip
     table = pd.DataFrame(columns, index=pd.Index(classes, name="class"))
     return table[table["clips"] > 0].sort_values(["F1", "LWLRAP"], ascending=False)
 
 
 def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """Which classes are taken for which: columns `label`, `taken for`, `clips`, most clips first.
+    """Which classes are confused with which: columns `label`, `confused with`, `clips`, most clips first.
 
     A clip whose highest score is not one of its labels counts once for each of them.
     """
@@ -85,5 +87,36 @@ def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[s
     missed = targets[np.arange(len(targets)), highest] == 0
     clips, labels = np.nonzero(targets * missed[:, None])
     names = np.asarray(classes)
-    table = pd.DataFrame({"label": names[labels], "taken for": names[highest[clips]]})
+    table = pd.DataFrame({"label": names[labels], "confused with": names[highest[clips]]})
     return table.value_counts().rename("clips").reset_index()
+
+
+def bootstrap_interval(
+    targets: np.ndarray, scores: np.ndarray, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The LWLRAP's 95% interval: of `draws` sets of as many clips, drawn with replacement, the middle 95%."""
+    rng, labelled = np.random.default_rng(seed), np.flatnonzero((np.asarray(targets) > 0).any(axis=1))
+    drawn = (rng.choice(labelled, len(labelled)) for _ in range(draws))
+    low, high = np.quantile([lwlrap(targets[rows], scores[rows]) for rows in drawn], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def blend(scores: list[np.ndarray]) -> np.ndarray:
+    """The geometric mean of several models' scores, each (clips, classes) in 0 to 1. Raises ValueError if there are
+    none.
+    """
+    if not scores:
+        raise ValueError("there are no scores to average: choose at least one run.")
+    return np.exp(np.mean([np.log(np.clip(some, 1e-6, 1)) for some in scores], axis=0)).astype(np.float32)
+
+
+def by_number_of_labels(targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    """Clips and LWLRAP of those with one label and of those with several, where there are any."""
+    count = (np.asarray(targets) > 0).sum(axis=1)
+    groups = {"one label": count == 1, "several labels": count > 1}
+    rows = {
+        name: {"clips": rows.sum(), "LWLRAP": lwlrap(targets[rows], scores[rows])}
+        for name, rows in groups.items()
+        if rows.any()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").astype({"clips": int})

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from numpy.random import Generator
-from scipy.signal import butter, lfilter, sosfilt
 
 from . import files
 
@@ -27,6 +26,8 @@ def _time(seconds: float) -> np.ndarray:
 
 def _noise(rng: Generator, n: int, low: float, high: float) -> np.ndarray:
     """Noise between two frequencies in Hz, with standard deviation 1."""
+    from scipy.signal import butter, sosfilt  # takes seconds, and setup() imports this module where data are at hand
+
     sos = butter(2, [low, min(high, 0.49 * RATE)], btype="bandpass", fs=RATE, output="sos")
     noise = sosfilt(sos, rng.standard_normal(n))
     return noise / noise.std()
@@ -63,6 +64,8 @@ def acoustic_guitar(rng: Generator, seconds: float) -> np.ndarray:
         loss = rng.uniform(0.985, 0.997)
         feedback = np.zeros(period + 2)
         feedback[[0, period, period + 1]] = 1, -loss / 2, -loss / 2
+        from scipy.signal import lfilter
+
         return lfilter([1.0], feedback, excitation)
 
     return _repeat(seconds, _onsets(rng, seconds, rng.uniform(0.8, 3), 0.2), pluck)

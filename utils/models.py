@@ -1,14 +1,18 @@
-"""The three networks of the paper. All take dB spectrograms (clips, 1, n_mels, frames) and give logits (clips, classes)."""
+"""The networks, and the one table of them. All take dB spectrograms (clips, 1, n_mels, frames) and give logits
+(clips, classes).
+"""
 
 import os
 import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-import huggingface_hub
-import timm
 import torch
 from torch import Tensor, nn
+
+from .config import TrainingConfig
 
 VGG19_HUB = "timm/vgg19.tv_in1k"  # torchvision's ImageNet weights
 
@@ -19,107 +23,194 @@ def standardize(x: Tensor) -> Tensor:
     return (x - mean) / (deviation + 1e-5)
 
 
-class DeepCNN(nn.Module):
-    """Our reading of the paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU and a dense output.
-
-    The paper gives neither depth nor widths. Here: four blocks of two 3x3 convolutions with batch normalisation, each halving
-    both axes; then the mean over time, the maximum over frequency, dropout and one dense layer. `width` channels in the first
-    block, doubled in each further one.
+class Logits(nn.Linear):
+    """The last layer, in float32 whatever the others compute in: in half precision scores tie, and ties share the
+    worst rank.
     """
 
-    def __init__(self, n_classes: int, width: int = 64, dropout: float = 0.2) -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+class DeepCNN(nn.Module):
+    """Our reading of the paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense
+    output.
+
+    The paper gives neither depth nor widths. Here: four blocks of two 3x3 convolutions with batch normalisation,
+    each halving both axes; then the mean over time, the maximum over frequency, dropout and one dense layer.
+    `width` channels in the first block, doubled in each further one.
+
+    `stem`: channels of a 5x5 convolution of stride 2 and a pooling layer before the blocks, which leave a sixteenth of
+    the picture to them, as ImageNet's networks begin; 0: none. The last block then does not pool.
+    """
+
+    # Source: the blocks and the pooling are those of mhiro2's "Simple 2D-CNN Classifier with PyTorch",
+    # https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch
+
+    def __init__(self, n_classes: int, width: int = 64, stem: int = 0, dropout: float = 0.2) -> None:
         super().__init__()
-        self.config = {"name": "DeepCNN", "n_classes": n_classes, "width": width, "dropout": dropout}
-        channels = [1, width, 2 * width, 4 * width, 8 * width]
+        self.config = {"name": "DeepCNN", "n_classes": n_classes, "width": width, "stem": stem, "dropout": dropout}
+        channels = [stem or 1, width, 2 * width, 4 * width, 8 * width]
+        self.stem = nn.Sequential(*_convolution(1, stem, 5, stride=2), nn.AvgPool2d(2)) if stem else nn.Identity()
         self.blocks = nn.Sequential(*(_block(i, o) for i, o in pairwise(channels)))
+        if stem:
+            self.blocks[-1][-1] = nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        self.dense = nn.Linear(channels[-1], n_classes)
+        self.dense = Logits(channels[-1], n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(standardize(x))
+        x = self.blocks(self.stem(standardize(x)))
         x = x.mean(dim=3).amax(dim=2)
         return self.dense(self.dropout(x))
 
 
+def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> list[nn.Module]:
+    layer = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    return [layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
 def _block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True),
-        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True),
-        nn.AvgPool2d(2),
-    )  # fmt: skip
+    return nn.Sequential(*_convolution(inputs, outputs), *_convolution(outputs, outputs), nn.AvgPool2d(2))
 
 
 class VGG19(nn.Module):
-    """timm's VGG19 with a new output layer, on spectrograms as grey pictures. Make it with `vgg19`."""
+    """VGG19 on spectrograms as grey pictures (paper, section IV.B): timm's layers, with a new output layer.
 
-    def __init__(self, n_classes: int, **timm_options) -> None:
+    `weights`: a file with timm's ImageNet weights. Only the last block of four convolutions and the dense layers then
+    train. Without it, all of it is random and trains. `width`: channels of the first block, of which all others are
+    multiples; 64 is VGG19. The spectrogram is averaged over squares of `downsample` first.
+    """
+
+    def __init__(self, n_classes: int, weights: str | Path | None = None, width: int = 64, downsample: int = 1) -> None:
+        import timm  # takes seconds, which only those who use it should wait
+        from timm.models.vgg import VGG
+
         super().__init__()
-        self.config = {"name": "VGG19", "n_classes": n_classes}
-        network = timm.create_model("vgg19", num_classes=n_classes, **timm_options)
+        self.config = {"name": "VGG19", "n_classes": n_classes, "width": width, "downsample": downsample}
+        self.pretrained, self.frozen = weights is not None, 0  # so many of the first layers do not train
+        self.downsample = nn.AvgPool2d(downsample) if downsample > 1 else nn.Identity()
+        layers = [c for n, count in ((1, 2), (2, 2), (4, 4), (8, 4), (8, 4)) for c in [n * width] * count + ["M"]]
+        if weights is not None:
+            network = timm.create_model("vgg19", pretrained=True, pretrained_cfg_overlay={"file": str(weights)})
+            hidden = [_dense(network.pre_logits.fc1), _dense(network.pre_logits.fc2)]
+        else:
+            network = VGG(layers)
+            hidden = [nn.Linear(8 * width * 7 * 7, 64 * width), nn.Linear(64 * width, 64 * width)]
         self.features = network.features
         self.classifier = nn.Sequential(
             nn.AdaptiveAvgPool2d(7), nn.Flatten(),
-            _dense(network.pre_logits.fc1), nn.ReLU(inplace=True), nn.Dropout(0.5),
-            _dense(network.pre_logits.fc2), nn.ReLU(inplace=True), nn.Dropout(0.5),
-            network.head.fc,
+            hidden[0], nn.ReLU(inplace=True), nn.Dropout(0.5),
+            hidden[1], nn.ReLU(inplace=True), nn.Dropout(0.5),
+            Logits(64 * width, n_classes),
         )  # fmt: skip
-        self.frozen = 0  # so many of the first layers do not train
+        if self.pretrained:
+            self.freeze()
+
+    def freeze(self) -> None:
+        """Let only what lies behind the last but one pooling layer train."""
+        pools = [i for i, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
+        self.frozen = pools[-2] + 1
+        self.features[: self.frozen].requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.late(self.early(x))
+        return self.head(self.frozen_features(x))
 
-    def early(self, x: Tensor) -> Tensor:
+    def frozen_features(self, x: Tensor) -> Tensor:
         """What the frozen layers make of spectrograms; with none frozen, the grey pictures themselves."""
         with torch.no_grad():
-            return self.features[: self.frozen](standardize(x).expand(-1, 3, -1, -1))
+            return self.features[: self.frozen](self.downsample(standardize(x)).expand(-1, 3, -1, -1))
 
-    def late(self, early: Tensor) -> Tensor:
-        """Logits (clips, classes) from what `early` gave."""
-        return self.classifier(self.features[self.frozen :](early))
+    def head(self, features: Tensor) -> Tensor:
+        """Logits (clips, classes) from `frozen_features`."""
+        return self.classifier(self.features[self.frozen :](features))
 
 
 def _dense(convolution: nn.Conv2d) -> nn.Linear:
-    """A convolution with its whole input as the matrix product that it is: the same numbers, and much faster to train."""
+    """A convolution with its whole input as the matrix product that it is: the same numbers, and much faster to
+    train.
+    """
     weight = convolution.weight.flatten(1)
     layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     layer.weight, layer.bias = nn.Parameter(weight.detach()), convolution.bias
     return layer
 
 
-class Late(nn.Module):
-    """The part of a VGG19 that trains, by itself: from what `early` gave to logits."""
+class Head(nn.Module):
+    """The part of a model with frozen layers that trains, by itself: from `frozen_features` to logits."""
 
     def __init__(self, model: VGG19) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, early: Tensor) -> Tensor:
-        return self.model.late(early)
+    def forward(self, features: Tensor) -> Tensor:
+        return self.model.head(features)
 
 
-def vgg19(n_classes: int, weights: str | Path | None = None) -> VGG19:
-    """VGG19 (paper, section IV.B): the transfer model if `weights` is an ImageNet weights file, else all of it random.
-
-    In the transfer model only the last convolution block (4 convolutions) and the fully connected layers train.
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table of models: a title, what builds it, and for each preset its options and its training
+    config.
     """
-    if weights is None:
-        return VGG19(n_classes)
-    return freeze_early_layers(VGG19(n_classes, pretrained=True, pretrained_cfg_overlay={"file": str(weights)}))
+
+    title: str
+    network: Callable[..., nn.Module]  # called with the number of classes and the options
+    presets: dict[str, tuple[dict, TrainingConfig]]
+    pretrained: bool = False  # begins with ImageNet's weights, which the competition's rules forbid
+
+    def config(self, preset: str) -> TrainingConfig:
+        """How the model is trained with this preset."""
+        return self.presets[preset][1]
+
+    def build(self, n_classes: int, preset: str, **options) -> nn.Module:
+        """The untrained model; `options` (such as `width=32`) go before those of the preset."""
+        return self.network(n_classes, **self.presets[preset][0] | options)
 
 
-def freeze_early_layers(model: VGG19) -> VGG19:
-    """Let only the last convolution block, behind the last but one pooling layer, and the fully connected layers train."""
-    pools = [i for i, layer in enumerate(model.features) if isinstance(layer, nn.MaxPool2d)]
-    model.frozen = pools[-2] + 1
-    model.features[: model.frozen].requires_grad_(False)
-    return model
+# The paper is silent on widths, batch size and learning rate: these are common values, lower for VGG19, which has no
+# batch normalisation to keep it from diverging.
+_FULL = TrainingConfig(epochs=400)
+_FULL_VGG19 = replace(_FULL, learning_rate=1e-4)
+_QUICK = TrainingConfig(
+    epochs=100, max_steps=1500, learning_rate=3e-3, weight_decay=0.01, schedule="cosine", activation="sigmoid",
+    crop="random", test_crops=8, mix_probability=0.5, resize_probability=0.4, spec_augment_probability=0.5,
+)  # fmt: skip
+_BEST = replace(_QUICK, epochs=100, min_steps=4000, max_steps=None)
+_QUICK_BEST = replace(_QUICK, epochs=20, max_steps=100)
+_QUICK_VGG19 = replace(
+    _QUICK, epochs=40, max_steps=200, learning_rate=1e-3, test_crops=1,
+    mix_probability=0.0, resize_probability=0.0, spec_augment_probability=0.0,
+)  # fmt: skip
+_QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e-4, crop="start")
+
+MODELS: dict[str, Entry] = {
+    "deep_cnn": Entry("Deep CNN", DeepCNN, {
+        "full": ({"width": 64}, _FULL),
+        "quick": ({"width": 32, "stem": 16}, _QUICK),
+    }),
+    "vgg19_transfer": Entry("VGG19, transfer", VGG19, {
+        "full": ({}, replace(_FULL_VGG19, epochs=100)),
+        "quick": ({"downsample": 2}, _QUICK_TRANSFER),
+    }, pretrained=True),
+    "vgg19_no_weights": Entry("VGG19, no weights", VGG19, {
+        "full": ({}, _FULL_VGG19),
+        "quick": ({"width": 8, "downsample": 2}, _QUICK_VGG19),
+    }),
+    "best": Entry("Best", DeepCNN, {
+        "full": ({"width": 32, "stem": 16}, _BEST),
+        "quick": ({"width": 32, "stem": 16}, _QUICK_BEST),
+    }),
+}  # fmt: skip
 
 
 def imagenet_weights() -> Path | None:
-    """File with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (a download of 575 MB, once); None if it cannot be had.
+    """File with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (a download of 575 MB, once); None if
+    there is none.
 
     Raises FileNotFoundError if FAT_VGG19_WEIGHTS names a file that is not there.
     """
+    import huggingface_hub
+
     if local := os.environ.get("FAT_VGG19_WEIGHTS"):
         if not Path(local).is_file():
             raise FileNotFoundError(f"FAT_VGG19_WEIGHTS is {local}, which is not a file: correct or unset it.")
@@ -137,13 +228,13 @@ def imagenet_weights() -> Path | None:
 
 
 def build(config: dict) -> nn.Module:
-    """The untrained model that `model.config` describes. Raises ValueError on a name that is not a model's."""
-    models = {"DeepCNN": DeepCNN, "VGG19": VGG19}
+    """The untrained network that `model.config` describes. Raises ValueError on a name that is not a network's."""
+    networks = {entry.network.__name__: entry.network for entry in MODELS.values()}
     options = dict(config)
     name = options.pop("name", None)
-    if name not in models:
-        raise ValueError(f"{name!r} is not a model of this kit, which has {', '.join(models)}.")
-    return models[name](**options)
+    if name not in networks:
+        raise ValueError(f"{name!r} is not a network of this kit, which has {', '.join(networks)}.")
+    return networks[name](**options)
 
 
 def layers(model: nn.Module) -> list[dict]:

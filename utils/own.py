@@ -7,13 +7,13 @@ import shlex
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from . import data, files
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-MIN_CLIPS_PER_CLASS = 3  # clips of a class: as many as there are sets, to train on, to validate and to test with
+MIN_CLIPS_PER_CLASS = 3  # as many as there are sets: to train on, to validate and to test with
+MIN_FOLDS = 3  # for the same reason, where the clips come in folds
 RESERVED = ("", "fname", "labels")  # what other columns of the tables are called
 
 
@@ -42,7 +42,7 @@ def make_data_set(
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
     `folder`) and `labels` (comma-separated). A random `test_fraction`, at least one clip, with its share of each class
     (by the first label), becomes the test set, whose labels are kept in `target`/test_labels.csv. Clips of one `group`,
-    if `csv` has that column, stay together; if it has a column `fold`, the test set is whole folds. Further columns are
+    if `csv` has that column, stay together; if it has a column `fold`, the first is the test set. Further columns are
     kept in both tables. Sounds are linked where the system allows it, else copied, as CLASS-NUMBER-NAME. Raises
     FileExistsError if `target` is there; FileNotFoundError if a sound is not; ValueError if a file is listed twice,
     lies outside the folder or in no class, a name is not UTF-8, a class cannot be called so or has no clip to train on,
@@ -57,11 +57,10 @@ def make_data_set(
     classes = _classes(table, source)
     digits = len(str(len(table)))
     table["fname"] = [_plain_name(row, number, digits) for number, row in enumerate(table.itertuples(), 1)]
-    if "fold" in table:
-        rows = _split_by_fold(table, test_fraction, seed, source)
-    else:
-        rows = data.split(table, max(test_fraction, 1 / len(table)), seed)
-    curated, test = (table.iloc[some] for some in rows)
+    if "fold" in table and table["fold"].nunique() < MIN_FOLDS:
+        raise ValueError(f"{source}: give {MIN_FOLDS} folds or more, or remove the column fold.")
+    n_folds = max(2, min(round(1 / test_fraction), len(table)))
+    curated, test = (table.iloc[rows] for rows in data.split(table, n_folds, seed))
     untrained = set(classes) - set(data.split_labels(curated["labels"]).explode())
     if untrained:
         alone = f"all clips of the class {min(untrained)!r} are test clips"
@@ -86,16 +85,6 @@ def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
         other = first.setdefault(os.path.realpath(path), path)
         if other is not path:
             raise ValueError(f"{source}: {other} and {path} are the same file: keep one of them, with all its labels.")
-
-
-def _split_by_fold(table: pd.DataFrame, fraction: float, seed: int, source: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of the training and of the test clips, whose folds come nearest to `fraction` of all folds."""
-    folds = np.unique(table["fold"])
-    if "" in folds or len(folds) < 2:
-        raise ValueError(f"{source}: give every clip a fold, one of at least two, or remove the column.")
-    count = min(max(1, round(fraction * len(folds))), len(folds) - 1)
-    test = table["fold"].isin(np.random.default_rng(seed).permutation(folds)[:count]).to_numpy()
-    return np.flatnonzero(~test), np.flatnonzero(test)
 
 
 def _table_of_folders(folder: Path) -> pd.DataFrame:

@@ -1,4 +1,6 @@
-"""Every figure of the notebooks, drawn with pyplot: in a notebook it shows by itself, elsewhere call plt.show() or plt.savefig()."""
+"""Every figure of the notebooks, drawn with pyplot: in a notebook it shows by itself, elsewhere call plt.show() or
+plt.savefig().
+"""
 
 from collections.abc import Sequence
 
@@ -6,12 +8,16 @@ import librosa
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import Audio
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from . import mel
 from .config import MelConfig
 
+if hasattr(get_ipython(), "kernel"):  # in a notebook figures show there, whatever MPLBACKEND says
+    get_ipython().run_line_magic("matplotlib", "inline")
 plt.rcParams.update({
     "figure.dpi": 80, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 10, "axes.titlelocation": "left", "font.size": 9,
@@ -57,7 +63,9 @@ def waveforms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
 def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Audio:
     """A player of the clip's first `seconds`, as loud as recorded, at 22 kHz so that the notebook stays small."""
     rate = 22_050
-    samples = librosa.resample(samples[: int(seconds * settings.sample_rate)], orig_sr=settings.sample_rate, target_sr=rate)
+    samples = librosa.resample(
+        samples[: int(seconds * settings.sample_rate)], orig_sr=settings.sample_rate, target_sr=rate
+    )
     return Audio(samples.clip(-1, 1), rate=rate, normalize=False)
 
 
@@ -86,11 +94,11 @@ def durations(seconds: dict[str, np.ndarray]) -> None:
         ax.set(title=f"{name}: median {np.median(values):.1f} s", xlabel="s", ylabel="clips")
 
 
-def label_pairs(together: pd.DataFrame) -> None:
+def label_cooccurrence(counts: pd.DataFrame) -> None:
     """How often two labels (index and columns) stand on one clip."""
-    figure, ax = plt.subplots(figsize=(2.5 + 0.22 * len(together), 1.8 + 0.22 * len(together)))
-    image = ax.imshow(together, cmap="Blues")
-    names = [words(name) for name in together.index]
+    figure, ax = plt.subplots(figsize=(2.5 + 0.22 * len(counts), 1.8 + 0.22 * len(counts)))
+    image = ax.imshow(counts, cmap="Blues")
+    names = [words(name) for name in counts.index]
     ax.set_xticks(range(len(names)), names, rotation=90)
     ax.set_yticks(range(len(names)), names)
     ax.spines[:].set_visible(False)
@@ -103,29 +111,55 @@ def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
     hz = np.linspace(0, settings.fmax, 500)
     left.plot(hz, hz_to_mel(hz))
     left.set(title="m = 2595 log10(1 + f / 700)", xlabel="f, Hz", ylabel="m, mel")
-    right.plot(np.linspace(0, settings.sample_rate / 2, filters.shape[1]), (filters / filters.max(axis=1, keepdims=True))[::8].T)
+    right.plot(
+        np.linspace(0, settings.sample_rate / 2, filters.shape[1]),
+        (filters / filters.max(axis=1, keepdims=True))[::8].T,
+    )
     right.set(title="every eighth of the filters, scaled to one height", xlabel="f, Hz", ylabel="weight")
 
 
-def crops(x: np.ndarray, targets: np.ndarray, classes: list[str]) -> None:
-    """The spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels, and their shares if mixed."""
+def batch(x: np.ndarray, targets: np.ndarray, classes: list[str]) -> None:
+    """The spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels."""
     _, axes = plt.subplots(1, len(x), figsize=(10, 2.4))
-    for ax, spectrogram_, shares in zip(axes, x[:, 0], targets):
-        ax.imshow(spectrogram_, origin="lower", aspect="auto", cmap="magma")
-        labels = [words(classes[i]) + (f" {shares[i]:.2f}" if shares[i] < 1 else "") for i in np.flatnonzero(shares)]
-        ax.set_title("\n".join(labels), fontsize=7)
+    for ax, crop, labels in zip(axes, x[:, 0], targets):
+        ax.imshow(crop, origin="lower", aspect="auto", cmap="magma")
+        ax.set_title("\n".join(words(classes[i]) for i in np.flatnonzero(labels)), fontsize=7)
         ax.set_axis_off()
 
 
 def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
-    """Loss, LWLRAP and top-5 over the epochs, one line a run."""
-    columns = ["loss", "LWLRAP", "top-5"]
-    _, axes = plt.subplots(1, len(columns), figsize=(10, 2.6))
-    for ax, column in zip(axes, columns):
-        for title, history in histories.items():
-            ax.plot(history["epoch"], history[column], label=title, marker="." if len(history) < 10 else "")
-        ax.set(title="training loss" if column == "loss" else f"validation {column}", xlabel="epoch")
+    """Loss, on the training and the validation set, LWLRAP and top-5 over the epochs, one colour a run."""
+    _, axes = plt.subplots(1, 3, figsize=(10, 2.6))
+    for color, (title, history) in zip(plt.rcParams["axes.prop_cycle"].by_key()["color"], histories.items()):
+        axes[0].plot(history["epoch"], history["loss"], color=color, linestyle=":")
+        evaluated = history.dropna()
+        for ax, column in zip(axes, ["validation loss", "LWLRAP", "top-5"]):
+            marker = "." if len(evaluated) < 10 else ""
+            ax.plot(evaluated["epoch"], evaluated[column], color=color, label=title, marker=marker)
+            ax.set(title=column if ax is axes[0] else f"validation {column}, one crop a clip", xlabel="epoch")
+    axes[0].set(title="loss: validation, and training (dotted)", yscale="log")
     axes[0].legend(frameon=False)
+
+
+def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
+    """Several versions of one log-mel spectrogram, (n_mels, frames) each, side by side."""
+    _, axes = plt.subplots(1, len(stages), figsize=(10, 2.4), sharey=True)
+    for ax, (title, log_mel) in zip(axes, stages.items()):
+        seconds = log_mel.shape[1] * settings.hop_length / settings.sample_rate
+        ax.imshow(log_mel, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, settings.n_mels))
+        ax.set(title=title, xlabel="Time (s)")
+    axes[0].set(ylabel="mel band")
+
+
+def intervals(table: pd.DataFrame) -> None:
+    """LWLRAP of each row with its interval, the columns `LWLRAP`, `low` and `high`, first row on top."""
+    _, ax = plt.subplots(figsize=(7, 0.8 + 0.3 * len(table)))
+    table = table.iloc[::-1]
+    reach = [table["LWLRAP"] - table["low"], table["high"] - table["LWLRAP"]]
+    ax.errorbar(table["LWLRAP"], range(len(table)), xerr=reach, fmt="o", capsize=3)
+    ax.set_yticks(range(len(table)), table.index)
+    ax.set(xlabel="LWLRAP, with its 95% interval")
+    ax.grid(axis="x", alpha=0.3)
 
 
 def per_class(table: pd.DataFrame, column: str) -> None:
@@ -148,8 +182,9 @@ def scores(names: Sequence[str], values: np.ndarray, title: str) -> None:
     ax.set(title=words(title), xlabel="score", xlim=(0, 1))
 
 
-def over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> None:
-    """A recording's spectrogram, and beneath it, over the same seconds, the scores of the `top` classes with the highest peaks.
+def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> Figure:
+    """A recording's spectrogram, and beneath it, over the same seconds, the scores of the `top` classes with the
+    highest peaks.
 
     `samples`: mono, untrimmed; `scores`: a row a window, with its middle in seconds as index, and a column a class.
     """
@@ -158,7 +193,9 @@ def over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, to
     middles = scores.index.to_numpy()
     edges = np.concatenate([[0], (middles[:-1] + middles[1:]) / 2, [duration]])
     rows = len(highest.columns)
-    figure, (upper, lower) = plt.subplots(2, 1, figsize=(10, 2.9 + 0.22 * rows), sharex=True, height_ratios=[2.2, 0.22 * rows])
+    figure, (upper, lower) = plt.subplots(
+        2, 1, figsize=(10, 2.9 + 0.22 * rows), sharex=True, height_ratios=[2.2, 0.22 * rows]
+    )
     spectrogram(upper, mel.log_mel(samples, settings), settings, "log-mel spectrogram")
     upper.set(xlabel="", xlim=(0, duration))
     image = lower.pcolormesh(edges, np.arange(rows + 1), highest.T, cmap="Blues", vmin=0, vmax=1)
@@ -166,3 +203,4 @@ def over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, to
     lower.tick_params(axis="y", length=0)
     lower.set(title="scores", xlabel="s")
     figure.colorbar(image, ax=lower, label="score", pad=0.01)
+    return figure

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -24,20 +23,23 @@ from .own import find_sounds
 from .run_folder import Run, find_runs
 
 
-def scores(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
-    """The run's scores of each sound, as `train.score` gives them: a row a file (the index `fname`), a column a class.
+def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
+    """The run's scores of each sound, as `train.score_run` gives them: a row a file (the index `fname`), a column a
+    class.
 
-    `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the folder given, and of a file its
-    name; where these are not unique, the path. Raises FileNotFoundError if a path is not there or a folder holds no sound,
-    and ValueError with every file that cannot be read.
+    `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the folder
+    given, and of a file its name; where these are not unique, the path. Raises FileNotFoundError if a path is not
+    there or a folder holds no sound, and ValueError with every file that cannot be read.
     """
     table = _table(paths)
     with _clips(table, run, run.mel, device) as clips:
-        return pd.DataFrame(train.score(run, clips), index=pd.Index(table["fname"]), columns=run.classes)
+        return pd.DataFrame(train.score_run(run, clips), index=pd.Index(table["fname"]), columns=run.classes)
 
 
 def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
-    """The `k` highest of each row of `scores`, highest first: the columns `fname`, `class` and `score`, `k` rows a clip."""
+    """The `k` highest of each row of `scores`, highest first: the columns `fname`, `class` and `score`, `k` rows a
+    clip.
+    """
     values = scores.to_numpy()
     top = np.argsort(-values, axis=1, kind="stable")[:, :k]
     return pd.DataFrame({
@@ -47,39 +49,43 @@ def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str = "cpu") -> pd.DataFrame:
+def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str = "cpu") -> pd.DataFrame:
     """The run's scores of one window (2 s) every `seconds` of a recording, untrimmed: a column a class.
 
-    The index `seconds` is the middle of the window, to 0.01 s. The last window ends within half a step of the recording's end, so part
-    of it may lie beyond; a recording shorter than a window has one row. Raises FileNotFoundError and ValueError as `scores`
-    does, and ValueError if `seconds` is less than a frame.
+    The index `seconds` is the middle of the window, to 0.01 s. The last window ends within half a step of the
+    recording's end, so part of it may lie beyond; a recording shorter than a window has one row. Raises
+    FileNotFoundError and ValueError as `tag` does, and ValueError if `seconds` is less than a frame.
     """
     frame = run.mel.hop_length / run.mel.sample_rate
     if not seconds >= frame:
         raise ValueError(f"seconds is {seconds}, but windows are at least a frame apart: make it {frame:.3f} or more.")
-    n_frames, step = run.training.n_frames, seconds / frame
+    n_frames, step = run.config.n_frames, seconds / frame
     # Times are to be those of the recording, so nothing is trimmed.
     with _clips(_table([path]), run, replace(run.mel, trim_db=math.inf), device) as clips:
         length = int(clips.lengths[0])
         begins = np.arange(0, max(0, length - n_frames) + min(step, n_frames) / 2, step)
-        windows = clips.subset(np.zeros(len(begins), dtype=int))  # the recording again and again, of which each becomes one window
-        offsets = torch.from_numpy(begins).round().long().to(clips.home)
+        windows = clips.subset(np.zeros(len(begins), dtype=int))  # the recording, once for each window
+        offsets = torch.from_numpy(begins).round().long()
         windows.starts = windows.starts + offsets
         windows.lengths = (length - offsets).clamp(max=n_frames)
-        values = train.predict(run.model(), windows, run.training)
+        values = train.score_run(run, windows)
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centred on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
 
 def best_run() -> Run:
-    """The run with the highest validation LWLRAP in the work folder, whatever its data. Raises FileNotFoundError if there is none."""
+    """The run with the highest validation LWLRAP in the work folder, whatever its data. Raises FileNotFoundError if
+    there is none.
+    """
     found = []
     folder = workspace.work_folder() / "runs"
     for data_set in folder.glob("*/"):
         with suppress(FileNotFoundError):
             found.append(find_runs(data_set)[0])
     if not found:
-        raise FileNotFoundError(f"There is no run in {folder}: train one with python -m utils.run, or name one with --run.")
+        raise FileNotFoundError(
+            f"There is no run in {folder}: train one with python -m utils.run, or name one with --run."
+        )
     return max(found, key=lambda run: run.summary()["LWLRAP"])
 
 
@@ -106,14 +112,17 @@ def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> I
         n_jobs = 1 if len(table) <= mel.CHUNK else None  # one task: a worker would take longer to start than to do it
         cache = mel.build_cache(table, folder, "sounds", settings, n_jobs)
         if len(cache.unreadable):
-            raise ValueError(f"{len(cache.unreadable)} of {len(table)} sounds cannot be read:\n{mel.format_unreadable(cache.unreadable)}")
+            some = f"{len(cache.unreadable)} of {len(table)} sounds cannot be read"
+            raise ValueError(f"{some}:\n{mel.format_unreadable(cache.unreadable)}")
         yield MelDataset(cache, table, run.classes, device)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.predict", description="Tag sounds with a finished run.")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a sound file, or a folder with sounds in it or below")
-    parser.add_argument("--run", metavar="FOLDER", help="the run's folder; if left out, the best one in the work folder")
+    parser.add_argument(
+        "--run", metavar="FOLDER", help="the run's folder; if left out, the best one in the work folder"
+    )
     parser.add_argument("--top", type=int, default=3, help="how many classes to print of each sound")
     parser.add_argument("--over_time", metavar="FILE.png", help="a picture of one sound's scores over time")
     parser.add_argument("--csv", metavar="FILE", help="where to write all scores")
@@ -124,15 +133,17 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"{options.run} is not a run: give the folder that holds settings.json and weights.safetensors")
     try:
         run = Run(Path(options.run).resolve()) if options.run else best_run()
-        print(f"run: {workspace.short_path(run.folder)}, {run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}")
-        device, _ = workspace._device()
-        found = scores(options.paths, run, device)
+        described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"
+        print(f"run: {workspace.short_path(run.folder)}, {described}")
+        device, _ = workspace.find_device()
+        found = tag(options.paths, run, device)
         if options.csv:
             found.to_csv(options.csv)
         if options.over_time:
             path = options.paths[0]
-            plots.over_time(audio.load_clip(path, run.mel), over_time(path, run, device=device), run.mel)
-            plt.savefig(options.over_time, dpi=150)
+            scores = tag_over_time(path, run, device=device)
+            figure = plots.tags_over_time(audio.load_clip(path, run.mel), scores, run.mel)
+            figure.savefig(options.over_time, dpi=150)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     print(top_classes(found, options.top).round(3).to_string(index=False))

@@ -1,6 +1,13 @@
-"""The run folder: what a training left behind, for everything that comes after it."""
+"""The run folder: what a training leaves behind for everything after it, and the checkpoint that it keeps while it
+runs.
+"""
 
+import hashlib
+import io
 import json
+import pickle
+import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,16 +18,24 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from . import data, files, models
+from . import data, distributed, files, metrics, models
 from .config import MelConfig, TrainingConfig, attached
+
+FORMAT = 2  # of the folder: which files it has, and what their columns and keys are called
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training: a folder with weights.safetensors, history.csv, training.csv, validation.csv and settings.json.
+    """A finished training: a folder with weights.safetensors, history.csv, train_clips.csv, validation_scores.csv,
+    settings.json.
 
-    `.history` has a row an epoch. `.validation` has the validation clips with their `labels` and, a column a class, their scores
-    at the last epoch; `.targets` and `.scores` are the same as arrays (clips, classes). `.record` has settings, classes, versions, times.
+    One of several folds has a folder of this kind for each instead of weights; its `.validation` are then all
+    clips, each scored by the one model that was not trained on it (out of fold), and its `.history` is the mean of
+    theirs.
+
+    `.history` has a row an epoch; LWLRAP and top-5 in it are of one crop a clip. `.validation` has the validation clips
+    with their `labels` and, a column a class, their scores by the finished model, all crops averaged; `.targets` and
+    `.scores` are the same as arrays (clips, classes). `.record` has configs, classes, versions, times.
     """
 
     folder: Path
@@ -32,9 +47,14 @@ class Run:
     @cached_property
     def record(self) -> dict:
         try:
-            return json.loads((self.folder / "settings.json").read_text())
+            record = json.loads((self.folder / "settings.json").read_text())
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.folder} is no run of this kit, its settings cannot be read ({error}): train it again.") from error
+            raise ValueError(
+                f"{self.folder} is no run of this kit, its settings cannot be read ({error}): train it again."
+            ) from error
+        if record.get("format") != FORMAT:
+            raise ValueError(f"{self.folder} was made by another version of this kit: train it again, or remove it.")
+        return record
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -42,7 +62,12 @@ class Run:
 
     @cached_property
     def validation(self) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "validation.csv", dtype={"fname": str, "labels": str})
+        text = {"fname": str, "labels": str}
+        return pd.read_csv(self.folder / "validation_scores.csv", dtype=text, keep_default_na=False)
+
+    @cached_property
+    def train_clips(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "train_clips.csv", dtype=str, keep_default_na=False)
 
     @property
     def classes(self) -> list[str]:
@@ -57,20 +82,35 @@ class Run:
         return self.validation[self.classes].to_numpy()
 
     @property
-    def training(self) -> TrainingConfig:
-        return TrainingConfig(**self.record["training"])
+    def pretrained(self) -> bool:
+        """Whether it began with ImageNet's weights, which the competition's rules forbid."""
+        return self.record["pretrained"]
+
+    @property
+    def config(self) -> TrainingConfig:
+        return TrainingConfig(**self.record["config"])
 
     @property
     def mel(self) -> MelConfig:
         return MelConfig(**self.record["mel"])
 
-    def summary(self) -> dict:
-        """Model, name and, of the last epoch, its number, validation LWLRAP and top-5."""
-        last = self.history.iloc[-1]
-        return {"model": self.record["title"], "run": self.name, "epochs": int(last["epoch"])} | last[["LWLRAP", "top-5"]].to_dict()
+    def summary(self, fnames: Collection[str] | None = None) -> dict:
+        """Model, name, number of epochs, and LWLRAP and top-5 on the validation clips, or on those called `fnames`."""
+        rows = np.arange(len(self.validation)) if fnames is None else self.validation["fname"].isin(fnames).to_numpy()
+        first_label = data.first_label(self.validation, self.classes)[rows]
+        return {
+            "model": self.record["title"], "run": self.name, "epochs": len(self.history),
+            "LWLRAP": metrics.lwlrap(self.targets[rows], self.scores[rows]),
+            "top-5": metrics.top_k_accuracy(first_label, self.scores[rows]),
+        }  # fmt: skip
 
-    def model(self) -> nn.Module:
-        """The trained model, on the CPU. Raises ValueError, saying what differs, if the weights are not those of its settings."""
+    def models(self) -> list[nn.Module]:
+        """The trained models, on the CPU: one, or one a fold.
+
+        Raises ValueError, saying what differs, if the weights are not those of the settings.
+        """
+        if "folds" in self.record:
+            return [model for name in self.record["folds"] for model in Run(self.folder / name).models()]
         file = self.folder / "weights.safetensors"
         try:
             with torch.device("meta"):  # takes no memory, whatever the settings say
@@ -85,29 +125,106 @@ class Run:
                 shapes = f"{name} is {given.get(name, 'absent')} and should be {expected.get(name, 'absent')}"
                 raise ValueError(f"{file} does not fit {self.record['model']}: {shapes}. Train it again.")
         model.load_state_dict(safetensors.torch.load_file(file), assign=True)
-        return model
+        return [model]
 
 
 def find_runs(folder: str | Path) -> list[Run]:
-    """The finished runs in `folder`, highest validation LWLRAP first; on Kaggle also those on the same data in attached notebooks' outputs.
+    """The finished runs in `folder`, highest validation LWLRAP first; on Kaggle also those on the same data in
+    attached notebooks' outputs.
 
-    Raises FileNotFoundError if there are none.
+    They are ranked by the validation clips that all of them were judged on, which is said where some were judged on
+    others too. Raises FileNotFoundError if there are none.
     """
-    files = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
-    found = [file.parent for file in files if file.parent.suffix not in (".part", ".old")]
+    found = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
+    found = [file.parent for file in found if not files.is_temporary(file.parent)]
     if not found:
         raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first.")
-    runs = {place.name: Run(place) for place in found}  # those in `folder` come last, and win
-    return sorted(runs.values(), key=lambda run: run.summary()["LWLRAP"], reverse=True)
+    runs = list({place.name: Run(place) for place in found}.values())  # those in `folder` come last, and win
+    common = common_clips(runs)
+    if not common:
+        print("These runs were judged on different validation clips, so their figures cannot be compared.")
+    elif any(len(run.validation) > len(common) for run in runs):
+        print(f"These runs are compared on the {len(common)} validation clips that all of them were judged on.")
+    return sorted(runs, key=lambda run: run.summary(common)["LWLRAP"], reverse=True)
 
 
-def save(folder: Path, model: nn.Module, record: dict, history: pd.DataFrame, training: pd.DataFrame, validation: pd.DataFrame) -> Run:
-    """Write a Run: it is whole or not there. An earlier one of that name goes. Raises OSError if it cannot be written."""
+def common_clips(runs: list[Run]) -> set[str] | None:
+    """The validation clips that all runs were judged on; None if there are none."""
+    return set.intersection(*(set(run.validation["fname"]) for run in runs)) or None
+
+
+def save_run(folder: Path, model: nn.Module, record: dict, tables: dict[str, pd.DataFrame]) -> Run:
+    """Write a Run: it is whole or not there. An earlier one of that name goes. Raises OSError if it cannot be written.
+
+    `tables`: history, train_clips and validation_scores.
+    """
     with files.atomic_folder(folder, replace=True) as unfinished:
         weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         (unfinished / "weights.safetensors").write_bytes(safetensors.torch.save(weights))
-        history.to_csv(unfinished / "history.csv", index=False)
-        training.to_csv(unfinished / "training.csv", index=False)
-        validation.to_csv(unfinished / "validation.csv", index=False)
-        (unfinished / "settings.json").write_text(json.dumps(record, indent=1))
+        for name, table in tables.items():
+            table.to_csv(unfinished / f"{name}.csv", index=False)
+        (unfinished / "settings.json").write_text(json.dumps({"format": FORMAT} | record, indent=1))
     return Run(folder)
+
+
+def fingerprint(model: nn.Module, **settings: object) -> str:
+    """A hash of the model's weights and of `settings`: two trainings with the same one are the same training."""
+    digest = hashlib.sha256(json.dumps(settings, default=str).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Checkpoint:
+    """The file `RUN.checkpoint` beside a run's folder: the state of `parts` after an epoch, and the history up to it.
+
+    `parts` are what has a state_dict, by name. `key` tells one training from another: a checkpoint of another one
+    is not used, which is said. The number of processes and the kind of device may change from one start to the
+    next.
+    """
+
+    def __init__(self, folder: Path, key: str, parts: dict[str, object]) -> None:
+        self.file = folder.with_name(f"{folder.name}.checkpoint")
+        self.key, self.parts = key, parts
+        self._cost, self._kept = 0.0, time.perf_counter()
+
+    def resume(self) -> tuple[list[dict], float]:
+        """Give `parts` the state that was kept; the history up to there and the seconds it took, or [] and 0 if
+        there is none.
+
+        Raises ValueError if the file is no checkpoint.
+        """
+        if not self.file.is_file():
+            return [], 0.0
+        try:
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            if state["key"] != self.key:
+                print(f"{self.file.name} is of a training with other clips, weights or settings, and is not used")
+                return [], 0.0
+            for name, part in self.parts.items():
+                if state[name]:  # a scaler of losses that was not needed has no state, and one may be needed now
+                    part.load_state_dict(state[name])
+            return state["history"], state["seconds"]
+        except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{self.file} is no checkpoint of this kit: remove it, and the training begins anew."
+            ) from error
+
+    def keep(self, history: list[dict], seconds: float, last: bool) -> None:
+        """Replace the file after an epoch: after the last one, and else when writing has taken at most a twentieth
+        of the time.
+        """
+        began = time.perf_counter()
+        if distributed.rank() or (not last and began - self._kept < 20 * self._cost):
+            return
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        content = io.BytesIO()  # torch.save does not say why it cannot write to a file
+        torch.save(state | {"key": self.key, "history": history, "seconds": seconds}, content)
+        with files.atomic_file(self.file) as unfinished:
+            unfinished.write_bytes(content.getbuffer())
+        self._kept = time.perf_counter()
+        self._cost = self._kept - began
+
+    def remove(self) -> None:
+        """Once the run is written."""
+        self.file.unlink(missing_ok=True)

@@ -1,240 +1,286 @@
-"""Training and scoring.
+"""Training a model, and scoring clips with it."""
 
-python -m utils.train deep_cnn                                        train one of a preset's models
-torchrun --standalone --nproc_per_node=gpu -m utils.train deep_cnn    the same on all GPUs of a machine
-"""
-
-import argparse
+import contextlib
 import copy
-import json
 import math
-import os
 import platform
 import sys
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from . import augment, data, distributed, mel, metrics, models, run_folder
-from .checkpoint import Checkpoint, fingerprint
-from .dataset import MelDataset, load_split
-from .config import Preset, TrainingConfig
-from .workspace import setup, short_path
+from . import data, distributed, metrics
+from .config import TrainingConfig
+from .dataset import MelDataset, draw_batch, make_batch, tta_crops
+from .models import Head
+from .run_folder import Checkpoint, Run, fingerprint, save_run
 
-TITLES = {"deep_cnn": "Deep CNN", "vgg19_transfer": "VGG19, transfer", "vgg19_no_weights": "VGG19, no weights"}
-
-
-def example_batch(training: MelDataset, settings: TrainingConfig, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A batch as `fit` draws them: dB (size, 1, n_mels, n_frames), and shares of labels (size, classes)."""
-    generator = torch.Generator(training.home).manual_seed(settings.seed)
-    rows = torch.randperm(len(training), generator=generator, device=training.home)[:size]
-    x, targets = _batch(training, rows, settings, generator)
-    return x.cpu().numpy(), targets.cpu().numpy()
+EVALUATIONS = 50  # of the validation set during a training, at most
 
 
-def fit(model: nn.Module, training: MelDataset, validation: MelDataset, settings: TrainingConfig, folder: str | Path, title: str) -> run_folder.Run:
-    """Train a copy of `model` on `training`, score `validation` after each epoch, and keep the outcome in `folder` as a Run.
+def fit(
+    model: nn.Module,
+    train_set: MelDataset,
+    validation_set: MelDataset,
+    config: TrainingConfig,
+    folder: str | Path,
+    title: str,
+    bar: tqdm | None = None,
+) -> Run:
+    """Train a copy of `model` on `train_set`, follow it on `validation_set`, and keep the outcome in `folder` as a Run.
 
-    Binary cross-entropy of each class and Adam (paper, section IV). The weights and the scores kept are those of the **last**
-    epoch: to keep the best one would be to choose by the clips it is judged on. A training that was stopped, asked for again, goes
-    on after the last epoch it kept, to the same weights. Under torchrun every process calls it and takes its
-    share of each batch; what comes out is the same as with one. Raises FloatingPointError if the loss is not finite, and ValueError
-    if a batch has fewer clips than there are processes or if a clip is on both sides.
+    Binary cross-entropy of each class and Adam (paper, section IV). While it trains, the validation clips are
+    scored by one crop each; at the end by all their test-time crops. The weights and scores kept are those of the
+    **last** epoch: to keep the best one would be to choose by the clips it is judged on. A training that was
+    stopped, asked for again, goes on after the last epoch it kept: to the same weights on a CPU, and as near to
+    them as two trainings come on a GPU. Under torchrun every process calls it and takes its shard of each batch.
+    With the progress `bar` of a longer work, which then counts the steps, a training that has ended is not done
+    again. Raises FloatingPointError if the loss is not finite, and ValueError if a batch has fewer clips than there
+    are processes or if a clip is in both sets.
     """
-    if both := set(training.table["fname"]) & set(validation.table["fname"]):
-        raise ValueError(f"{title}: {min(both)} is a training and a validation clip: no figure would mean anything. Split them apart.")
-    if settings.batch_size < distributed.world_size():
-        raise ValueError(f"{title}: {distributed.world_size()} processes cannot share {settings.batch_size} clips: raise batch_size.")
-    device, folder = training.device, Path(folder)
-    generator = torch.Generator(training.home)
-    model = copy.deepcopy(model).to(device, memory_format=torch.channels_last)
-    early = early_outputs(model, training, settings)
-    trained = distributed.parallel(model if early is None else models.Late(model))
-    trainable = [parameter for parameter in trained.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr=settings.learning_rate, fused=True)
-    scaler = torch.amp.GradScaler(enabled=_precision(device) == torch.float16)
-    steps_per_epoch = math.ceil(len(training) / settings.batch_size)
-    total = min(settings.epochs * steps_per_epoch, settings.max_steps or math.inf)
-    clips = [list(side.table["fname"] + ":" + side.table["labels"]) for side in (training, validation)]
-    key = fingerprint(model, settings=asdict(settings), mel=asdict(training.mel), classes=training.classes, clips=clips)
-    checkpoint = Checkpoint(folder, key, model=model, optimizer=optimizer, scaler=scaler)
+    _check(train_set, validation_set, config, title)
+    folder, trainer = Path(folder), Trainer(model, train_set, config, title)
+    key = trainer.fingerprint(validation_set)
+    if bar is not None and (folder / "settings.json").exists() and Run(folder).record["fingerprint"] == key:
+        bar.update(trainer.steps)
+        return Run(folder)
+    checkpoint = Checkpoint(folder, key, trainer.parts)
     history, seconds = checkpoint.resume()
-    began, step, scores = time.perf_counter() - seconds, history[-1]["steps"] if history else 0, None
-    print(f"{title}: training {training!r}" + (f", going on after epoch {len(history)}, which was kept" if history else ""))
-    with tqdm(total=total, initial=step, desc=title, unit="step", file=sys.stdout, mininterval=1) as bar:
-        while step < total:
+    going_on = f", going on after epoch {len(history)}, which was kept" if history else ""
+
+    began, step = time.perf_counter() - seconds, history[-1]["steps"] if history else 0
+    every = math.ceil(math.ceil(trainer.steps / trainer.steps_per_epoch) / EVALUATIONS)
+    with contextlib.ExitStack() as stack:
+        if bar is None:
+            print(f"{title}: training {train_set!r}{going_on}")
+            bar = stack.enter_context(tqdm(total=trainer.steps, unit="step", file=sys.stdout, mininterval=1))
+        bar.set_description(title)
+        bar.update(step)
+        while step < trainer.steps:
             epoch = len(history) + 1
-            # What is drawn in an epoch depends on its number alone, so a run that was stopped goes on as if it had not been.
-            generator.manual_seed(settings.seed + 1_000_003 * epoch)
-            torch.manual_seed(settings.seed + 1_000_003 * epoch + 10_007 * distributed.rank())  # dropout differs between processes
-            losses = []
-            trained.train()
-            order = torch.randperm(len(training), generator=generator, device=training.home)
-            for rows in order.tensor_split(steps_per_epoch)[: total - step]:  # batches of one size, or one less
-                optimizer.param_groups[0]["lr"] = _learning_rate(settings, step, total)
-                x, targets = _batch(training, rows, settings, generator, early)
-                with _autocast(device):
-                    logits = trained(distributed.share(x))
-                loss = bce(logits.float(), distributed.share(targets), settings.output).sum() / len(rows)
-                optimizer.zero_grad(set_to_none=True)
-                scaler.scale(loss * distributed.world_size()).backward()  # the mean over the processes is then that over the batch
-                scaler.step(optimizer)
-                scaler.update()
-                losses.append(loss.detach())
-                step += 1
-                bar.update()
-            losses = distributed.add_up(torch.stack(losses)).cpu()
-            if not losses.isfinite().all():
-                _stop(title, losses, step, total, settings, checkpoint)
-            loss = losses.mean().item()
-            scores = predict(model, validation, settings)
-            history.append({"epoch": epoch, "steps": step, "loss": loss} | _judge(validation, scores))
-            checkpoint.keep(history, time.perf_counter() - began, last=step == total)
-            bar.set_postfix(epoch=epoch, loss=f"{loss:.4f}", LWLRAP=f"{history[-1]['LWLRAP']:.3f}")
-    if scores is None:  # stopped after its last epoch, before it was written
-        scores = predict(model, validation, settings)
-    record = {
-        "title": title,
-        "model": model.config,
-        "training": asdict(settings),
-        "mel": asdict(training.mel),
-        "classes": training.classes,
-        "clips": {"training": len(training), "validation": len(validation)},
-        "seconds": round(time.perf_counter() - began, 1),
-        "device": _device_name(device),
-        "processes": distributed.world_size(),
-        "precision": str(_precision(device)),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
-    }
+            losses = trainer.epoch(epoch, step, bar)
+            step += len(losses)
+            _stop_if_not_finite(losses, step, trainer, checkpoint)
+            row = {"epoch": epoch, "steps": step, "loss": losses.mean().item()}
+            if epoch % every == 0 or step == trainer.steps:
+                row |= evaluate(trainer.model, validation_set, replace(config, test_crops=1))
+            history.append(row)
+            checkpoint.keep(history, time.perf_counter() - began, last=step == trainer.steps)
+            bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name in ("loss", "LWLRAP")})
+
+    scores = predict_scores(trainer.model, validation_set, config)
     if distributed.rank() == 0:
-        trained_on, judged_on = (clips.table[["fname", "labels"]] for clips in (training, validation))
-        scored = pd.concat([judged_on, pd.DataFrame(scores, columns=validation.classes)], axis=1)
-        run_folder.save(folder, model, record, pd.DataFrame(history), trained_on, scored)
+        tables = {
+            "history": pd.DataFrame(history),
+            "train_clips": train_set.table[["fname", "labels"]],
+            "validation_scores": pd.concat(
+                [validation_set.table[["fname", "labels"]], pd.DataFrame(scores, columns=validation_set.classes)],
+                axis=1,
+            ),
+        }
+        record = trainer.record(fingerprint=key, seconds=round(time.perf_counter() - began, 1))
+        save_run(folder, trainer.model, record, tables)
         checkpoint.remove()
     distributed.barrier()
-    return run_folder.Run(folder)
+    return Run(folder)
 
 
-def _stop(title: str, losses: Tensor, step: int, total: int, settings: TrainingConfig, checkpoint: Checkpoint) -> None:
-    """Raise FloatingPointError for the first of an epoch's `losses`, of which the last was at `step`, that is not finite."""
+class Trainer:
+    """A model, its optimiser and all that goes with them; `epoch` takes them through the training set once."""
+
+    def __init__(self, model: nn.Module, train_set: MelDataset, config: TrainingConfig, title: str) -> None:
+        self.train_set, self.config, self.title, self.device = train_set, config, title, train_set.device
+        torch.backends.cudnn.benchmark = True  # there are few shapes of batches
+        self.model = copy.deepcopy(model).to(self.device, memory_format=torch.channels_last)
+        self.features = frozen_features(self.model, train_set, config)
+        self.trained = distributed.wrap(self.model if self.features is None else Head(self.model))
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        # Without weight decay this is the paper's Adam.
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.scaler = torch.amp.GradScaler(enabled=autocast_dtype(self.device) == torch.float16)
+        self.steps_per_epoch = math.ceil(len(train_set) / config.batch_size)
+        self.steps = config.steps(len(train_set))
+
+    @property
+    def parts(self) -> dict[str, object]:
+        """What a checkpoint keeps."""
+        return {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+
+    def fingerprint(self, validation_set: MelDataset) -> str:
+        """Tells this training from all others."""
+        clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (self.train_set, validation_set)]
+        mel, classes = asdict(self.train_set.mel), self.train_set.classes
+        return fingerprint(self.model, config=asdict(self.config), mel=mel, classes=classes, clips=clips)
+
+    def epoch(self, number: int, step: int, bar: tqdm) -> Tensor:
+        """The losses of the steps of epoch `number`, the first of which is `step`; (steps,) on the CPU."""
+        # What is drawn in an epoch depends on its number alone, so a run that was stopped goes on as if it was not.
+        generator = torch.Generator().manual_seed(self.config.seed + 1_000_003 * number)
+        torch.manual_seed(self.config.seed + 1_000_003 * number + 10_007 * distributed.rank())  # dropout differs
+        self.trained.train()
+        batches = torch.randperm(len(self.train_set), generator=generator).tensor_split(self.steps_per_epoch)
+        losses = []
+        for rows in batches[: self.steps - step]:
+            self.optimizer.param_groups[0]["lr"] = self.learning_rate(step)
+            augmented = step < self.config.augmented * self.steps
+            draw = draw_batch(self.train_set, rows, self.config, generator, augmented)
+            losses.append(self.step({name: distributed.shard(values) for name, values in draw.items()}, len(rows)))
+            step += 1
+            bar.update()
+        return distributed.all_reduce(torch.stack(losses)).cpu()
+
+    def step(self, draw: dict[str, Tensor], batch_size: int) -> Tensor:
+        """One step of the optimiser, on this process's shard of a batch; its part of the batch's mean loss."""
+        x, targets = make_batch(self.train_set, draw, self.config, self.features)
+        with autocast(self.device):
+            logits = self.trained(x)
+        loss = bce(logits.float(), targets, self.config.activation).sum() / batch_size
+        self.optimizer.zero_grad(set_to_none=True)
+        # The mean of the gradients over the processes is then that over the batch.
+        self.scaler.scale(loss * distributed.world_size()).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach()
+
+    def learning_rate(self, step: int) -> float:
+        """Of the step with this number, from 0."""
+        if self.config.schedule == "constant":
+            return self.config.learning_rate
+        warm_up = max(1, self.steps // 10)
+        if step < warm_up:
+            return self.config.learning_rate * (step + 1) / warm_up
+        return self.config.learning_rate * (1 + math.cos(math.pi * (step - warm_up) / (self.steps - warm_up))) / 2
+
+    def record(self, **more: object) -> dict:
+        """What made a run, for its settings.json."""
+        return {
+            "title": self.title,
+            "model": self.model.config,
+            "pretrained": getattr(self.model, "pretrained", False),
+            "config": asdict(self.config),
+            "mel": asdict(self.train_set.mel),
+            "classes": self.train_set.classes,
+            "device": device_name(self.device),
+            "processes": distributed.world_size(),
+            "precision": str(autocast_dtype(self.device)),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        } | more
+
+
+def _check(train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig, title: str) -> None:
+    if both := set(train_set.table["fname"]) & set(validation_set.table["fname"]):
+        raise ValueError(f"{title}: {min(both)} is in the training and in the validation set: split them apart.")
+    processes = distributed.world_size()
+    if min(config.batch_size, len(train_set)) < processes:
+        raise ValueError(f"{title}: {processes} processes cannot share {config.batch_size} clips: raise batch_size.")
+
+
+def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Raise FloatingPointError for the first of an epoch's `losses`, the last of which was at `step`, that is not
+    finite.
+    """
+    if losses.isfinite().all():
+        return
     bad = int((~losses.isfinite()).nonzero()[0])
     at = step - len(losses) + bad
-    where = f"at step {at + 1}, learning rate {_learning_rate(settings, at, total):.2g}"
+    where = f"at step {at + 1}, learning rate {trainer.learning_rate(at):.2g}"
     kept = f"is {checkpoint.file}" if checkpoint.file.exists() else "was not yet made"
-    raise FloatingPointError(f"{title}: the loss is {losses[bad]} {where}: lower it. The last good checkpoint {kept}.")
+    raise FloatingPointError(
+        f"{trainer.title}: the loss is {losses[bad]} {where}: lower it. The last good checkpoint {kept}."
+    )
 
 
-def early_outputs(model: nn.Module, clips: MelDataset, settings: TrainingConfig) -> Tensor | None:
-    """What the frozen layers make of every clip, if it is the same in every epoch: computed once, they need not run again.
+@torch.no_grad()
+def frozen_features(model: nn.Module, dataset: MelDataset, config: TrainingConfig) -> Tensor | None:
+    """What the frozen layers make of every clip, if it is the same in every epoch: computed once, they need not run
+    again.
 
-    (clips, channels, n_mels / 16, n_frames / 16), 64 KB per clip in half precision; None if no layer is frozen or the crops vary.
+    (clips, channels, n_mels / 16, n_frames / 16), on the device; None if no layer is frozen or the crops vary.
     """
-    if not getattr(model, "frozen", 0) or not settings.repeats:
+    if not getattr(model, "frozen", 0) or not config.deterministic:
         return None
-    outputs = []
-    for rows in torch.arange(len(clips), device=clips.home).split(settings.batch_size):
-        with _autocast(clips.device):
-            x = clips.crop(rows, torch.zeros_like(rows), settings.n_frames)
-            outputs.append(model.early(x.contiguous(memory_format=torch.channels_last)))
-    return torch.cat(outputs)
+    features = []
+    for rows in torch.arange(len(dataset)).split(config.batch_size):
+        x = dataset.crops(rows, torch.zeros_like(rows), config.n_frames)
+        with autocast(dataset.device):
+            features.append(model.frozen_features(x.contiguous(memory_format=torch.channels_last)))
+    return torch.cat(features)
 
 
-def bce(logits: Tensor, targets: Tensor, output: str) -> Tensor:
+def bce(logits: Tensor, targets: Tensor, activation: str) -> Tensor:
     """Binary cross-entropy of each class against the rest, mean over the classes: (clips,) (paper, section IV.A).
 
-    `output` says what makes a probability of a logit: "softmax" over the classes (the paper's words) or a "sigmoid" each.
+    `activation` makes a probability of a logit: "softmax" over the classes (the paper's words) or a "sigmoid" each.
     """
-    if output == "sigmoid":
+    if activation == "sigmoid":
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
     log_p = F.log_softmax(logits, dim=1)
     log_not_p = torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
     return -(targets * log_p + (1 - targets) * log_not_p).mean(dim=1)
 
 
-def activate(logits: Tensor, output: str) -> Tensor:
-    """Probabilities of the classes, (clips, classes), by the `output` that the model was trained with."""
-    return logits.sigmoid() if output == "sigmoid" else logits.softmax(dim=1)
+def activate(logits: Tensor, activation: str) -> Tensor:
+    """Probabilities of the classes, (clips, classes)."""
+    return logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=1)
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, clips: MelDataset, settings: TrainingConfig, progress: str = "") -> np.ndarray:
-    """Scores of each clip, float32 (clips, classes): probabilities, averaged over at most `settings.windows` windows.
+def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig, progress: str = "") -> np.ndarray:
+    """Scores of each clip, float32 (clips, classes): probabilities, averaged over at most `config.test_crops` crops.
 
-    The windows are spread evenly from the clip's first frame to its last; with one, it is the first 2 s. Under torchrun every
-    process calls it, takes its share of the windows, and gets the scores of all clips.
+    Under torchrun every process calls it, takes its shard of the crops, and gets the scores of all clips.
     """
-    model.to(clips.device, memory_format=torch.channels_last).eval()
-    n_frames = settings.n_frames
-    count = (clips.lengths / n_frames).ceil().long().clamp(1, settings.windows)
-    rows = torch.repeat_interleave(torch.arange(len(clips), device=clips.home), count)
-    number = torch.arange(len(rows), device=clips.home) - (count.cumsum(0) - count)[rows]
-    room = (clips.lengths - n_frames).clamp(min=0)
-    offsets = (room[rows] * number / (count[rows] - 1).clamp(min=1)).long()
-    total = torch.zeros(len(clips), len(clips.classes), device=clips.device)
-    batches = list(zip(distributed.share(rows).split(64), distributed.share(offsets).split(64)))
+    model.to(dataset.device, memory_format=torch.channels_last).eval()
+    rows, offsets = tta_crops(dataset.lengths, config.n_frames, config.test_crops)
+    count = torch.bincount(rows, minlength=len(dataset))
+    total = torch.zeros(len(dataset), len(dataset.classes), device=dataset.device)
+    batches = list(zip(distributed.shard(rows).split(64), distributed.shard(offsets).split(64)))
     for some, at in tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, disable=not progress):
-        with _autocast(clips.device):
-            logits = model(clips.crop(some, at, n_frames).contiguous(memory_format=torch.channels_last))
-        total.index_add_(0, clips.send(some), activate(logits.float(), settings.output))
-    return (distributed.add_up(total) / clips.send(count)[:, None]).cpu().numpy()
+        x = dataset.crops(some, at, config.n_frames)
+        with autocast(dataset.device):
+            logits = model(x.contiguous(memory_format=torch.channels_last))
+        total.index_add_(0, dataset.to_device(some), activate(logits.float(), config.activation))
+    return (distributed.all_reduce(total) / dataset.to_device(count)[:, None]).cpu().numpy()
 
 
-def score(run: run_folder.Run, clips: MelDataset) -> np.ndarray:
-    """Scores of the run's model for `clips`, as `predict`. Raises ValueError if it was trained on other classes or mel settings."""
-    if run.classes != clips.classes:
-        raise ValueError(f"{run.name} knows {len(run.classes)} classes, and not these {len(clips.classes)}: train it on these data.")
-    if run.mel != clips.mel:
-        raise ValueError(f"{run.name} was trained on {run.mel}, and not on {clips.mel}: make the cache with its settings.")
-    return predict(run.model(), clips, run.training, progress=run.name)
+def score_run(run: Run, dataset: MelDataset) -> np.ndarray:
+    """Scores by the run's model, or the blend of its folds', as `predict_scores`.
+
+    Raises ValueError if it was trained on other classes or mel settings.
+    """
+    if run.classes != dataset.classes:
+        known = f"{run.name} knows {len(run.classes)} classes, and not these {len(dataset.classes)}"
+        raise ValueError(f"{known}: train it on these data.")
+    if run.mel != dataset.mel:
+        raise ValueError(
+            f"{run.name} was trained on {run.mel}, and not on {dataset.mel}: make the cache with its settings."
+        )
+    return metrics.blend([predict_scores(model, dataset, run.config, progress=run.name) for model in run.models()])
 
 
-def _batch(
-    training: MelDataset, rows: Tensor, settings: TrainingConfig, generator: torch.Generator, early: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """What the model is shown of the clips `rows`, on the device: crops, or `early` of them, and their labels."""
-    targets = training.send(training.targets[rows])
-    if early is not None:
-        return early[training.send(rows)], targets
-    if settings.crop == "random":
-        offsets = augment.random_offsets(training.lengths[rows], settings.n_frames, generator)
-    else:
-        offsets = torch.zeros_like(rows)
-    x = training.crop(rows, offsets, settings.n_frames)
-    if settings.mixup:
-        x, targets = augment.mixup(x, targets, generator)
-    if settings.masking:
-        x = augment.mask(x, generator)
-    return x.contiguous(memory_format=torch.channels_last), targets
-
-
-def _learning_rate(settings: TrainingConfig, step: int, total: int) -> float:
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    warm_up = max(1, total // 10)
-    if step < warm_up:
-        return settings.learning_rate * (step + 1) / warm_up
-    return settings.learning_rate * (1 + math.cos(math.pi * (step - warm_up) / (total - warm_up))) / 2
-
-
-def _judge(clips: MelDataset, scores: np.ndarray) -> dict[str, float]:
+def evaluate(model: nn.Module, dataset: MelDataset, config: TrainingConfig) -> dict[str, float]:
+    """Loss, LWLRAP and top-5 accuracy of the model on a data set with labels."""
+    scores = predict_scores(model, dataset, config)
+    targets, p = dataset.targets.numpy(), scores.clip(1e-6, 1 - 1e-6)
     return {
-        "LWLRAP": metrics.lwlrap(clips.targets.cpu().numpy(), scores),
-        "top-5": metrics.top_k_accuracy(data.first_label(clips.table, clips.classes), scores),
+        "validation loss": float(-np.where(targets > 0, np.log(p), np.log1p(-p)).mean()),
+        "LWLRAP": metrics.lwlrap(targets, scores),
+        "top-5": metrics.top_k_accuracy(data.first_label(dataset.table, dataset.classes), scores),
     }
 
 
 @lru_cache
-def _precision(device: torch.device) -> torch.dtype:
+def autocast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware computes in it, else float16 on a GPU, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
@@ -242,48 +288,12 @@ def _precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if capabilities.get("avx512_bf16") else torch.float32
 
 
-def _autocast(device: torch.device):
-    precision = _precision(device)
-    return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
+def autocast(device: torch.device):  # noqa: ANN201
+    """The context in which a model computes on `device`."""
+    dtype = autocast_dtype(device)
+    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """As run records and benchmarks name it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m utils.train", description="Train one model, alone or started by torchrun.")
-    parser.add_argument("model", choices=TITLES, help="which of the preset's models; the run is named MODEL-PRESET")
-    parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
-    parser.add_argument("--work", help="where artifacts go (FAT_WORK)")
-    parser.add_argument("--preset", help="paper or quick (FAT_PRESET)")
-    parser.add_argument("--settings", type=json.loads, default={}, help="what differs from the preset, such as '{\"batch_size\": 64}'")
-    options = parser.parse_args(arguments)
-    if options.work:
-        os.environ["FAT_WORK"] = options.work
-    with distributed.processes():
-        kit = setup(options.data, options.preset)
-        table, classes = kit.competition.curated, kit.competition.classes
-        settings = replace(getattr(kit.preset, options.model), **options.settings)
-        if distributed.is_first_here():
-            mel.build_cache(table, kit.cache, "curated", kit.preset.mel)
-        distributed.barrier()
-        cache = mel.load_cache(table, kit.cache, "curated", kit.preset.mel)
-        training, validation = load_split(cache, table, classes, kit.preset, kit.device)
-        model = _untrained(options.model, kit.preset, len(classes))
-        run = fit(model, training, validation, settings, kit.run_folder(options.model), TITLES[options.model])
-        print(run.history.tail().round(3).to_string(index=False))
-        print(f"written: {short_path(run.folder)}")
-
-
-def _untrained(name: str, preset: Preset, n_classes: int) -> nn.Module:
-    if name == "deep_cnn":
-        return models.DeepCNN(n_classes, preset.width)
-    weights = models.imagenet_weights() if name == "vgg19_transfer" else None
-    if name == "vgg19_transfer" and not weights:
-        raise SystemExit("No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS is not set.")
-    return models.vgg19(n_classes, weights)
-
-
-if __name__ == "__main__":
-    main()

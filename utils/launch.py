@@ -1,0 +1,134 @@
+"""Training on every GPU there is, from a notebook or from a shell.
+
+python -m utils.launch deep_cnn --data DIR                                        one process
+torchrun --standalone --nproc_per_node=gpu -m utils.launch deep_cnn --data DIR    all GPUs of this machine
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from io import TextIOWrapper
+from pathlib import Path
+
+import pandas as pd
+import safetensors.torch
+import torch
+from torch import nn
+
+from . import distributed, mel, models, train
+from .config import TrainingConfig
+from .dataset import MelDataset, load_split
+from .run_folder import Run
+from .workspace import ROOT, setup, short_path
+
+ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # which is one of several, in notebook 06
+
+
+def fit(
+    model: nn.Module,
+    train_set: MelDataset,
+    validation_set: MelDataset,
+    config: TrainingConfig,
+    folder: str | Path,
+    title: str,
+    processes: int | None = None,
+) -> Run:
+    """`train.fit` with the same arguments, on `processes` processes: by default one, or on GPUs as many as there are.
+
+    Several are started by torchrun and get all that is given here, so the run is the same. A model with frozen layers
+    trains in one. Raises ChildProcessError if they fail; what they printed stands above.
+    """
+    if processes is None:
+        several = train_set.device.type == "cuda" and not getattr(model, "frozen", 0)
+        processes = torch.cuda.device_count() if several else 1
+    if processes == 1:
+        return train.fit(model, train_set, validation_set, config, folder, title)
+    with tempfile.TemporaryDirectory() as job:
+        _write_job(Path(job), model, train_set, validation_set, config, folder, title)
+        # The address is given, since torchrun may wait long for the system to tell this machine's name.
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+        command = [sys.executable, *torchrun, f"--nproc_per_node={processes}", "-m", "utils.launch", "--job", job]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            for text in TextIOWrapper(process.stdout, newline=""):  # line ends stay, for the progress bar's sake
+                print(text, end="")
+    if process.returncode:
+        raise ChildProcessError(
+            f"{title}: torchrun ended with code {process.returncode}; what it printed stands above."
+        )
+    return Run(Path(folder))
+
+
+def _write_job(
+    job: Path,
+    model: nn.Module,
+    train_set: MelDataset,
+    validation_set: MelDataset,
+    config: TrainingConfig,
+    folder: str | Path,
+    title: str,
+) -> None:
+    """The arguments of `fit`, as files that its processes read."""
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    (job / "weights.safetensors").write_bytes(safetensors.torch.save(weights))
+    train_set.table.to_csv(job / "train.csv", index=False)
+    validation_set.table.to_csv(job / "validation.csv", index=False)
+    arguments = {
+        "model": model.config, "classes": train_set.classes, "cache": str(train_set.cache.folder.resolve()),
+        "device": train_set.device.type, "config": asdict(config),
+        "folder": str(Path(folder).resolve()), "title": title,
+    }  # fmt: skip
+    (job / "job.json").write_text(json.dumps(arguments))
+
+
+def _run_job(job: Path) -> None:
+    arguments = json.loads((job / "job.json").read_text())
+    cache = mel.Cache(Path(arguments["cache"]))
+    tables = [pd.read_csv(job / f"{name}.csv", dtype=str, keep_default_na=False) for name in ("train", "validation")]
+    sets = [MelDataset(cache, table, arguments["classes"], arguments["device"]) for table in tables]
+    model = models.build(arguments["model"])
+    model.load_state_dict(safetensors.torch.load_file(job / "weights.safetensors"))
+    train.fit(model, *sets, TrainingConfig(**arguments["config"]), arguments["folder"], arguments["title"])
+
+
+def _weights() -> Path:
+    if weights := models.imagenet_weights():
+        return weights
+    raise SystemExit("No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS is not set.")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; see the head of this file."""
+    about = "Train one model, alone or started by torchrun, on the cache that python -m utils.run 02 makes."
+    parser = argparse.ArgumentParser(prog="python -m utils.launch", description=about)
+    parser.add_argument("model", nargs="?", choices=ONE_TRAINING, help="the run is named MODEL-PRESET")
+    parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
+    parser.add_argument("--work", help="where artifacts go (FAT_WORK)")
+    parser.add_argument("--preset", help="full or quick (FAT_PRESET)")
+    parser.add_argument("--config", type=json.loads, default={}, help="changes, such as '{\"batch_size\": 64}'")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if not (options.model or options.job):
+        parser.error(f"name a model: {', '.join(ONE_TRAINING)}")
+    if options.work:
+        os.environ["FAT_WORK"] = options.work
+    with distributed.process_group():
+        if options.job:
+            return _run_job(Path(options.job))
+        kit = setup(options.data, options.preset)
+        table, classes, entry = kit.competition.curated, kit.competition.classes, models.MODELS[options.model]
+        cache = mel.load_cache(table, kit.cache, "curated", kit.preset.mel)
+        sets = load_split(cache, table, classes, kit.preset, kit.device)
+        weights = {"weights": _weights()} if entry.pretrained else {}
+        model = entry.build(len(classes), kit.preset.name, **weights)
+        config = replace(entry.config(kit.preset.name), **options.config)
+        run = train.fit(model, *sets, config, kit.run_folder(options.model), entry.title)
+        print(run.history.tail().round(3).to_string(index=False))
+        print(f"written: {short_path(run.folder)}")
+
+
+if __name__ == "__main__":
+    main()
