@@ -103,6 +103,7 @@ def caching(folder: Path) -> int:
         made, expected = (mel.load_cache(TABLE, place, "curated", QUICK.mel) for place in (work, whole))
         same_files(made.folder, expected.folder, ["frames.npy", "clips.csv", "settings.json"])
 
+    mel.clip_to_log_mel(TABLE["path"][0], QUICK.mel)  # what is imported and computed once is there in every child
     return every_moment(lambda work: mel.build_cache(TABLE, work, "curated", QUICK.mel, n_jobs=1), folder, look)
 
 
