@@ -1,7 +1,8 @@
-"""Kill a process at every moment that matters, one after another, and see what is left: python -m tests.faults WORK FOLDER
+"""Kill a process at every moment that matters and see what is left: python -m tests.faults WORK FOLDER
 
-WORK is training, caching or submission. A moment is a file synced or renamed, a step of the optimiser or a clip made. For each, a child
-process is killed there (SIGKILL), what it left is looked at, and another one does the work to its end. Prints how many there were.
+WORK is training, caching or submission. A moment is a file synced or renamed, a step of the optimiser or a clip made.
+For each, a child process is killed there (SIGKILL), what it left is looked at, and another one does the work to its
+end. Prints how many there were.
 """
 
 import contextlib
@@ -17,9 +18,9 @@ import numpy as np
 import torch
 
 from utils import mel, models, submission, train
-from utils.dataset import load_split
 from utils.config import QUICK, TrainingConfig
 from utils.data import Competition
+from utils.dataset import load_split
 from utils.run_folder import Run
 
 COMPETITION = Competition(os.environ["FAT_DATA"])
@@ -28,7 +29,7 @@ SETTINGS = TrainingConfig(epochs=3, batch_size=8, crop="random", schedule="cosin
 
 
 def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
-    """Whether `work` was killed in a process of its own, at moment `kill_at`, and else how many steps of the optimiser it took."""
+    """Whether `work` was killed in its own process, at moment `kill_at`; if not, how many optimiser steps it took."""
     if process := os.fork():
         _, status = os.waitpid(process, 0)
         assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL, status
@@ -49,7 +50,9 @@ def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
 
     adam = torch.optim.Adam.step
     torch.optim.Adam.step = counted(adam)
-    os.fsync, os.rename, os.replace, mel._frames = map(counted, (os.fsync, os.rename, os.replace, mel._frames))
+    os.fsync, os.rename, os.replace, mel.load_clip_and_damage = map(
+        counted, (os.fsync, os.rename, os.replace, mel.load_clip_and_damage)
+    )
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             work()
@@ -59,7 +62,7 @@ def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
 
 
 def every_moment(work: Callable[[Path], object], folder: Path, look: Callable[[Path, Path, int], None]) -> int:
-    """Kill `work` at each moment in turn, `look` at what a second run makes of it and at an undisturbed one; how many there were."""
+    """Kill `work` at each moment, `look` at what a second run makes of it and at an undisturbed one; how many."""
     whole = folder / "whole"
     child(lambda: work(whole))
     moment = 1
@@ -84,7 +87,9 @@ def training(folder: Path) -> int:
 
     def look(work: Path, whole: Path, steps: int) -> None:
         taken.append(steps)
-        same_files(work / "run", whole / "run", ["weights.safetensors", "history.csv", "training.csv", "validation.csv"])
+        same_files(
+            work / "run", whole / "run", ["weights.safetensors", "history.csv", "training.csv", "validation.csv"]
+        )
         assert Run(work / "run").model() and not list(work.glob("*.checkpoint"))
 
     count = every_moment(lambda work: train.fit(model, *clips, SETTINGS, work / "run", "Deep CNN"), folder, look)
@@ -98,6 +103,7 @@ def caching(folder: Path) -> int:
         made, expected = (mel.load_cache(TABLE, place, "curated", QUICK.mel) for place in (work, whole))
         same_files(made.folder, expected.folder, ["frames.npy", "clips.csv", "settings.json"])
 
+    mel.clip_to_log_mel(TABLE["path"][0], QUICK.mel)  # what is imported and computed once is there in every child
     return every_moment(lambda work: mel.build_cache(TABLE, work, "curated", QUICK.mel, n_jobs=1), folder, look)
 
 
@@ -112,7 +118,9 @@ def writing(folder: Path) -> int:
         submission.check(file, COMPETITION)  # whatever stands there is whole
         submission.write(file, new, COMPETITION, [])
 
-    return every_moment(work, folder, lambda place, whole, steps: same_files(place, whole, ["submission.csv", "submission.json"]))
+    return every_moment(
+        work, folder, lambda place, whole, steps: same_files(place, whole, ["submission.csv", "submission.json"])
+    )
 
 
 if __name__ == "__main__":

@@ -159,7 +159,8 @@ def test_the_kernel_folders_have_the_documented_fields(tmp_path):
     weights = tmp_path / "vgg19.safetensors"
     weights.write_bytes(b"x")
     commands = kaggle.write(tmp_path / "to", "someone", weights)
-    assert [command.split()[1] for command in commands] == ["datasets"] + 6 * ["kernels"]
+    assert [command.split()[1] for command in commands] == ["datasets"] + len(kaggle.READS) * ["kernels"]
+    assert set(kaggle.READS) <= {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")}
     assert (tmp_path / "to/kit/weights/vgg19.safetensors").is_file()
     flags = ["is_private", "enable_gpu", "enable_internet"]
     lists = ["dataset_sources", "competition_sources", "kernel_sources", "model_sources"]
@@ -180,6 +181,25 @@ def test_the_kernel_folders_have_the_documented_fields(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent is not a file"):
         kaggle.write(tmp_path / "again", "someone", tmp_path / "absent")
     assert not (tmp_path / "again").exists()
+
+
+def test_only_a_folder_that_was_written_for_kaggle_is_replaced(tmp_path, monkeypatch, capsys):
+    (tmp_path / "precious.txt").write_text("thesis")
+    monkeypatch.chdir(tmp_path)
+    for mine in (Path("."), tmp_path / "precious.txt"):
+        with pytest.raises(
+            FileExistsError, match="was not written here: remove it, or name a folder that is new or empty"
+        ):
+            kaggle.write(mine, "someone")
+    with pytest.raises(SystemExit):
+        kaggle.main(["someone", "--to", "."])
+    assert capsys.readouterr().err.startswith(". was not written here")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["thesis"]
+    (tmp_path / "empty").mkdir()
+    for user in ("one", "two"):
+        kaggle.write(tmp_path / "empty", user)
+        assert f'"{user}/' in (tmp_path / "empty/kit/dataset-metadata.json").read_text()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "precious.txt"]
 
 
 def test_what_is_missing_is_installed_and_what_is_there_is_pinned(monkeypatch, tmp_path):

@@ -127,7 +127,7 @@ def flat(draw):
     starts = np.empty_like(lengths)
     starts[laid] = np.cumsum(lengths[laid]) - lengths[laid]
     floors = [draw(st.floats(-100, -50, width=16)) for _ in names]
-    clips = pd.DataFrame({"fname": names, "start": starts, "length": lengths, "floor": floors})
+    clips = pd.DataFrame({"fname": names, "start": starts, "length": lengths, "pad_value": floors})
     listed = draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
     classes = draw(CLASSES)
     return clips, pd.DataFrame({"fname": listed, "labels": [",".join(draw(labels_of(classes))) for _ in listed]}), classes
@@ -156,7 +156,7 @@ def test_crops_are_slices_of_the_clip_with_its_floor_beyond_the_ends(tmp_path_fa
     n_frames = draws.draw(st.integers(1, 20))
     crops = MelDataset(cache, table, classes).crop(torch.tensor(rows), torch.tensor(offsets), n_frames)
     assert crops.shape == (len(rows), 1, SMALL.n_mels, n_frames)
-    floors = dict(zip(clips["fname"], clips["floor"]))
+    floors = dict(zip(clips["fname"], clips["pad_value"]))
     for crop, row, offset in zip(crops[:, 0].numpy(), rows, offsets):
         fname = table["fname"][row]
         assert np.array_equal(cache[fname], spectrograms[fname])
