@@ -1,6 +1,10 @@
-"""Tests and notebooks run on the mini set, on the CPU's preset, in a work folder of their own."""
+"""Tests and notebooks run on the mini set, on the CPU's preset, in a work folder of their own.
+
+What takes long is made once, here: the mini set, its cache, and one trained run.
+"""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "work" / "tests"
 
-# Set here, before anything of the kit or of the hub is imported and before any kernel starts: all of them take these over.
+# Set before anything of the kit or of the hub is imported and before any kernel starts: all of them take these over.
 os.environ["FAT_WORK"] = str(WORK)
 os.environ["FAT_SUBMISSIONS"] = str(WORK / "submissions")
 os.environ["FAT_PRESET"] = "quick"
@@ -16,7 +20,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = str(WORK / "no_weights")
 os.environ.pop("FAT_VGG19_WEIGHTS", None)
 
-from utils import config, data, mel, mini  # noqa: E402
+import torch  # noqa: E402
+
+from utils import config, data, dataset, mel, mini, models, train  # noqa: E402
 
 os.environ["FAT_DATA"] = str(mini.make_mini_set(WORK / mini.NAME))
 
@@ -29,3 +35,23 @@ def competition():
 @pytest.fixture(scope="session")
 def cache(competition):
     return mel.build_cache(competition.curated, WORK / "cache", "curated", config.MelConfig())
+
+
+@pytest.fixture(scope="session")
+def sets(competition, cache):
+    """Training and validation set, on the CPU."""
+    return dataset.load_split(cache, competition.curated, competition.classes, config.QUICK, "cpu")
+
+
+@pytest.fixture(scope="session")
+def model():
+    """An untrained Deep CNN, small enough to learn the mini set in seconds."""
+    torch.manual_seed(0)
+    return models.DeepCNN(12, width=8, stem=8)
+
+
+@pytest.fixture(scope="session")
+def run(model, sets, tmp_path_factory):
+    """That model trained, in a work folder of its own; read it, or change a copy."""
+    settings = replace(models.MODELS["deep_cnn"].config("quick"), epochs=16)
+    return train.fit(model, *sets, settings, tmp_path_factory.mktemp("work") / "runs/mini/deep_cnn", "Deep CNN")

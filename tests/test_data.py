@@ -132,23 +132,26 @@ def test_multi_hot_first_label_and_labels_together():
 def test_split_keeps_every_clip_once_and_every_class_in_both():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"fname": range(1000), "labels": rng.choice(list("abcdefghij"), 1000)})
-    training, validation = data.split(table, 0.2, seed=0)
-    assert sorted([*training, *validation]) == list(range(1000))
-    assert len(validation) == 200
-    share = table["labels"].iloc[validation].value_counts() / table["labels"].value_counts()
-    assert share.between(0.17, 0.23).all()
-    assert data.split(table, 0.2, seed=0)[1].tolist() == validation.tolist()
-    assert data.split(table, 0.2, seed=1)[1].tolist() != validation.tolist()
-    with pytest.raises(ValueError, match="1 clips cannot be split"):
-        data.split(table.iloc[:1], 0.2, seed=0)
+    train_rows, validation_rows = data.split(table, 5, seed=0)
+    assert sorted([*train_rows, *validation_rows]) == list(range(1000))
+    assert len(validation_rows) == 200
+    share = table["labels"].iloc[validation_rows].value_counts() / table["labels"].value_counts()
+    assert share.between(0.18, 0.22).all()
+    assert data.split(table, 5, seed=0)[1].tolist() == validation_rows.tolist()
+    assert data.split(table, 5, seed=1)[1].tolist() != validation_rows.tolist()
+    with pytest.raises(ValueError, match="4 clips, or groups of clips, do not fill 5 folds: add clips"):
+        data.split(table.iloc[:4], 5, seed=0)
 
 
 def test_split_of_the_mini_set_stays_what_it_is(competition):
-    held_out = [1, 3, 4, 7, 10, 12, 17, 19, 28, 41, 44, 45, 50, 66, 68, 70, 77, 78, 81, 86, 87, 109, 115, 118, 121, 124, 125, 126, 131, 136]
-    held_out += [140, 152, 155, 161, 168, 171, 178, 193, 194, 197, 208, 210, 211, 215, 218, 227, 232, 238]
+    validation_rows = [
+        2, 5, 6, 15, 17, 19, 24, 37, 46, 48, 58, 59, 63, 64, 65, 67, 72, 74, 82, 95, 103, 110, 116, 121, 124,
+        128, 154, 161, 162, 168, 176, 179, 180, 184, 187, 188, 189, 191, 195, 204, 206, 212, 216, 219, 230,
+        235, 236, 237,
+    ]  # fmt: skip
     table = competition.curated
     for same in (table, table.assign(freesound_id=range(len(table))), table.assign(group=""), table.assign(group=None)):
-        assert data.split(same, 0.2, seed=0)[1].tolist() == held_out
+        assert data.split(same, 5, seed=0)[1].tolist() == validation_rows
 
 
 @pytest.mark.parametrize("columns", [["group"], ["freesound_id"], ["group", "freesound_id"]])
@@ -158,11 +161,11 @@ def test_split_keeps_groups_on_one_side_and_the_share_of_each_class(columns):
     table = pd.DataFrame({"labels": rng.choice(list("abcdefghij"), 400)[group], columns[0]: group})
     if len(columns) == 2:
         table["freesound_id"] = range(2000)  # `group` is the one that counts
-    training, validation = data.split(table, 0.2, seed=0)
-    assert sorted([*training, *validation]) == list(range(2000))
-    assert not set(group[training]) & set(group[validation])
-    share = table["labels"].iloc[validation].value_counts() / table["labels"].value_counts()
-    assert share.between(0.18, 0.22).all()
+    train_rows, validation_rows = data.split(table, 5, seed=0)
+    assert sorted([*train_rows, *validation_rows]) == list(range(2000))
+    assert not set(group[train_rows]) & set(group[validation_rows])
+    share = table["labels"].iloc[validation_rows].value_counts() / table["labels"].value_counts()
+    assert share.between(0.17, 0.23).all()
     assert len(share) == 10
 
 

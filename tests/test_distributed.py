@@ -3,64 +3,161 @@
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from utils import distributed, setup
-from utils.config import QUICK
+from utils import distributed, launch, models
+from utils.config import TrainingConfig
+from utils.dataset import MelDataset
 from utils.run_folder import Run
+from utils.workspace import ROOT
 
+# Batch normalisation takes each process's own batch on a CPU, so the networks that are compared have another kind.
 SCRIPT = """
-import os, sys
-from dataclasses import replace
+import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from utils import distributed, mel, models, setup, train
-from utils.dataset import load_split
-from utils.config import QUICK
+from utils import config, data, dataset, distributed, mel, models, train
 
-train._precision = lambda device: torch.float32
-common = dict(learning_rate=1e-4, schedule="constant")  # Adam at its full rate makes a visible difference of any rounding
-variants = {
-    "random": dict(epochs=3, batch_size=37, mixup=True, masking=True),
-    "uneven": dict(epochs=1, batch_size=17, crop="start"),
-}
-with distributed.processes():
-    kit = setup()
-    table, classes = kit.competition.curated, kit.competition.classes
-    clips = load_split(mel.load_cache(table, kit.cache, "curated", kit.preset.mel), table, classes, kit.preset, kit.device)
-    for name, changes in variants.items():
-        torch.manual_seed(0)
-        model = models.DeepCNN(len(classes), width=8, dropout=0.0)
-        train.fit(model, *clips, replace(QUICK.deep_cnn, **common, **changes), Path(sys.argv[1]) / name, name)
+train.autocast_dtype = lambda device: torch.float32
+# At a learning rate as high as usual, Adam makes a visible difference of any rounding.
+common = dict(schedule="cosine", activation="sigmoid", test_crops=3, learning_rate=1e-4)
+random = config.TrainingConfig(
+    3, batch_size=37, crop="random", mix_probability=0.5, resize_probability=0.5, spec_augment_probability=0.5, **common
+)
+uneven = config.TrainingConfig(1, batch_size=17, **common)
+
+
+def fit(folder, training_config):
+    torch.manual_seed(0)
+    model = models.DeepCNN(len(competition.classes), width=8, stem=8, dropout=0.0)
+    for part in list(model.modules()):
+        for name, layer in part.named_children():
+            if isinstance(layer, nn.BatchNorm2d):
+                setattr(part, name, nn.GroupNorm(2, layer.num_features))
+    train.fit(model, *sets, training_config, folder, folder.name)
+
+
+def stop(self, number, *rest):
+    if number == 2:
+        raise KeyboardInterrupt
+    return epoch(self, number, *rest)
+
+
+competition, out, epoch = data.Competition(sys.argv[1]), Path(sys.argv[3]), train.Trainer.epoch
+with distributed.process_group():
+    cache = mel.Cache(sys.argv[2])
+    sets = dataset.load_split(cache, competition.curated.head(130), competition.classes, config.QUICK, "cpu")
+    if distributed.world_size() == 1:
+        fit(out / "one" / "random", random)
+        fit(out / "one" / "uneven", uneven)
+        train.Trainer.epoch = stop
+        try:
+            fit(out / "two" / "random", random)
+        except KeyboardInterrupt:
+            pass
+    else:
+        fit(out / "two" / "uneven", uneven)
+        fit(out / "two" / "random", random)
 """
 
 
-def test_two_processes_with_half_the_batch_train_as_one_with_the_whole(cache, tmp_path):
+def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(competition, cache, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    for name, how in (("one", []), ("two", torchrun)):
-        command = [sys.executable, *how, str(tmp_path / "script.py"), str(tmp_path / name)]
-        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(distributed.ROOT)}, check=True)
-    for variant in ("random", "uneven"):
-        one, two = (Run(tmp_path / name / variant) for name in ("one", "two"))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc_per_node=2"]
+    printed = []
+    for how in ([], torchrun):
+        command = [sys.executable, *how, tmp_path / "script.py", competition.folder, cache.folder, tmp_path]
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        printed.append(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)
+    assert printed[1].count("uneven: training 104 clips") == 1  # the first process speaks, and no other
+    assert (
+        "random: training 104 clips of a cache of 10 MB, on the CPU, going on after epoch 1, which was kept"
+        in printed[1]
+    )
+    for name in ("random", "uneven"):
+        one, two = (Run(tmp_path / number / name) for number in ("one", "two"))
         assert (one.record["processes"], two.record["processes"]) == (1, 2)
         assert np.allclose(one.history["loss"], two.history["loss"], rtol=2e-4)
         assert one.validation["fname"].equals(two.validation["fname"])
         assert np.allclose(one.scores, two.scores, atol=1e-3)
 
 
-def test_launch_reads_the_run_that_torchrun_trained(capfd, monkeypatch, tmp_path):
-    kit = replace(setup(), folder=tmp_path)
-    settings = replace(QUICK.deep_cnn, epochs=1, max_steps=2, windows=1)
-    run = distributed.launch("deep_cnn", kit, settings, processes=2)
-    assert run.training == settings
-    assert run.record["processes"] == 2
-    assert len(run.validation) == len(kit.competition.curated) / 5
-    assert capfd.readouterr().out.count("deep_cnn-quick") == 1  # the first process speaks, and no other
-    with pytest.raises(ChildProcessError, match="torchrun of no_such_model ended with code"):
-        distributed.launch("no_such_model", kit, settings, processes=1)
+SMALL = TrainingConfig(epochs=1, max_steps=2, batch_size=8, learning_rate=2e-3)
+
+
+def test_what_launch_is_given_is_what_several_processes_train(sets, cache, tmp_path, capfd):
+    odd = dict(zip(sets[0].classes, ["None", "NA", "null"]))  # names that a csv reader might take for missing values
+    few = []
+    for part, rows in zip(sets, (slice(40), slice(12))):
+        labels = part.table["labels"][rows].map(lambda some: ",".join(odd.get(name, name) for name in some.split(",")))
+        table = part.table[["fname"]][rows].assign(labels=labels)
+        few.append(MelDataset(cache, table, [odd.get(name, name) for name in part.classes]))
+    model = models.DeepCNN(12, width=4, stem=4, dropout=0.5)
+    run = launch.fit(model, *few, SMALL, tmp_path / "run", "Small", processes=2)
+    assert run.config == SMALL
+    assert run.record["model"] == model.config
+    assert (run.record["title"], run.record["processes"]) == ("Small", 2)
+    assert run.classes[:3] == ["None", "NA", "null"]
+    assert list(run.validation["fname"]) == list(few[1].table["fname"])
+    assert np.array_equal(run.targets, few[1].targets.numpy())
+    assert run.model().blocks[0][0].weight.shape == (4, 4, 3, 3)
+    assert capfd.readouterr().out.count("Small: training 40 clips") == 1
+
+
+def test_a_model_with_frozen_layers_trains_in_one_process(sets, tmp_path):
+    vgg19 = models.VGG19(12, width=2, downsample=4)
+    vgg19.freeze()
+    few = [part.subset(np.arange(8)) for part in sets]
+    run = launch.fit(vgg19, *few, SMALL, tmp_path / "run", "VGG19", processes=2)
+    assert run.record["processes"] == 1
+    kept = run.model().features[0].weight
+    assert kept.equal(vgg19.features[0].weight)
+
+
+SECOND_PROCESS_FAILS = """
+import os
+if os.environ.get("RANK") == "1":
+    import torch
+    def step(self, *_, **__):
+        raise RuntimeError("the second process has had enough")
+    torch.optim.AdamW.step = step
+"""
+
+
+def test_a_process_that_dies_ends_the_others_and_its_reason_is_told(sets, tmp_path, monkeypatch, capfd):
+    (tmp_path / "sitecustomize.py").write_text(SECOND_PROCESS_FAILS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    began = time.monotonic()
+    with pytest.raises(ChildProcessError, match="Small: torchrun ended with code 1; what it printed stands above"):
+        launch.fit(models.DeepCNN(12, width=2, stem=2), *sets, SMALL, tmp_path / "run", "Small", processes=2)
+    assert time.monotonic() - began < 60
+    assert "RuntimeError: the second process has had enough" in capfd.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_many_processes_for_a_batch_are_refused(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 12)
+    few = [part.subset(np.arange(33)) for part in sets]  # three batches of 11
+    config = replace(SMALL, batch_size=16)
+    with pytest.raises(ValueError, match="12 processes cannot share a batch of 11 clips: raise batch_size"):
+        launch.fit(models.DeepCNN(12, width=2), *few, config, tmp_path / "run", "Small")
+
+
+def test_the_shell_trains_a_model_of_the_table(competition, cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FAT_WORK", str(tmp_path))
+    (tmp_path / "cache").symlink_to(cache.folder.parent)
+    changes = '{"max_steps": 1, "test_crops": 1, "batch_size": 8}'
+    launch.main(["deep_cnn", "--data", str(competition.folder), "--config", changes])
+    printed = capsys.readouterr().out
+    written = tmp_path / printed.splitlines()[-1].removeprefix("written: ")
+    assert written.name == "deep_cnn-quick"
+    assert (Run(written).config.max_steps, Run(written).config.batch_size) == (1, 8)
+    with pytest.raises(FileNotFoundError, match="There are no ImageNet weights: go online, or name"):
+        launch.main(["vgg19_transfer", "--data", str(competition.folder)])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from utils import files, mel, models, train
-from utils.config import QUICK
+from utils.config import QUICK, TrainingConfig
 from utils.dataset import load_split
 from utils.run_folder import Run
 from utils.workspace import ROOT
@@ -185,15 +185,15 @@ def test_a_full_disk_stops_a_training_in_one_sentence_and_leaves_the_earlier_run
     competition, cache, tmp_path, monkeypatch
 ):
     clips = load_split(cache, competition.curated, competition.classes, QUICK, "cpu")
-    settings = replace(QUICK.deep_cnn, epochs=1, batch_size=96, windows=1)
-    earlier = train.fit(models.DeepCNN(12, width=2), *clips, settings, tmp_path / "run", "Deep CNN").scores
+    config = TrainingConfig(epochs=1, batch_size=96)
+    earlier = train.fit(models.DeepCNN(12, width=2, stem=2), *clips, config, tmp_path / "run", "Deep CNN").scores
 
     def full(self, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"run\.checkpoint cannot be written .No space left on device.: free some space"):
-        train.fit(models.DeepCNN(12, width=2), *clips, replace(settings, seed=1), tmp_path / "run", "Deep CNN")
+        train.fit(models.DeepCNN(12, width=2, stem=2), *clips, replace(config, seed=1), tmp_path / "run", "Deep CNN")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert np.array_equal(Run(tmp_path / "run").scores, earlier)
 

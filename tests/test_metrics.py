@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import label_ranking_average_precision_score, precision_recall_fscore_support
 
-from utils.metrics import most_confused_pairs, label_rank, lwlrap, per_class_lwlrap, per_class_table, top_k_accuracy
+from utils.metrics import label_rank, lwlrap, most_confused_pairs, per_class_lwlrap, per_class_table, top_k_accuracy
 
 
 def by_definition(targets, scores):
@@ -15,9 +15,9 @@ def by_definition(targets, scores):
     return np.mean(precisions)
 
 
-def random_case(rng):
-    """Truth and scores of any size from one column up, many scores tied, some clips without a label or with all."""
-    shape = rng.integers(1, 40), rng.integers(1, 12)
+def random_case(rng, least_classes=1):
+    """Targets and scores of any size, many scores tied, some clips without a label or with all."""
+    shape = rng.integers(1, 40), rng.integers(least_classes, 12)
     targets = (rng.random(shape) < rng.uniform(0.05, 0.9)).astype(float)
     targets[rng.random(len(targets)) < 0.2] = 0
     targets[rng.integers(len(targets)), rng.integers(shape[1])] = 1
@@ -71,12 +71,14 @@ def test_top_k_asks_for_the_first_label():
 def test_per_class_table_is_scikit_learns():
     rng = np.random.default_rng(2)
     for _ in range(50):
-        targets, scores = random_case(rng)
+        targets, scores = random_case(rng, least_classes=2)
         classes = [f"class {i}" for i in range(targets.shape[1])]
         table = per_class_table(targets, scores, classes, threshold=0.5)
         for i, name in enumerate(classes):
             if targets[:, i].any():
-                oracle = precision_recall_fscore_support(targets[:, i], scores[:, i] >= 0.5, average="binary", zero_division=0)
+                oracle = precision_recall_fscore_support(
+                    targets[:, i], scores[:, i] >= 0.5, average="binary", zero_division=0
+                )
                 assert table.loc[name, ["precision", "recall", "F1"]].tolist() == pytest.approx(oracle[:3])
             else:
                 assert name not in table.index
@@ -85,5 +87,8 @@ def test_per_class_table_is_scikit_learns():
 def test_confusions_count_clips_whose_highest_score_is_no_label():
     targets = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
     scores = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.1], [0.1, 0.7, 0.0], [0.1, 0.2, 0.6]])
-    taken = {(row.label, row[2]): row.clips for row in most_confused_pairs(targets, scores, ["Bark", "Run", "Tap"]).itertuples()}
+    taken = {
+        (row.label, row[2]): row.clips
+        for row in most_confused_pairs(targets, scores, ["Bark", "Run", "Tap"]).itertuples()
+    }
     assert taken == {("Bark", "Run"): 1, ("Bark", "Tap"): 1, ("Run", "Tap"): 1}

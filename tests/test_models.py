@@ -15,37 +15,70 @@ def test_the_deep_cnn_is_small_and_indifferent_to_loudness():
     assert torch.allclose(model(x), model(x + 12), atol=1e-3)
 
 
-def test_build_gives_the_model_that_config_describes():
-    model = models.DeepCNN(7, width=4, dropout=0.1)
-    again = models.build(model.config)
-    assert [p.shape for p in again.parameters()] == [p.shape for p in model.parameters()]
+@pytest.mark.parametrize("preset", ["full", "quick"])
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_model_of_the_table_gives_logits_and_is_built_again_from_its_config(name, preset):
+    entry = models.MODELS[name]
+    with torch.device("meta"):  # shapes without the numbers
+        model = entry.build(12, preset)
+        again = models.build(model.config)
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
     assert again.config == model.config
-    with pytest.raises(ValueError, match="'ResNet' is not a model of this kit"):
+    narrow = entry.build(12, preset, width=2)
+    assert narrow.config == model.config | {"width": 2}
+    assert narrow(10 * torch.randn(2, 1, 128, 300)).shape == (2, 12)
+    assert entry.config(preset).epochs >= 1
+
+
+def test_only_networks_of_the_kit_are_built_and_no_file_is_read():
+    with pytest.raises(ValueError, match="'ResNet' is not a network of this kit"):
         models.build({"name": "ResNet"})
+    with pytest.raises(ValueError, match="a config with a file of weights"):
+        models.build({"name": "VGG19", "n_classes": 3, "weights": "any.pth"})
+
+
+@pytest.mark.parametrize("build", [models.DeepCNN, models.VGG19])
+def test_logits_are_of_full_precision_whatever_the_layers_compute_in(build):
+    torch.manual_seed(0)
+    model = build(80, width=4).eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        logits = model(10 * torch.randn(8, 1, 128, 128) - 40)
+    assert logits.dtype == torch.float32
+    assert all(len(clip.unique()) == 80 for clip in logits)  # in bfloat16 many tie, and ties share the worst rank
 
 
 def test_transfer_takes_the_weights_of_the_file_and_trains_the_last_block(tmp_path):
     imagenet = timm.create_model("vgg19").eval()
     safetensors.torch.save_model(imagenet, tmp_path / "vgg19.safetensors")
-    model = models.vgg19(12, tmp_path / "vgg19.safetensors").eval()
-    imagenet.head.fc = model.classifier[-1]  # all but the output layer is ImageNet's, so with ours they are the same network
-    x = 10 * torch.randn(2, 1, 128, 128)
-    expected = imagenet(models.standardize(x).expand(-1, 3, -1, -1))
-    assert torch.allclose(model(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+    model = models.VGG19(12, tmp_path / "vgg19.safetensors").eval()
+    imagenet.head.fc = model.classifier[-1]  # the output layer is all that is not ImageNet's
+    x = 10 * torch.randn(1, 1, 128, 128)
+    with torch.inference_mode():
+        expected = imagenet(models.standardize(x).expand(-1, 3, -1, -1))
+        assert torch.allclose(model(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+        assert torch.equal(model.head(model.frozen_features(x)), model(x))
     trains = [layer["kind"] for layer in models.layers(model) if layer["trains"]]
-    assert trains == ["Conv2d"] * 4 + ["Linear"] * 3
+    assert trains == ["Conv2d"] * 4 + ["Linear"] * 2 + ["Logits"]
     assert len([layer for layer in models.layers(model) if not layer["trains"]]) == 12
-    assert all(layer["trains"] for layer in models.layers(models.vgg19(12)))
+    assert model.pretrained
     assert model.frozen == 28  # up to the fourth pooling layer
+
+
+def test_without_weights_all_of_vgg19_trains():
+    model = models.VGG19(12, width=4)
+    assert not model.pretrained
+    assert all(layer["trains"] for layer in models.layers(model))
 
 
 def test_imagenet_weights_come_from_the_named_file_or_not_at_all(tmp_path, monkeypatch):
     assert models.imagenet_weights() is None  # the tests run offline, with an empty cache
+    with pytest.raises(FileNotFoundError, match="There are no ImageNet weights"):
+        models.require_imagenet_weights()
     monkeypatch.setenv("FAT_VGG19_WEIGHTS", str(tmp_path / "absent.safetensors"))
     with pytest.raises(FileNotFoundError, match=r"absent\.safetensors, which is not a file"):
         models.imagenet_weights()
     (tmp_path / "absent.safetensors").write_bytes(b"")
-    assert models.imagenet_weights() == tmp_path / "absent.safetensors"
+    assert models.require_imagenet_weights() == models.imagenet_weights() == tmp_path / "absent.safetensors"
 
 
 def test_standardize_leaves_a_silent_clip_finite():

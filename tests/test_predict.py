@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -7,25 +5,10 @@ import pytest
 import soundfile
 import torch
 
-from utils import audio, models, plots, predict, train
-from utils.dataset import load_split
-from utils.config import QUICK
+from utils import audio, plots, predict, train
 from utils.run_folder import Run
 
 RATE = 44_100
-
-
-@pytest.fixture(scope="module")
-def clips(competition, cache):
-    return load_split(cache, competition.curated, competition.classes, QUICK, "cpu")
-
-
-@pytest.fixture(scope="module")
-def run(clips, tmp_path_factory):
-    torch.manual_seed(0)
-    settings = replace(QUICK.deep_cnn, max_steps=3)
-    folder = tmp_path_factory.mktemp("work") / "runs" / "mini" / "deep_cnn"
-    return train.fit(models.DeepCNN(12, width=8), *[part.subset(np.arange(32)) for part in clips], settings, folder, "Deep CNN")
 
 
 class Loudness(torch.nn.Module):
@@ -43,12 +26,12 @@ def tone(path, seconds, begin, end, rate=RATE):
     return path
 
 
-def test_scores_are_those_of_train_score(run, clips, competition):
-    few = clips[1].subset(np.arange(12))
-    scores = predict.scores(list(few.table["path"]), run)
+def test_scores_are_those_of_score_run(run, sets, competition):
+    few = sets[1].subset(np.arange(12))
+    scores = predict.tag(list(few.table["path"]), run)
     assert list(scores.index) == list(few.table["fname"])
     assert list(scores.columns) == competition.classes
-    assert np.allclose(scores, train.score(run, few), atol=1e-5)
+    assert np.allclose(scores, train.score_run(run, few), atol=1e-5)
 
 
 def test_sounds_of_every_kind_are_found_and_scored(run, tmp_path, capsys):
@@ -59,27 +42,29 @@ def test_sounds_of_every_kind_are_found_and_scored(run, tmp_path, capsys):
         soundfile.write(tmp_path / name, sound[:, 0] if name == "c.wav" else sound, 8000)
     (tmp_path / "notes.txt").write_text("no sound")
     (tmp_path / "._c.wav").write_text("no sound either")
-    scores = predict.scores(tmp_path, run)
+    scores = predict.tag(tmp_path, run)
     assert list(scores.index) == sorted(names)
     assert scores.to_numpy().min() >= 0
     assert scores.to_numpy().max() <= 1
-    assert list(predict.scores(str(tmp_path / "c.wav"), run).index) == ["c.wav"]
+    assert list(predict.tag(str(tmp_path / "c.wav"), run).index) == ["c.wav"]
     soundfile.write(tmp_path / "a" / "c.wav", sound, 8000)
     twice = [tmp_path / "c.wav", tmp_path / "a" / "c.wav"]
-    assert list(predict.scores([*twice, twice[0]], run).index) == [str(path) for path in twice]
+    assert list(predict.tag([*twice, twice[0]], run).index) == [str(path) for path in twice]
 
 
 def test_top_classes_are_the_highest_first():
-    scores = pd.DataFrame([[0.1, 0.9, 0.5], [0.7, 0.2, 0.3]], index=pd.Index(["x", "y"], name="fname"), columns=list("ABC"))
+    scores = pd.DataFrame(
+        [[0.1, 0.9, 0.5], [0.7, 0.2, 0.3]], index=pd.Index(["x", "y"], name="fname"), columns=list("ABC")
+    )
     rows = predict.top_classes(scores, k=2).to_numpy().tolist()
     assert rows == [["x", "B", 0.9], ["x", "C", 0.5], ["y", "A", 0.7], ["y", "C", 0.3]]
     assert len(predict.top_classes(scores, k=9)) == 6
 
 
 @pytest.mark.parametrize("rate", [RATE, 16_000])
-def test_over_time_tells_when_in_the_untrimmed_recording(run, tmp_path, monkeypatch, rate):
+def test_tags_over_time_tell_when_in_the_untrimmed_recording(run, tmp_path, monkeypatch, rate):
     monkeypatch.setattr(Run, "model", lambda self: Loudness())
-    scores = predict.over_time(tone(tmp_path / "tone.wav", 10, 6, 8, rate), run)
+    scores = predict.tag_over_time(tone(tmp_path / "tone.wav", 10, 6, 8, rate), run)
     assert list(scores.index) == list(range(1, 10))  # 4 s of near silence before the tone would be trimmed away
     heard = scores[scores.max().idxmax()]
     assert heard.idxmax() == 7
@@ -87,25 +72,25 @@ def test_over_time_tells_when_in_the_untrimmed_recording(run, tmp_path, monkeypa
     assert heard[6] == pytest.approx(heard[8], abs=0.02)
 
 
-def test_windows_of_over_time_cover_the_recording_and_hardly_more(run, tmp_path, monkeypatch):
+def test_windows_cover_the_recording_and_hardly_more(run, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "model", lambda self: Loudness())
     for duration in (0.3, 2, 2.4, 2.6, 7.3, 9.9):
         path = tone(tmp_path / f"{duration}.wav", duration, 0, duration)
         for seconds in (0.25, 1, 5):
-            middles = predict.over_time(path, run, seconds).index
+            middles = predict.tag_over_time(path, run, seconds).index
             assert middles[0] == 1
             assert np.allclose(np.diff(middles), seconds)
             assert len(middles) == 1 or abs(middles[-1] + 1 - duration) <= max(min(seconds, 2) / 2, seconds - 1) + 0.02
             assert middles[-1] <= max(1, duration) + 0.02
     with pytest.raises(ValueError, match=r"make it 0\.016 or more"):
-        predict.over_time(path, run, 0)
+        predict.tag_over_time(path, run, 0)
 
 
 @pytest.mark.parametrize("duration", [0.3, 12])
 def test_the_picture_shows_the_highest_classes_on_the_time_of_the_recording(run, tmp_path, duration):
     path = tone(tmp_path / "tone.wav", duration, 0, duration)
-    scores = predict.over_time(path, run)
-    plots.over_time(audio.load_clip(path, run.mel), scores, run.mel, top=4)
+    scores = predict.tag_over_time(path, run)
+    plots.tags_over_time(audio.load_clip(path, run.mel), scores, run.mel, top=4)
     upper, lower = plt.gcf().axes[:2]
     assert upper.get_xlim() == lower.get_xlim() == (0, duration)
     names = [label.get_text() for label in lower.get_yticklabels()]
@@ -115,26 +100,27 @@ def test_the_picture_shows_the_highest_classes_on_the_time_of_the_recording(run,
 
 def test_what_is_not_there_is_named(run, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.wav is not there"):
-        predict.scores(tmp_path / "nowhere.wav", run)
+        predict.tag(tmp_path / "nowhere.wav", run)
     with pytest.raises(FileNotFoundError, match="There is no sound in"):
-        predict.scores(tmp_path, run)
+        predict.tag(tmp_path, run)
     with pytest.raises(ValueError, match="at least one file or folder"):
-        predict.scores([], run)
+        predict.tag([], run)
     (tmp_path / "text.wav").write_text("no sound")
     with pytest.raises(ValueError, match=r"text\.wav cannot be read as audio"):
-        predict.over_time(tmp_path / "text.wav", run)
+        predict.tag_over_time(tmp_path / "text.wav", run)
 
 
 def test_the_shell_takes_the_best_run_and_writes_what_it_is_asked_for(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FAT_WORK", str(run.folder.parents[2]))
     path = tone(tmp_path / "tone.wav", 3, 1, 2)
-    predict.main([str(path), "--top", "2", "--csv", str(tmp_path / "scores.csv"), "--over_time", str(tmp_path / "picture.png")])
+    table, picture = tmp_path / "scores.csv", tmp_path / "picture.png"
+    predict.main([str(path), "--top", "2", "--csv", str(table), "--over_time", str(picture)])
     shown = capsys.readouterr().out
     assert str(run.folder) in shown
     assert shown.count("tone.wav") == 2
-    written = pd.read_csv(tmp_path / "scores.csv", index_col="fname")
-    assert np.allclose(written, predict.scores(path, run), atol=1e-6)
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    written = pd.read_csv(table, index_col="fname")
+    assert np.allclose(written, predict.tag(path, run), atol=1e-6)
+    assert picture.read_bytes().startswith(b"\x89PNG")
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     for arguments, sentence in [
         ([str(path)], "There is no run in"),

@@ -20,11 +20,12 @@ from scipy.stats import rankdata
 from sklearn.metrics import label_ranking_average_precision_score
 
 from utils import data, mel, submission
-from utils.dataset import MelDataset
 from utils.config import MelConfig
+from utils.dataset import MelDataset
 from utils.metrics import lwlrap, per_class_lwlrap, top_k_accuracy
 
-os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(Path(os.environ["FAT_WORK"]) / "hypothesis")  # it notes more than the examples
+# Hypothesis notes more than the examples.
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(Path(os.environ["FAT_WORK"]) / "hypothesis")
 settings.register_profile(
     "kit", max_examples=75, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -37,7 +38,7 @@ CLASSES = st.lists(NAMES.filter(lambda name: name != "fname"), min_size=1, max_s
 
 @st.composite
 def ranked(draw):
-    """Truth with a label or more, and scores, often tied; clips without a label, with all of them, a single class."""
+    """Targets with a label or more, and scores, often tied; clips without a label, with all of them, a single class."""
     shape = draw(st.tuples(st.integers(1, 8), st.integers(1, 6)))
     targets = draw(arrays(np.float32, shape, elements=st.sampled_from([0, 1]), fill=st.nothing()))
     targets[draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))] = 1
@@ -48,19 +49,24 @@ def ranked(draw):
 @given(ranked())
 def test_lwlrap_is_scikit_learns(case):
     targets, scores = case
-    assert lwlrap(targets, scores) == pytest.approx(label_ranking_average_precision_score(targets, scores, sample_weight=targets.sum(axis=1)))
+    assert lwlrap(targets, scores) == pytest.approx(
+        label_ranking_average_precision_score(targets, scores, sample_weight=targets.sum(axis=1))
+    )
 
 
 @given(ranked(), st.data())
 def test_lwlrap_knows_no_order_of_clips_or_classes_and_only_the_ranks_of_scores(case, draws):
     targets, scores = case
     clips, classes = (draws.draw(st.permutations(range(n))) for n in targets.shape)
-    levels = draws.draw(st.lists(st.floats(-1e300, 1e300), min_size=targets.shape[1], max_size=targets.shape[1], unique=True))
+    n = targets.shape[1]
+    levels = draws.draw(st.lists(st.floats(-1e300, 1e300), min_size=n, max_size=n, unique=True))
     mapped = np.sort(levels)[rankdata(scores, method="dense", axis=1).astype(int) - 1]
     assert lwlrap(targets, mapped) == lwlrap(targets, scores)
     shuffled = np.ix_(clips, classes)
     assert lwlrap(targets[shuffled], scores[shuffled]) == pytest.approx(lwlrap(targets, scores))
-    assert per_class_lwlrap(targets[shuffled], scores[shuffled]) == pytest.approx(per_class_lwlrap(targets, scores)[list(classes)], nan_ok=True)
+    assert per_class_lwlrap(targets[shuffled], scores[shuffled]) == pytest.approx(
+        per_class_lwlrap(targets, scores)[list(classes)], nan_ok=True
+    )
 
 
 @given(ranked())
@@ -102,7 +108,9 @@ def sounds(tmp_path_factory):
     paths = [str(folder / f"{i}.wav") for i in range(mel.CHUNK + 8)]
     for i, path in enumerate(paths):
         soundfile.write(path, rng.uniform(-0.5, 0.5, 1 + 40 * i), SMALL.sample_rate)
-    return pd.DataFrame({"fname": [Path(path).name for path in paths], "path": paths}), [mel.clip_to_log_mel(path, SMALL) for path in paths]
+    return pd.DataFrame({"fname": [Path(path).name for path in paths], "path": paths}), [
+        mel.clip_to_log_mel(path, SMALL) for path in paths
+    ]
 
 
 @given(st.data())
@@ -120,17 +128,21 @@ def test_a_cache_of_any_clips_in_any_order_gives_each_its_own_frames(sounds, tmp
 
 @st.composite
 def flat(draw):
-    """A Cache folder's clips, laid down in any order in its array, and a table that lists some of them in any other order."""
+    """A Cache folder's clips, laid down in any order in its array, and a table of some of them in any other order."""
     names = draw(st.lists(NAMES | st.sampled_from(["NA", "007", "1e5", "True"]), min_size=1, max_size=5, unique=True))
     lengths = np.array([draw(st.integers(1, 9)) for _ in names])
     laid = np.array(draw(st.permutations(range(len(names)))))
     starts = np.empty_like(lengths)
     starts[laid] = np.cumsum(lengths[laid]) - lengths[laid]
-    floors = [draw(st.floats(-100, -50, width=16)) for _ in names]
-    clips = pd.DataFrame({"fname": names, "start": starts, "length": lengths, "pad_value": floors})
+    pad_values = [draw(st.floats(-100, -50, width=16)) for _ in names]
+    clips = pd.DataFrame({"fname": names, "start": starts, "length": lengths, "pad_value": pad_values})
     listed = draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
     classes = draw(CLASSES)
-    return clips, pd.DataFrame({"fname": listed, "labels": [",".join(draw(labels_of(classes))) for _ in listed]}), classes
+    return (
+        clips,
+        pd.DataFrame({"fname": listed, "labels": [",".join(draw(labels_of(classes))) for _ in listed]}),
+        classes,
+    )
 
 
 def labels_of(classes):
@@ -138,7 +150,7 @@ def labels_of(classes):
 
 
 def opened(clips, folder):
-    """The Cache of these clips, written as documented; its values are all different, so that each tells where it is from."""
+    """The Cache of these clips, written as documented; its values all differ, so that each tells where it is from."""
     frames = np.arange(clips["length"].sum() * SMALL.n_mels, dtype=np.float16).reshape(-1, SMALL.n_mels)
     np.save(folder / "frames.npy", frames)
     clips.to_csv(folder / "clips.csv", index=False)
@@ -148,24 +160,24 @@ def opened(clips, folder):
 
 
 @given(flat(), st.data())
-def test_crops_are_slices_of_the_clip_with_its_floor_beyond_the_ends(tmp_path_factory, case, draws):
+def test_crops_are_slices_of_the_clip_with_its_pad_value_beyond_the_ends(tmp_path_factory, case, draws):
     clips, table, classes = case
     cache, spectrograms = opened(clips, tmp_path_factory.mktemp("flat"))
     rows = draws.draw(st.lists(st.integers(0, len(table) - 1), min_size=1, max_size=5))
     offsets = [draws.draw(st.integers(-30, 30)) for _ in rows]
     n_frames = draws.draw(st.integers(1, 20))
-    crops = MelDataset(cache, table, classes).crop(torch.tensor(rows), torch.tensor(offsets), n_frames)
+    crops = MelDataset(cache, table, classes).crops(torch.tensor(rows), torch.tensor(offsets), n_frames)
     assert crops.shape == (len(rows), 1, SMALL.n_mels, n_frames)
-    floors = dict(zip(clips["fname"], clips["pad_value"]))
+    pad_values = dict(zip(clips["fname"], clips["pad_value"]))
     for crop, row, offset in zip(crops[:, 0].numpy(), rows, offsets):
         fname = table["fname"][row]
         assert np.array_equal(cache[fname], spectrograms[fname])
-        surrounded = np.pad(spectrograms[fname], ((0, 0), (50, 50)), constant_values=floors[fname])
+        surrounded = np.pad(spectrograms[fname], ((0, 0), (50, 50)), constant_values=pad_values[fname])
         assert np.array_equal(crop, surrounded[:, 50 + offset : 50 + offset + n_frames])
 
 
 @given(flat(), st.data())
-def test_a_subset_keeps_names_truth_and_frames_of_its_rows_together(tmp_path_factory, case, draws):
+def test_a_subset_keeps_names_targets_and_frames_of_its_rows_together(tmp_path_factory, case, draws):
     clips, table, classes = case
     cache, spectrograms = opened(clips, tmp_path_factory.mktemp("flat"))
     whole = part = MelDataset(cache, table, classes)
@@ -179,7 +191,9 @@ def test_a_subset_keeps_names_truth_and_frames_of_its_rows_together(tmp_path_fac
     for i, fname in enumerate(part.table["fname"]):
         length = spectrograms[fname].shape[1]
         assert part.lengths[i] == length
-        assert np.array_equal(part.crop(torch.tensor([i]), torch.tensor([0]), length)[0, 0].numpy(), spectrograms[fname])
+        assert np.array_equal(
+            part.crops(torch.tensor([i]), torch.tensor([0]), length)[0, 0].numpy(), spectrograms[fname]
+        )
     assert len(whole) == len(table)
     assert len(whole.starts) == len(table)
 
@@ -286,20 +300,47 @@ def test_labels_come_back_from_the_table(case):
     assert [classes[i] for i in data.first_label(table, classes)] == [labels[0] for labels in lists]
 
 
-@given(labelled(least=6), st.floats(0.05, 0.95), st.integers(0, 2**32))
-def test_a_split_is_whole_fair_to_every_class_and_the_seeds(case, fraction, seed):
+def strata_of(lists, n_folds):
+    """What the folds share out: the set of labels where it is frequent enough, else the first label."""
+    sets = [",".join(sorted(set(labels))) for labels in lists]
+    frequent = {some for some, clips in Counter(sets).items() if clips >= n_folds}
+    return [some if some in frequent else labels[0] for some, labels in zip(sets, lists)]
+
+
+@given(labelled(), st.integers(2, 6), st.integers(0, 2**32 - 1))
+def test_folds_hold_each_clip_once_and_every_stratum_in_equal_shares(case, n_folds, seed):
     _, lists, table = case
-    try:
-        training, validation = data.split(table, fraction, seed)
-    except ValueError:  # a side would be empty
-        assert len(table) * min(fraction, 1 - fraction) <= 0.5 + 1e-9
+    if len(table) < n_folds:
+        with pytest.raises(ValueError, match=f"{len(table)} clips, or groups of clips, do not fill {n_folds} folds"):
+            data.folds(table, n_folds, seed)
         return
-    assert sorted([*training, *validation]) == list(range(len(table)))
-    assert len(training) and len(validation)
-    assert abs(len(validation) - len(table) * fraction) <= 0.5 + 1e-9
-    held_out = Counter(lists[row][0] for row in validation)
-    for name, clips in Counter(labels[0] for labels in lists).items():
-        assert abs(held_out[name] - clips * fraction) < 1 + 1e-9
-    again = data.split(table, fraction, seed)
-    assert np.array_equal(again[0], training)
-    assert np.array_equal(again[1], validation)
+    fold = data.folds(table, n_folds, seed)
+    assert set(fold) == set(range(n_folds))
+    assert np.ptp(np.bincount(fold)) <= 1
+    strata = strata_of(lists, n_folds)
+    if max(Counter(strata).values()) >= n_folds:
+        for stratum in set(strata):
+            shares = np.bincount(fold[[some == stratum for some in strata]], minlength=n_folds)
+            assert np.ptp(shares) <= 1
+    assert np.array_equal(data.folds(table, n_folds, seed), fold)
+    train_rows, validation_rows = data.split(table, n_folds, seed)
+    assert sorted([*train_rows, *validation_rows]) == list(range(len(table)))
+    assert np.array_equal(validation_rows, np.flatnonzero(fold == 0))
+
+
+@given(labelled(), st.integers(2, 4), st.integers(0, 2**32 - 1), st.sampled_from(["group", "freesound_id"]), st.data())
+def test_folds_keep_groups_whole(case, n_folds, seed, column, draws):
+    _, _, table = case
+    names = draws.draw(
+        st.lists(st.sampled_from(["", None, "a", "b", "c", "d"]), min_size=len(table), max_size=len(table))
+    )
+    table = table.assign(**{column: names})
+    groups = len({name for name in names if name}) + sum(not name for name in names)
+    if groups < n_folds:
+        with pytest.raises(ValueError, match=f"{groups} clips, or groups of clips, do not fill {n_folds} folds"):
+            data.folds(table, n_folds, seed)
+        return
+    fold = data.folds(table, n_folds, seed)
+    assert set(fold) == set(range(n_folds))
+    for name in {name for name in names if name}:
+        assert len(set(fold[[some == name for some in names]])) == 1

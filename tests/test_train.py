@@ -1,164 +1,190 @@
 import copy
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from utils import augment, metrics, models, train
-from utils.dataset import load_split
-from utils.config import QUICK
-from utils.run_folder import find_runs
-
-SETTINGS = replace(QUICK.deep_cnn, epochs=16)
+from utils import metrics, models, train
+from utils.config import TrainingConfig
 
 
 @pytest.fixture(scope="module")
-def clips(competition, cache):
-    return load_split(cache, competition.curated, competition.classes, QUICK, "cpu")
+def few(sets):
+    return [part.subset(np.arange(24)) for part in sets]
 
 
 @pytest.fixture(scope="module")
-def model():
+def tiny():
     torch.manual_seed(0)
-    return models.DeepCNN(12, width=8)
+    return models.DeepCNN(12, width=2, stem=4)
 
 
-@pytest.fixture(scope="module")
-def run(model, clips, tmp_path_factory):
-    return fit(model, clips, tmp_path_factory.mktemp("runs") / "deep_cnn")
+TINY = TrainingConfig(epochs=3, batch_size=12)
 
 
-def fit(model, clips, folder, settings=SETTINGS):
-    return train.fit(model, *clips, settings, folder, "Deep CNN")
+def fit(model, sets, folder, config):
+    return train.fit(model, *sets, config, folder, "Deep CNN")
 
 
-def test_the_split_holds_a_fifth_out(competition, clips):
-    training, validation = (set(part.table["fname"]) for part in clips)
-    assert training.isdisjoint(validation)
-    assert training | validation == set(competition.curated["fname"])
-    assert len(validation) == len(competition.curated) / 5
+@contextmanager
+def stopped_after_an_epoch():
+    """Whoever trains in the block is interrupted when the second epoch begins."""
+    epoch = train.Trainer.epoch
+
+    def stop_at_two(self, number, *rest):
+        if number == 2:
+            raise KeyboardInterrupt
+        return epoch(self, number, *rest)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train.Trainer, "epoch", stop_at_two)
+        yield
 
 
-def test_a_run_learns_and_keeps_its_last_epoch(clips, run):
-    validation = clips[1]
-    targets = validation.targets.numpy()
+def test_a_run_learns_and_keeps_its_last_epoch(sets, run):
+    validation_set = sets[1]
+    targets = validation_set.targets.numpy()
     chance = metrics.lwlrap(targets, np.random.default_rng(0).random(targets.shape))
     assert run.summary()["LWLRAP"] > 2 * chance
-    assert list(run.history["epoch"]) == list(range(1, 17))
-    assert metrics.lwlrap(run.targets, run.scores) == pytest.approx(run.history["LWLRAP"].iloc[-1], abs=1e-6)
+    assert run.summary()["LWLRAP"] == pytest.approx(metrics.lwlrap(targets, run.scores), abs=1e-6)
     assert np.array_equal(run.targets, targets)
-    # Read back from the folder, the model gives the scores that were written in it.
-    assert np.allclose(train.predict(run.model(), validation, run.training), run.scores, atol=1e-5)
+    assert list(run.history["epoch"]) == list(range(1, 17))
+    assert run.history["loss"].iloc[-1] < run.history["loss"].iloc[0] / 2
+    # Read back, the model gives the scores that were written, and by one crop a clip the last point of the curve.
+    assert np.allclose(train.predict_scores(run.model(), validation_set, run.config), run.scores, atol=1e-5)
+    by_one_crop = train.evaluate(run.model(), validation_set, replace(run.config, test_crops=1))
+    assert run.history[list(by_one_crop)].iloc[-1].to_dict() == pytest.approx(by_one_crop, abs=1e-5)
 
 
-def test_the_same_seed_gives_the_same_history(model, clips, run, tmp_path):
-    assert fit(model, clips, tmp_path / "again").history.equals(run.history)
+def test_long_trainings_are_evaluated_fifty_times_at_most_and_at_their_end(few, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "EVALUATIONS", 3)
+    history = fit(tiny, few, tmp_path / "run", replace(TINY, epochs=8)).history
+    assert list(history["epoch"][history["LWLRAP"].notna()]) == [3, 6, 8]
+    assert history["loss"].notna().all()
 
 
-def test_find_runs_puts_the_best_first(model, clips, run):
-    fit(model, clips, run.folder.with_name("short"), replace(SETTINGS, epochs=1))
-    assert [found.name for found in find_runs(run.folder.parent)] == ["deep_cnn", "short"]
-    with pytest.raises(FileNotFoundError, match="run 03_cnn first"):
-        find_runs(run.folder / "nowhere")
+def test_the_same_seed_gives_the_same_run_and_max_steps_ends_its_last_epoch_early(model, sets, run, tmp_path):
+    one, two = (fit(model, sets, tmp_path / name, replace(run.config, max_steps=8)) for name in ("one", "two"))
+    assert list(one.history["steps"]) == [6, 8]
+    assert one.history.equals(two.history)
+    assert np.array_equal(one.scores, two.scores)
 
 
-def test_a_run_is_not_used_where_it_does_not_fit(clips, run):
-    assert np.allclose(train.score(run, clips[1]), run.scores, atol=1e-5)
-    for name, other in [("classes", clips[1].classes[::-1]), ("mel", replace(clips[1].mel, n_mels=64))]:
-        strange = copy.copy(clips[1])
+def test_a_run_is_not_used_where_it_does_not_fit(sets, run):
+    assert np.allclose(train.score_run(run, sets[1]), run.scores, atol=1e-5)
+    for name, other in [("classes", sets[1].classes[::-1]), ("mel", replace(sets[1].mel, n_mels=64))]:
+        strange = copy.copy(sets[1])
         setattr(strange, name, other)
         with pytest.raises(ValueError, match=r"deep_cnn (knows 12 classes|was trained on)"):
-            train.score(run, strange)
+            train.score_run(run, strange)
 
 
-def test_max_steps_ends_the_last_epoch_early(model, clips, tmp_path):
-    history = fit(model, clips, tmp_path / "short", replace(SETTINGS, max_steps=8)).history
-    assert list(history["steps"]) == [6, 8]
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(model, clips, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, few, tmp_path):
     with pytest.raises(FloatingPointError, match=r"Deep CNN: the loss is nan at step \d+, learning rate inf: lower it"):
-        fit(model, clips, tmp_path / "run", replace(SETTINGS, learning_rate=float("inf")))
+        fit(tiny, few, tmp_path / "run", replace(TINY, learning_rate=float("inf")))
     assert not (tmp_path / "run").exists()
 
 
-def test_running_the_frozen_layers_once_changes_nothing(clips, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"schedule": "linear"}, "schedule is 'linear': set it to one of constant, cosine"),
+        ({"activation": "relu"}, "activation is 'relu': set it to one of softmax, sigmoid"),
+        ({"crop": "centre"}, "crop is 'centre': set it to one of start, random"),
+        ({"max_steps": 0}, "max_steps is 0: set it to 1 or more"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"test_crops": 0}, "test_crops is 0"),
+        ({"mix_probability": 1.5}, "mix_probability is 1.5: set it to a number from 0 to 1"),
+        ({"augmented": float("nan")}, "augmented is nan"),
+    ],
+)
+def test_a_config_that_means_nothing_is_refused(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        TrainingConfig(**{"epochs": 1} | change)
+
+
+@pytest.mark.parametrize("scaled", ["before", "after"])
+def test_a_stopped_training_goes_on_where_losses_are_scaled_differently(
+    tiny, few, tmp_path, monkeypatch, capsys, scaled
+):
+    """Kept without loss scaling, as in bfloat16 or on a CPU, and resumed with it, as in float16; and the other way."""
+    config = replace(TINY, crop="random", schedule="cosine")
+    undisturbed = fit(tiny, few, tmp_path / "undisturbed", config)
+
+    def scale_losses(so: bool) -> None:
+        monkeypatch.setattr(torch.amp, "GradScaler", lambda enabled: scaler("cpu", init_scale=1024.0, enabled=so))
+
+    scaler = torch.amp.GradScaler
+    scale_losses(scaled == "before")
+    with stopped_after_an_epoch():
+        fit(tiny, few, tmp_path / "run", config)
+    scale_losses(scaled == "after")
+    run = fit(tiny, few, tmp_path / "run", config)
+    assert "going on after epoch 1, which was kept" in capsys.readouterr().out
+    assert np.allclose(run.history["loss"], undisturbed.history["loss"], rtol=1e-5)
+    assert np.allclose(run.scores, undisturbed.scores, atol=1e-5)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["run", "undisturbed"]
+
+
+def test_a_checkpoint_of_another_training_is_not_used(tiny, few, tmp_path, capsys):
+    with stopped_after_an_epoch():
+        fit(tiny, few, tmp_path / "run", TINY)
+    changed = fit(tiny, few, tmp_path / "run", replace(TINY, seed=1))
+    assert "run.checkpoint is of a training with other clips, weights or settings" in capsys.readouterr().out
+    assert changed.history.equals(fit(tiny, few, tmp_path / "fresh", replace(TINY, seed=1)).history)
+
+
+def test_averaged_weights_are_those_that_are_kept_and_a_stop_changes_nothing(tiny, few, tmp_path):
+    config = replace(TINY, ema_decay=0.5)
+    undisturbed, plain = fit(tiny, few, tmp_path / "undisturbed", config), fit(tiny, few, tmp_path / "plain", TINY)
+    with stopped_after_an_epoch():
+        fit(tiny, few, tmp_path / "run", config)
+    run = fit(tiny, few, tmp_path / "run", config)
+    assert plain.history["loss"].equals(undisturbed.history["loss"])  # it trains as without
+    assert not np.array_equal(plain.scores, undisturbed.scores)
+    assert np.array_equal(run.scores, undisturbed.scores)
+    assert np.allclose(train.score_run(run, few[1]), run.scores, atol=1e-5)
+
+
+def test_running_the_frozen_layers_once_changes_nothing(few, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    transfer = models.freeze_early_layers(models.vgg19(12))
-    few = [part.subset(np.arange(12)) for part in clips]
-    settings = replace(QUICK.vgg19_transfer, epochs=2, batch_size=4)
-    assert train.early_outputs(transfer, few[0], settings).shape == (12, 512, 8, 8)
-    assert train.early_outputs(transfer, few[0], replace(settings, crop="random")) is None
-    assert train.early_outputs(models.DeepCNN(12, width=2), few[0], settings) is None
-    once = train.fit(transfer, *few, settings, tmp_path / "once", "VGG19")
-    monkeypatch.setattr(train, "early_outputs", lambda *_: None)
-    again = train.fit(transfer, *few, settings, tmp_path / "again", "VGG19")
+    vgg19 = models.VGG19(12, width=8, downsample=2)
+    vgg19.freeze()
+    config = TrainingConfig(epochs=2, batch_size=8, learning_rate=1e-4)
+    assert train.frozen_features(vgg19, few[0], config).shape == (24, 64, 4, 4)
+    assert train.frozen_features(vgg19, few[0], replace(config, crop="random")) is None
+    assert train.frozen_features(models.DeepCNN(12, width=2), few[0], config) is None
+    once = fit(vgg19, few, tmp_path / "once", config)
+    monkeypatch.setattr(train, "frozen_features", lambda *_: None)
+    again = fit(vgg19, few, tmp_path / "again", config)
     assert np.allclose(once.history["loss"], again.history["loss"], rtol=1e-3)
     assert np.allclose(once.scores, again.scores, atol=1e-3)
 
 
-@pytest.mark.parametrize("output", ["sigmoid", "softmax"])
-def test_bce_is_the_papers_formula(output):
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_bce_is_the_papers_formula(activation):
     logits = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     targets = (torch.rand(5, 7, generator=torch.Generator().manual_seed(1)) < 0.3).double()
-    p = train.activate(logits, output)
+    p = train.activate(logits, activation)
     expected = -torch.where(targets > 0, p.log(), (1 - p).log()).mean(dim=1)
-    assert torch.allclose(train.bce(logits, targets, output), expected, atol=1e-9)
+    assert torch.allclose(train.bce(logits, targets, activation), expected, atol=1e-9)
     for certain in (torch.tensor([[100.0, -100.0]]), torch.tensor([[-100.0, 100.0]])):
         certain.requires_grad_()
-        loss = train.bce(certain, torch.tensor([[1.0, 0.0]]), output)
+        loss = train.bce(certain, torch.tensor([[1.0, 0.0]]), activation)
         loss.sum().backward()
         assert torch.isfinite(loss)
         assert torch.isfinite(certain.grad).all()
 
 
-def test_crops_are_the_clips_frames_and_beyond_them_its_floor(cache, clips):
-    training = clips[0]
-    rows = torch.arange(len(training))
-    offsets = augment.random_offsets(training.lengths, 128, torch.Generator().manual_seed(0))
-    x = training.crop(rows, offsets, 128)
-    assert x.shape == (len(training), 1, 128, 128)
-    for row, offset in enumerate(offsets.tolist()):
-        clip = cache[training.table["fname"][row]]
-        expected = np.full((128, 128), training.floors[row].item(), np.float32)
-        begin, end = max(0, offset), min(clip.shape[1], offset + 128)
-        assert end - begin == min(128, clip.shape[1])  # a crop is never emptier than it need be
-        expected[:, begin - offset : end - offset] = clip[:, begin:end]
-        assert np.array_equal(x[row, 0].numpy(), expected)
-
-
-def test_predict_averages_windows_from_the_first_frame_to_the_last(cache, clips):
-    validation = clips[1]
-    settings = replace(SETTINGS, windows=3)
-    model = models.DeepCNN(12, width=4).eval()
-    scores = train.predict(model, validation, settings)
-    for row in range(8):
-        length = validation.lengths[row].item()
+def test_scores_are_the_mean_over_a_clips_test_time_crops(sets, run):
+    validation_set, model = sets[1].subset(np.arange(8)), run.model().eval()
+    scores = train.predict_scores(model, validation_set, replace(run.config, test_crops=3))
+    for row, length in enumerate(validation_set.lengths.tolist()):
         count = min(3, -(-length // 128))
         offsets = torch.tensor([int(x) for x in np.linspace(0, max(0, length - 128), count)])
-        x = validation.crop(torch.full((count,), row), offsets, 128)
-        with torch.inference_mode(), train._autocast(torch.device("cpu")):
-            expected = model(x.contiguous(memory_format=torch.channels_last)).float().sigmoid().mean(0)
+        x = validation_set.crops(torch.full((count,), row), offsets, 128)
+        with torch.inference_mode(), train.autocast(torch.device("cpu")):
+            expected = model(x.contiguous(memory_format=torch.channels_last)).sigmoid().mean(0)
         assert np.allclose(scores[row], expected.numpy(), atol=0.01)
-
-
-def test_mixup_mixes_labels_as_it_mixes_clips():
-    x, targets = torch.arange(4.0)[:, None, None, None].expand(4, 1, 3, 3), torch.eye(4)
-    mixed, shares = augment.mixup(x, targets, torch.Generator().manual_seed(0))
-    assert torch.allclose(shares.sum(dim=1), torch.ones(4))
-    assert torch.allclose(mixed[:, 0, 0, 0], shares @ torch.arange(4.0))
-    assert (shares.amax(dim=1) >= 0.5).all()
-    assert shares.amax(dim=1).min() < 1
-
-
-def test_mask_hides_a_band_and_a_stretch():
-    x = torch.randn(64, 1, 40, 60, generator=torch.Generator().manual_seed(0))
-    masked = augment.mask(x, torch.Generator().manual_seed(1))
-    changed = (masked != x)[:, 0]
-    bands, stretches = changed.all(dim=2), changed.all(dim=1)
-    assert torch.equal(changed, bands[:, :, None] | stretches[:, None, :])
-    for hidden in (bands, stretches):
-        share = hidden.float().mean(dim=1)
-        assert share.max() <= 0.2 + 1 / 40
-        assert share.mean() == pytest.approx(0.1, abs=0.03)

@@ -22,8 +22,9 @@ def test_without_data_the_mini_set_is_made_and_said(competition, monkeypatch, ca
 
 def test_the_environment_and_the_parameters_choose(competition, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
-    kit = setup(preset="paper")
-    assert (kit.folder, kit.preset.name, kit.preset.deep_cnn.epochs) == (tmp_path, "paper", 400)
+    kit = setup(preset="full")
+    assert (kit.folder, kit.preset.name) == (tmp_path, "full")
+    assert kit.run_folder("deep_cnn") == kit.runs / "deep_cnn-full"
     assert kit.competition.folder == competition.folder
     assert "No competition data" not in capsys.readouterr().out
 
@@ -45,7 +46,7 @@ def test_a_named_folder_is_never_replaced_by_the_mini_set(monkeypatch, tmp_path)
 
 
 def test_an_unknown_preset_is_refused(competition):
-    with pytest.raises(ValueError, match="the preset 'fast' is none of paper, quick"):
+    with pytest.raises(ValueError, match="the preset 'fast' is none of full, quick"):
         setup(preset="fast")
 
 
@@ -60,7 +61,9 @@ def test_a_gpu_that_cannot_compute_is_named_and_not_used(competition, monkeypatc
     assert "this torch has no kernels for the Tesla P100: choose another accelerator" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("place", ["freesound-audio-tagging-2019", "competitions/freesound-audio-tagging-2019", "a/b/c"])
+@pytest.mark.parametrize(
+    "place", ["freesound-audio-tagging-2019", "competitions/freesound-audio-tagging-2019", "a/b/c"]
+)
 def test_kaggles_mounts_are_found(competition, monkeypatch, tmp_path, place):
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).symlink_to(competition.folder)

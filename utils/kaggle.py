@@ -91,7 +91,9 @@ def _write_kit(folder: Path, username: str, weights: Path | None) -> None:
 
 def _write_kernel(folder: Path, username: str, internet: bool) -> None:
     folder.mkdir()
-    shutil.copyfile(ROOT / "notebooks" / f"{folder.name}.ipynb", folder / f"{folder.name}.ipynb")
+    text = (ROOT / "notebooks" / f"{folder.name}.ipynb").read_text(encoding="utf-8")
+    mounted = text.replace("/kaggle/input/datasets/OWNER/", f"/kaggle/input/datasets/{username}/")
+    (folder / f"{folder.name}.ipynb").write_text(mounted, encoding="utf-8")
     metadata = kernel_metadata(username, folder.name, internet)
     (folder / "kernel-metadata.json").write_text(json.dumps(metadata, indent=1))
 

@@ -40,12 +40,11 @@ def fit(
     """`train.fit` with the same arguments, on `processes` processes: by default one, or on GPUs as many as there are.
 
     Several are started by torchrun and get all that is given here, so the run is the same. A model with frozen layers
-    trains in one. Raises ChildProcessError if they fail; what they printed stands above.
+    trains in one, whatever is asked for. Raises ChildProcessError if they fail; what they printed stands above.
     """
     if processes is None:
-        several = train_set.device.type == "cuda" and not getattr(model, "frozen", 0)
-        processes = torch.cuda.device_count() if several else 1
-    if processes == 1:
+        processes = torch.cuda.device_count() if train_set.device.type == "cuda" else 1
+    if processes == 1 or getattr(model, "frozen", 0):
         return train.fit(model, train_set, validation_set, config, folder, title)
     with tempfile.TemporaryDirectory() as job:
         _write_job(Path(job), model, train_set, validation_set, config, folder, title)

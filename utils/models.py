@@ -227,6 +227,13 @@ def imagenet_weights() -> Path | None:
         return None
 
 
+def require_imagenet_weights() -> Path:
+    """The same file. Raises FileNotFoundError if there is none."""
+    if file := imagenet_weights():
+        return file
+    raise FileNotFoundError("There are no ImageNet weights: go online, or name timm's vgg19 with FAT_VGG19_WEIGHTS.")
+
+
 def build(config: dict) -> nn.Module:
     """The untrained network that `model.config` describes. Raises ValueError on a name that is not a network's."""
     networks = {entry.network.__name__: entry.network for entry in MODELS.values()}
@@ -234,6 +241,8 @@ def build(config: dict) -> nn.Module:
     name = options.pop("name", None)
     if name not in networks:
         raise ValueError(f"{name!r} is not a network of this kit, which has {', '.join(networks)}.")
+    if "weights" in options:  # a run that somebody shared must not choose a file for us to read
+        raise ValueError("a config with a file of weights is not a network's.")
     return networks[name](**options)
 
 

@@ -180,9 +180,10 @@ class Trainer:
 def _check(train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig, title: str) -> None:
     if both := set(train_set.table["fname"]) & set(validation_set.table["fname"]):
         raise ValueError(f"{title}: {min(both)} is in the training and in the validation set: split them apart.")
-    processes, steps = distributed.world_size(), math.ceil(len(train_set) / config.batch_size)
-    if len(train_set) // steps < processes:  # the smallest batch
-        raise ValueError(f"{title}: {processes} processes cannot share {config.batch_size} clips: raise batch_size.")
+    processes = distributed.world_size()
+    smallest = len(train_set) // math.ceil(len(train_set) / config.batch_size)
+    if smallest < processes:
+        raise ValueError(f"{title}: {processes} processes cannot share a batch of {smallest} clips: raise batch_size.")
 
 
 def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint: Checkpoint) -> None:

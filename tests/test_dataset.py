@@ -1,0 +1,156 @@
+"""Crops of clips, what is drawn at random, and what is made of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from utils import models, train
+from utils.config import TrainingConfig
+from utils.dataset import (
+    MelDataset,
+    draw_batch,
+    example_batch,
+    make_batch,
+    mix_in_power,
+    resize,
+    spec_augment,
+    tta_crops,
+)
+
+AUGMENTED = TrainingConfig(
+    epochs=1, crop="random", mix_probability=0.5, resize_probability=0.5, spec_augment_probability=0.5
+)
+
+
+def noise(n=4, n_mels=32, n_frames=48):
+    return 20 * torch.rand(n, 1, n_mels, n_frames, generator=torch.Generator().manual_seed(0)) - 50
+
+
+def draw(dataset, rows, config, seed=0):
+    return draw_batch(dataset, rows, config, torch.Generator().manual_seed(seed), augmented=True)
+
+
+def test_the_validation_split_is_a_fifth(competition, sets):
+    train_set, validation_set = (set(part.table["fname"]) for part in sets)
+    assert train_set.isdisjoint(validation_set)
+    assert train_set | validation_set == set(competition.curated["fname"])
+    assert len(validation_set) == len(competition.curated) / 5
+
+
+def test_crops_are_the_clips_frames_and_beyond_them_its_pad_value(cache, sets):
+    train_set = sets[0]
+    rows = torch.arange(len(train_set))
+    offsets = draw(train_set, rows, replace(AUGMENTED, n_frames=128))["offsets"]
+    x = train_set.crops(rows, offsets, 128)
+    assert x.shape == (len(train_set), 1, 128, 128)
+    for row, offset in enumerate(offsets.tolist()):
+        clip = cache[train_set.table["fname"][row]]
+        expected = np.full((128, 128), train_set.pad_values[row].item(), np.float32)
+        begin, end = max(0, offset), min(clip.shape[1], offset + 128)
+        assert end - begin == min(128, clip.shape[1])  # a crop is never emptier than it need be
+        expected[:, begin - offset : end - offset] = clip[:, begin:end]
+        assert np.array_equal(x[row, 0].numpy(), expected)
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_test_time_crops_reach_from_the_first_frame_to_the_last(most):
+    lengths = torch.tensor([1, 127, 128, 129, 300, 5000])
+    rows, offsets = tta_crops(lengths, 128, most)
+    for row, length in enumerate(lengths.tolist()):
+        count = min(most, -(-length // 128))
+        assert offsets[rows == row].tolist() == [int(x) for x in np.linspace(0, max(0, length - 128), count)]
+
+
+def test_each_process_makes_its_shard_of_the_one_batch(sets):
+    rows = torch.arange(40)
+    whole = draw(sets[0], rows, AUGMENTED)
+    assert {"gain", "stretch", "mask_width"} <= whole.keys()
+    x, targets = make_batch(sets[0], whole, AUGMENTED)
+    for processes in (3, 40):
+        for rank in range(processes):
+            shard = {name: values[rank::processes] for name, values in whole.items()}
+            part = make_batch(sets[0], shard, AUGMENTED)
+            assert torch.allclose(part[0], x[rank::processes], atol=1e-4)
+            assert torch.equal(part[1], targets[rank::processes])
+    plain, _ = make_batch(sets[0], {name: whole[name] for name in ("rows", "offsets")}, AUGMENTED)
+    changed = ((x - plain).abs() > 1e-3).flatten(1).any(dim=1)
+    expected = (whole["gain"] > -torch.inf) | whole["resized"] | (whole["mask_width"] > 0).any(dim=1)
+    assert torch.equal(changed, expected)
+    assert 0 < expected.sum() < len(rows)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_clips_that_are_stored_elsewhere_are_moved_to_the_model(cache, sets, streamed):
+    """Torch's meta device refuses, as a GPU does, to compute with what is on the CPU."""
+    elsewhere = torch.device("meta")
+    if streamed:
+        part = sets[0].subset(np.arange(40))
+        part.device = elsewhere
+    else:
+        part = MelDataset(cache, sets[0].table[:40], sets[0].classes, elsewhere)
+    x, targets = make_batch(part, draw(part, torch.arange(40), AUGMENTED), AUGMENTED)
+    assert (x.device, x.shape) == (elsewhere, (40, 1, 128, 128))
+    assert (targets.device, targets.shape) == (elsewhere, (40, 12))
+    with elsewhere:
+        vgg19 = models.VGG19(12, width=2)
+    vgg19.freeze()
+    config = TrainingConfig(epochs=1)
+    features = train.frozen_features(vgg19, part, config)
+    x, _ = make_batch(part, draw(part, torch.arange(8), config), config, features)
+    assert (x.device, x.shape) == (elsewhere, (8, 16, 8, 8))
+
+
+def test_powers_add_where_clips_are_mixed():
+    x, other = noise(), noise().flip(0)
+    twice = mix_in_power(x, x, torch.zeros(4))
+    assert torch.allclose(twice, x + 10 * np.log10(2), atol=1e-4)
+    assert torch.allclose(mix_in_power(x, other, torch.full((4,), -torch.inf)), x, atol=1e-5)
+    faint = mix_in_power(torch.full_like(x, -200), other, torch.full((4,), -6.0))  # all that is left is the other clip
+    assert torch.allclose(faint.amax(dim=(1, 2, 3)), torch.tensor(-200 + 10 * np.log10(1 + 10**-0.6)).float())
+
+
+def test_a_mixed_clip_has_the_labels_of_both(sets):
+    train_set, rows = sets[0], torch.arange(60)
+    mixed = draw(train_set, rows, replace(AUGMENTED, mix_probability=0.7))
+    _, targets = make_batch(train_set, mixed, AUGMENTED)
+    for row, other, gain, labels in zip(rows, mixed["other_rows"], mixed["gain"], targets):
+        either = (train_set.targets[row] > 0) | (train_set.targets[other] > 0) & (gain > -torch.inf)
+        assert torch.equal(labels > 0, either)
+    assert -12 <= mixed["gain"][mixed["gain"] > -torch.inf].min() < mixed["gain"].max() <= 0
+
+
+def test_resizing_by_nothing_changes_nothing_and_a_stretch_of_two_halves_the_duration():
+    x, one, none = noise(), torch.ones(4), torch.zeros(4)
+    assert torch.allclose(resize(x, one, one, none), x, atol=1e-3)
+    sound = torch.full((1, 1, 32, 64), -80.0)
+    sound[..., 16:48] = -20
+    fast = resize(sound, torch.tensor([2.0]), torch.ones(1), torch.zeros(1))
+    heard = (fast[0, 0] > -50).all(dim=0)
+    assert heard.sum() == 16
+    assert heard[24:40].all()
+    higher = resize(sound.transpose(2, 3), torch.ones(1), torch.ones(1), torch.full((1,), 0.25))
+    assert torch.equal((higher[0, 0] > -50).all(dim=1).nonzero()[:, 0], torch.arange(0, 32))
+
+
+def test_spec_augment_masks_a_band_and_a_stretch():
+    x = torch.randn(64, 1, 40, 60, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    start, width = (torch.rand(64, 2, generator=generator) for _ in range(2))
+    masked = spec_augment(x, start, 0.2 * width)
+    changed = (masked != x)[:, 0]
+    bands, stretches = changed.all(dim=2), changed.all(dim=1)
+    assert torch.equal(changed, bands[:, :, None] | stretches[:, None, :])
+    for hidden, expected in ((bands, 0.2 * width[:, 0]), (stretches, 0.2 * width[:, 1])):
+        assert (hidden.float().mean(dim=1) - expected).abs().max() <= 1 / 40
+        assert (hidden.int().diff(dim=1).abs().sum(dim=1) <= 2).all()  # one piece
+    assert torch.equal(masked, torch.where(changed[:, None], x.mean(dim=(1, 2, 3), keepdim=True), x))
+    assert torch.equal(spec_augment(x, start, torch.zeros(64, 2)), x)
+
+
+def test_an_example_is_as_a_training_draws_it(sets):
+    x, targets = example_batch(sets[0], AUGMENTED, 6)
+    assert (x.shape, targets.shape) == ((6, 1, 128, 128), (6, 12))
+    again, _ = example_batch(sets[0], AUGMENTED, 6)
+    assert np.array_equal(x, again)

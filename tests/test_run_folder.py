@@ -1,0 +1,185 @@
+"""Run folders that are not what they say, and pickles, which could be anything."""
+
+import json
+import os
+import pickle
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from utils import models, train
+from utils.config import MelConfig, TrainingConfig
+from utils.mel import Cache
+from utils.run_folder import Run, find_runs, save_run
+
+TINY = TrainingConfig(epochs=1, max_steps=1)
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """A copy of the run, free to be spoilt."""
+    return Run(shutil.copytree(run.folder, tmp_path / "runs" / "copy"))
+
+
+def weights(change):
+    def change_it(folder):
+        file = folder / "weights.safetensors"
+        tensors = safetensors.torch.load_file(file)
+        change(tensors)
+        safetensors.torch.save_file(tensors, file)
+
+    return change_it
+
+
+def settings(*path, value):
+    def change_it(folder):
+        file = folder / "settings.json"
+        record = json.loads(file.read_text())
+        inner = record
+        for name in path[:-1]:
+            inner = inner[name]
+        inner[path[-1]] = value
+        file.write_text(json.dumps(record))
+
+    return change_it
+
+
+def written(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+MALFORMED = {
+    "a shape": (
+        weights(lambda w: w.update({"dense.bias": torch.zeros(13)})),
+        r"dense\.bias is \(13,\) and should be \(12,\)",
+    ),
+    "a tensor less": (weights(lambda w: w.pop("dense.bias")), r"dense\.bias is absent and should be \(12,\)"),
+    "a tensor more": (weights(lambda w: w.update(extra=torch.zeros(1))), r"extra is \(1,\) and should be absent"),
+    "another width": (settings("model", "width", value=3), r"does not fit .*'width': 3"),
+    "a width no memory holds": (settings("model", "width", value=10**7), r"does not fit .*'width': 10000000"),
+    "an unknown model": (settings("model", "name", value="os.system"), r"'os\.system' is not a network of this kit"),
+    "an unknown option": (settings("model", "run", value="x"), r"is no run of this kit .*unexpected keyword"),
+    "another order of classes": (
+        lambda folder: settings("classes", value=Run(folder).classes[::-1])(folder),
+        r"knows 12 classes, and not",
+    ),
+    "fewer classes": (
+        lambda folder: settings("classes", value=Run(folder).classes[:5])(folder),
+        r"knows 5 classes, and not these 12",
+    ),
+    "other mel settings": (
+        settings("mel", "fmax", value=8000.0),
+        r"was trained on MelConfig.*make the cache with its settings",
+    ),
+    "settings that are no json": (written("settings.json", b"{"), r"its settings cannot be read"),
+    "settings that are missing": (lambda folder: (folder / "settings.json").unlink(), r"its settings cannot be read"),
+    "no weights": (lambda folder: (folder / "weights.safetensors").unlink(), r"is no run of this kit"),
+    "a header of 2**60 bytes": (
+        written("weights.safetensors", (2**60).to_bytes(8, "little") + b"{}"),
+        r"is no run of this kit .*[Hh]eader",
+    ),
+    "weights cut off": (lambda folder: os.truncate(folder / "weights.safetensors", 5000), "is no run of this kit"),
+    "a pickle for weights": (
+        written("weights.safetensors", pickle.dumps({"dense.bias": [0.0]})),
+        r"is no run of this kit",
+    ),
+    "another version's": (settings("format", value=1), r"was made by another version of this kit: train it again"),
+    "from before there were formats": (
+        lambda folder: (folder / "settings.json").write_text('{"title": "Deep CNN", "training": {"epochs": 1}}'),
+        r"was made by another version of this kit: train it again",
+    ),
+    "weights from elsewhere": (
+        settings("model", value={"name": "VGG19", "n_classes": 12, "weights": "/etc/passwd"}),
+        r"is no run of this kit \(a config with a file of weights is not a network's",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_run_is_refused_with_what_differs(name, copy, sets):
+    change, sentence = MALFORMED[name]
+    change(copy.folder)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        train.score_run(Run(copy.folder), sets[1])
+    assert "\n" not in str(caught.value)
+
+
+class Evil:
+    """Pickled, it runs a function when it is read."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was loaded",))
+
+
+def test_no_pickle_is_ever_loaded(run, model, sets, cache, tmp_path, monkeypatch):
+    torch.save({"key": Evil()}, tmp_path / "again.checkpoint")
+    np.save(tmp_path / "frames.npy", np.array([Evil()], dtype=object), allow_pickle=True)
+    shutil.copytree(cache.folder, tmp_path / "cache")
+    shutil.copy(tmp_path / "frames.npy", tmp_path / "cache")
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, lambda *_, **__: pytest.fail("a pickle was loaded"))
+    with pytest.raises(ValueError, match=r"again\.checkpoint is no checkpoint of this kit: remove it"):
+        train.fit(model, *sets, TINY, tmp_path / "again", "Deep CNN")
+    with pytest.raises(ValueError, match="Python objects in dtype"):
+        Cache(tmp_path / "cache")
+    assert np.allclose(train.score_run(find_runs(run.folder.parent)[0], sets[1]), run.scores, atol=1e-5)
+
+
+def test_a_clip_cannot_be_on_both_sides_and_both_are_kept_with_the_run(run, model, sets, tmp_path):
+    kept = pd.read_csv(run.folder / "train_clips.csv")
+    assert list(kept["fname"]) == list(sets[0].table["fname"])
+    assert list(run.validation["fname"]) == list(sets[1].table["fname"])
+    with pytest.raises(ValueError, match="is in the training and in the validation set"):
+        train.fit(model, sets[0], sets[0].subset(np.arange(3)), TINY, tmp_path / "run", "Deep CNN")
+
+
+def test_find_runs_puts_the_best_first(copy, model, sets, capsys):
+    train.fit(model, *sets, TINY, copy.folder.with_name("short"), "Deep CNN")
+    (copy.folder.with_name("other.123.part")).mkdir()
+    capsys.readouterr()
+    assert [found.name for found in find_runs(copy.folder.parent)] == ["copy", "short"]
+    assert capsys.readouterr().out == ""
+    with pytest.raises(FileNotFoundError, match="run 03_cnn first"):
+        find_runs(copy.folder / "nowhere")
+
+
+def test_runs_that_were_judged_on_other_clips_are_named(copy, run, capsys):
+    other = shutil.copytree(run.folder, copy.folder.with_name("other"))
+    settings("validation", "LWLRAP", value=0.1)(other)
+    find_runs(copy.folder.parent)
+    assert capsys.readouterr().out == ""
+    run.validation.iloc[1:].to_csv(other / "validation_scores.csv", index=False)
+    find_runs(copy.folder.parent)
+    assert "other: not judged on the same clips as copy, so their figures cannot be compared" in capsys.readouterr().out
+
+
+def test_classes_and_clips_may_have_the_words_for_missing_values(tmp_path):
+    classes, labels = ["NA", "None", "null"], ["None", "NA,null", "null", "NA"]
+    record = {
+        "title": "x", "model": models.DeepCNN(3, width=1).config, "pretrained": False, "config": asdict(TINY),
+        "mel": asdict(MelConfig()), "classes": classes, "validation": {"LWLRAP": 0.5, "top-5": 1.0},
+    }  # fmt: skip
+    clips = pd.DataFrame({"fname": ["nan", "NA", "c.wav", "1e5"], "labels": labels})
+    scores = pd.DataFrame(np.eye(4, 3), columns=classes)
+    tables = {"history": pd.DataFrame({"epoch": [1]}), "validation_scores": pd.concat([clips, scores], axis=1)}
+    save_run(tmp_path / "run", models.DeepCNN(3, width=1), record, tables)
+    run = find_runs(tmp_path)[0]
+    assert run.targets.tolist() == [[0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 0, 0]]
+    assert np.array_equal(run.scores, np.eye(4, 3))
+    assert list(run.validation["fname"]) == list(clips["fname"])
+
+
+def test_a_run_tells_whether_it_began_with_imagenets_weights(run, sets, tmp_path):
+    vgg19 = models.VGG19(12, width=2, downsample=4)
+    vgg19.pretrained = True
+    vgg19.freeze()
+    few = [part.subset(np.arange(4)) for part in sets]
+    transfer = train.fit(vgg19, *few, replace(TINY, batch_size=4), tmp_path / "transfer", "VGG19, transfer")
+    assert transfer.pretrained
+    assert not run.pretrained
+    assert np.allclose(train.score_run(transfer, few[1]), transfer.scores, atol=1e-5)
