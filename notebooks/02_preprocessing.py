@@ -130,16 +130,16 @@ untouched = min(whole.shape[1], 128) - 2
 float(np.abs(whole[:, :untouched] - log_mel[:, :untouched]).max().round(2))
 
 # %% [markdown]
-# One call per set makes the cache, on all cores:
+# One call per set makes the cache, on all cores. The noisy set waits for notebook 6, which uses it.
 
 # %% tags=["nbval-ignore-output"]
 competition = kit.competition
-sets = {"curated": competition.curated, "noisy": competition.noisy, "test": competition.test}
-caches = {name: mel.build_cache(table, kit.cache, name, settings) for name, table in sets.items() if len(table)}
+sets = {"curated": competition.curated, "test": competition.test}
+caches = {name: mel.build_cache(table, kit.cache, name, settings) for name, table in sets.items()}
 
 # %% [markdown]
 # Clips that cannot be read are left out of it, and this is the report. Notebook 3 stops if training clips are among them, unless the
-# preset says `drop_unreadable`; in notebook 6 every test clip gets scores.
+# preset says `drop_unreadable`; in notebook 8 every test clip gets scores.
 
 # %% tags=["nbval-ignore-output"]
 import pandas as pd

@@ -24,7 +24,7 @@
 # clips to listen to next.
 #
 # **You get** the paper's Table 1 with our figures beside it, tables like its Tables 2 to 5, the most confused pairs, and
-# the worst clips. **Reads** the runs of notebooks 3 and 4. **Writes** nothing. **Takes** seconds.
+# the worst clips. **Reads** the runs of the notebooks before. **Writes** nothing. **Takes** seconds.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -47,7 +47,7 @@ kit = setup(data_folder, preset)
 from IPython.display import display
 
 from utils import audio, data, mel, metrics, plots, submission
-from utils.run_folder import find_runs
+from utils.run_folder import common_clips, find_runs
 
 runs = find_runs(kit.runs)
 
@@ -73,7 +73,7 @@ paper = pd.DataFrame(
 
 # %% tags=["nbval-ignore-output", "results"]
 print(f"Validation clips of {kit.competition.folder.name}, {len(kit.competition.classes)} classes; the paper: FSDKaggle2019, 80 classes")
-ours = pd.DataFrame([run.summary() for run in runs]).join(paper, on="model")
+ours = pd.DataFrame([run.summary(common_clips(runs)) for run in runs]).join(paper, on="model")
 ours.set_index("run").drop(columns="model").round(3)
 
 # %% [markdown]
@@ -133,7 +133,7 @@ worst
 
 # %% tags=["nbval-ignore-output"]
 paths = kit.competition.curated.set_index("fname")["path"]
-for clip in worst.itertuples():
+for clip in worst[worst["fname"].isin(paths.index)].itertuples():  # one may have left the table since
     samples = audio.load_clip(paths[clip.fname], kit.preset.mel)
     plots.clip(samples, mel.log_mel(samples, kit.preset.mel), kit.preset.mel, f"{clip.labels} (highest score: {clip.highest})")
     display(plots.player(samples, kit.preset.mel))

@@ -20,9 +20,9 @@
 #
 # # 8. The submission
 #
-# The test clips get a score for each class from one model, or from several averaged.
+# The test clips get a score for each class from one model, or from the blend of several.
 #
-# **You get** a checked `submission.csv`. **Reads** the runs of notebooks 3 and 4, and the test cache of notebook 2, which it makes if the test
+# **You get** a checked `submission.csv`. **Reads** the runs of the notebooks before, and the test cache of notebook 2, which it makes if the test
 # clips are others by now, as in the second stage of the competition.
 # **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds with the Deep CNN.
 
@@ -44,7 +44,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %% tags=["nbval-ignore-output"]
-from utils import audio, mel, plots, submission, train
+from utils import audio, mel, metrics, plots, submission, train
 from utils.dataset import MelDataset
 from utils.run_folder import find_runs
 from utils.workspace import short_path
@@ -54,16 +54,17 @@ runs = find_runs(kit.runs)
 
 # %% [markdown]
 # By default the run with the highest validation LWLRAP is taken, of those that the competition allows: it forbade pretrained
-# weights. Name one or more of the list above to choose; the scores of several are averaged.
+# weights. Name one or more of the list above to choose; the scores of several are blended by
+# their geometric mean, as are those of the folds of `best`.
 
 # %%
-names = [next(run.name for run in runs if not run.pretrained)]
+names = [submission.default_run(runs).name]
 
 # %% tags=["nbval-ignore-output"]
 chosen = [{run.name: run for run in runs}[name] for name in names]
 cache = mel.build_cache(kit.competition.test, kit.cache, "test", kit.preset.mel)
 test_set = MelDataset(cache, cache.readable(kit.competition.test), kit.competition.classes, kit.device)
-scores = submission.blend([train.score_run(run, test_set) for run in chosen])
+scores = metrics.blend([train.score_run(run, test_set) for run in chosen])
 scores.shape
 
 # %% [markdown]

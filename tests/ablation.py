@@ -1,29 +1,42 @@
-"""Why the Deep CNN and its quick settings are as they are: python -m tests.ablation [--data DIR] [--steps N] [--seeds N]
+"""What each part of the recipe gives: python -m tests.ablation [ROW ...] [--data DIR] [--steps N] [--seeds N] [--list]
 
-Each variant changes one thing. Each is trained with every seed, which draws the split, the weights and the crops, and judged by
-the LWLRAP of the held-out clips at the last epoch. One process per core, one thread each.
+Each row is trained for every fold of every seed, which draws the folds, the weights and the crops, and judged by
+its out-of-fold LWLRAP: each clip is scored by the one model of that row and seed that was not trained on it, by its
+last step. One process per core, one thread each. What a row has done is kept in the work folder, and not done
+again.
 """
 
 import argparse
 import contextlib
 import io
 import os
-import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import joblib
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from utils import mel, models, setup, train
-from utils.dataset import load_split
+from utils import data, folds, mel, metrics, models, setup, train
 from utils.config import QUICK
+from utils.dataset import MelDataset, load_labelled
+
+PLAIN = {"mix_probability": 0.0, "resize_probability": 0.0, "spec_augment_probability": 0.0}
+MIX, RESIZE, SPEC = ({name: value} for name, value in zip(PLAIN, (0.5, 0.4, 0.5)))
+RECIPE = MIX | RESIZE | SPEC
+CROSS_ENTROPY = train.bce
 
 
-def three_blocks(model):
-    model.blocks = model.blocks[:3]
-    model.dense = nn.Linear(model.dense.in_features // 2, model.dense.out_features)
+def lsep(logits, targets, activation):
+    """Half of the loss, ranks; the other half, binary cross-entropy."""
+    # Source: Li, Song and Luo 2017, Improving Pairwise Ranking for Multi-label Image Classification.
+    negatives = logits.masked_fill(targets > 0, -1e4).logsumexp(dim=1)
+    positives = (-logits).masked_fill(targets == 0, -1e4).logsumexp(dim=1)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
+    return 2.5 * cross_entropy + 0.5 * F.softplus(negatives + positives)
 
 
 def one_convolution(model):
@@ -31,7 +44,7 @@ def one_convolution(model):
 
 
 def max_pooling(model):
-    for block in model.blocks:
+    for block in model.blocks[:-1]:
         block[-1] = nn.MaxPool2d(2)
 
 
@@ -40,52 +53,100 @@ def no_normalisation(model):
         block[1] = block[4] = nn.Identity()
 
 
-VARIANTS = {
-    "as it is": (None, {}),
-    "three blocks": (three_blocks, {}),
-    "one convolution per block": (one_convolution, {}),
-    "max pooling in the blocks": (max_pooling, {}),
-    "no batch normalisation": (no_normalisation, {}),
-    "softmax output": (None, {"output": "softmax"}),
-    "always the first 2 s": (None, {"crop": "start", "windows": 1}),
-    "masking": (None, {"masking": True}),
-    "masking and mixup": (None, {"masking": True, "mixup": True}),
+# What a row changes: the network's options, the training config, and `change` of the built model, `loss` or `noisy`.
+ROWS = {
+    "random crops": ({}, PLAIN, {}),
+    "+ mixed in power": ({}, PLAIN | MIX, {}),
+    "+ resized": ({}, PLAIN | MIX | RESIZE, {}),
+    "+ SpecAugment: the recipe of quick": ({}, RECIPE, {}),
+    "+ noisy clips that agree": ({}, RECIPE, {"noisy": True}),
+    "no stem, width 16": ({"stem": 0, "width": 16}, RECIPE, {}),
+    "width 48": ({"stem": 24, "width": 48}, RECIPE, {}),
+    "crops of 4 s": ({}, RECIPE | {"n_frames": 256}, {}),
+    "LSEP beside cross-entropy": ({}, RECIPE, {"loss": lsep}),
+    "softmax": ({}, RECIPE | {"activation": "softmax"}, {}),
+    "always the first 2 s": ({}, RECIPE | {"crop": "start", "test_crops": 1}, {}),
+    "one convolution per block": ({}, RECIPE, {"change": one_convolution}),
+    "max pooling in the blocks": ({}, RECIPE, {"change": max_pooling}),
+    "no batch normalisation": ({}, RECIPE, {"change": no_normalisation}),
 }
 
 
-def lwlrap(name: str, seed: int, steps: int) -> float:
+def datasets() -> tuple[MelDataset, MelDataset | None]:
+    """The curated and the noisy set."""
+    kit = setup(preset="quick")
+    competition = kit.competition
+    cache = mel.build_cache(competition.curated, kit.cache, "curated", QUICK.mel)
+    curated = load_labelled(cache, competition.curated, competition.classes, QUICK, "cpu")
+    if not len(competition.noisy):
+        return curated, None
+    cache = mel.build_cache(competition.noisy, kit.cache, "noisy", QUICK.mel)
+    return curated, MelDataset(cache, cache.readable(competition.noisy), competition.classes)
+
+
+def train_fold(name: str, steps: int, seed: int, number: int, work: Path) -> None:
+    """Train row `name` on all folds but this one, and keep the scores of its clips."""
     torch.set_num_threads(1)
-    change, settings = VARIANTS[name]
-    preset = replace(QUICK, seed=seed)
-    with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as folder:
-        kit = setup(preset="quick")
-        competition = kit.competition
-        cache = mel.build_cache(competition.curated, kit.cache, "curated", preset.mel)
-        clips = load_split(cache, competition.curated, competition.classes, preset, "cpu")
+    options, config, other = ROWS[name]
+    with contextlib.redirect_stdout(io.StringIO()):
+        curated, noisy = datasets()
+        fold = data.folds(curated.table, QUICK.n_folds, seed)
+        train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
+        entry = models.MODELS["deep_cnn"]
+        config = replace(entry.config("quick"), min_steps=steps, max_steps=steps, seed=seed, **config)
         torch.manual_seed(seed)
-        model = models.DeepCNN(len(competition.classes), preset.width)
-        if change:
-            change(model)
-        run = train.fit(model, *clips, replace(preset.deep_cnn, max_steps=steps, seed=seed, **settings), f"{folder}/run", name)
-        return run.history["LWLRAP"].iloc[-1]
+        model = entry.build(len(curated.classes), "quick", **options)
+        other.get("change", lambda model: None)(model)
+        train.bce = other.get("loss", CROSS_ENTROPY)
+        run = train.fit(model, train_set, held_out, config, work / f"{number}", name)
+        if "noisy" in other:
+            train_set = train_set.join(noisy.subset(folds.agreeing(run, noisy)))
+            run = train.fit(model, train_set, held_out, config, work / f"{number}-noisy", name)
+        np.savez(work / f"{number}.npz", rows=np.flatnonzero(fold == number), scores=run.scores)
+
+
+def out_of_fold(work: Path, shape: tuple[int, int]) -> np.ndarray:
+    scores = np.full(shape, np.nan)
+    for file in work.glob("*.npz"):
+        part = np.load(file)
+        scores[part["rows"]] = part["scores"]
+    return scores
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.ablation", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.ablation", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="numbers of the rows to train, from 0; all if left out")
     parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--list", action="store_true", help="show the rows and end")
     options = parser.parse_args()
+    if options.list:
+        return print(*(f"{number:2} {name}" for number, name in enumerate(ROWS)), sep="\n")
     if options.data:
-        os.environ["FAT_DATA"] = options.data
-    setup(preset="quick")
-    cases = [(name, seed) for name in VARIANTS for seed in range(options.seeds)]
-    results = pd.DataFrame(index=list(VARIANTS), columns=range(options.seeds), dtype=float)
-    done = joblib.Parallel(n_jobs=os.cpu_count(), return_as="generator")(joblib.delayed(lwlrap)(*case, options.steps) for case in cases)
-    for (name, seed), value in zip(cases, done):
-        results.loc[name, seed] = value
-        print(f"{name}, seed {seed}: {value:.3f}", flush=True)
-    print(results.add_prefix("seed ").assign(mean=results.mean(axis=1)).round(3))
+        os.environ["FAT_DATA"] = str(Path(options.data).resolve())
+    kit, (curated, _) = setup(preset="quick"), datasets()
+    names = [list(ROWS)[int(number)] for number in options.rows] or list(ROWS)
+    targets, table = curated.targets.numpy(), []
+    for name in names:
+        for seed in range(options.seeds):
+            work = kit.folder / "ablation" / kit.competition.folder.name / f"{options.steps}-{seed}" / name
+            work.mkdir(parents=True, exist_ok=True)
+            cases = [(name, options.steps, seed, number, work) for number in range(QUICK.n_folds)]
+            cases = [case for case in cases if not (work / f"{case[3]}.npz").exists()]
+            joblib.Parallel(n_jobs=options.jobs)(joblib.delayed(train_fold)(*case) for case in cases)
+            scores = out_of_fold(work, targets.shape)
+            low, high = metrics.bootstrap_interval(targets, scores)
+            several = targets.sum(axis=1) > 1
+            row = {"row": name, "seed": seed, "LWLRAP": metrics.lwlrap(targets, scores), "low": low, "high": high}
+            row |= {"one label": metrics.lwlrap(targets[~several], scores[~several])}
+            if several.any():
+                row |= {"several": metrics.lwlrap(targets[several], scores[several])}
+            table.append(row)
+            print(pd.DataFrame([row]).round(3).to_string(index=False, header=len(table) == 1), flush=True)
 
 
 if __name__ == "__main__":

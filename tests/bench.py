@@ -124,11 +124,14 @@ def preprocessing(table: pd.DataFrame, folder: str, repeats: int) -> None:
 
 
 def memory(clips: int, folder: str) -> None:
-    """Peak memory per worker while caching `clips` clips of 8 s, and while caching a tenth of them, each in fresh processes."""
+    """Peak memory per worker while caching `clips` clips of 8 s, and while caching a tenth of them, each in fresh processes.
+
+    The disk is slower than the workers, as one in a network may be: what is not yet written must not pile up.
+    """
     path = Path(folder) / "noise.wav"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 8 * MEL.sample_rate), MEL.sample_rate)
     code = """
-import re, sys
+import re, sys, time
 from pathlib import Path
 import joblib
 import pandas as pd
@@ -137,6 +140,12 @@ from utils import config, mel
 def peak():  # Linux's own note: what getrusage tells, a process inherits from the one that started it
     return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1e3
 
+def slow(frames, *_, **__):
+    for each in frames:
+        time.sleep(0.006)
+        yield each
+
+mel.tqdm = slow
 path, clips = sys.argv[1], int(sys.argv[2])
 table = pd.DataFrame({"fname": [f"{i}.wav" for i in range(clips)], "path": path})
 mel.build_cache(table, path + sys.argv[2], "memory", config.MelConfig())

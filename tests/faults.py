@@ -1,7 +1,8 @@
-"""Kill a process at every moment that matters, one after another, and see what is left: python -m tests.faults WORK FOLDER
+"""Kill a process at every moment that matters and see what is left: python -m tests.faults WORK FOLDER
 
-WORK is training, caching or submission. A moment is a file synced or renamed, a step of the optimiser or a clip made. For each, a child
-process is killed there (SIGKILL), what it left is looked at, and another one does the work to its end. Prints how many there were.
+WORK is training, caching or submission. A moment is a file synced or renamed, a step of the optimiser or a clip made.
+For each, a child process is killed there (SIGKILL), what it left is looked at, and another one does the work to its
+end. Prints how many there were.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ CONFIG = TrainingConfig(3, batch_size=8, crop="random", schedule="cosine", mix_p
 
 
 def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
-    """Whether `work` was killed in a process of its own, at moment `kill_at`, and else how many steps of the optimiser it took."""
+    """Whether `work` was killed in its own process, at moment `kill_at`; if not, how many optimiser steps it took."""
     if process := os.fork():
         _, status = os.waitpid(process, 0)
         assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL, status
@@ -50,7 +51,9 @@ def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
 
     adam = torch.optim.AdamW.step
     torch.optim.AdamW.step = counted(adam)
-    os.fsync, os.rename, os.replace, mel._frames = map(counted, (os.fsync, os.rename, os.replace, mel._frames))
+    os.fsync, os.rename, os.replace, mel.load_clip_and_damage = map(
+        counted, (os.fsync, os.rename, os.replace, mel.load_clip_and_damage)
+    )
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             work()
@@ -60,7 +63,7 @@ def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
 
 
 def every_moment(work: Callable[[Path], object], folder: Path, look: Callable[[Path, Path, int], None]) -> int:
-    """Kill `work` at each moment in turn, `look` at what a second run makes of it and at an undisturbed one; how many there were."""
+    """Kill `work` at each moment, `look` at what a second run makes of it and at an undisturbed one; how many."""
     whole = folder / "whole"
     child(lambda: work(whole))
     moment = 1
@@ -102,6 +105,7 @@ def caching(folder: Path) -> int:
         made, expected = (mel.load_cache(TABLE, place, "curated", QUICK.mel) for place in (work, whole))
         same_files(made.folder, expected.folder, ["frames.npy", "clips.csv", "settings.json"])
 
+    mel.clip_to_log_mel(TABLE["path"][0], QUICK.mel)  # what is imported and computed once is there in every child
     return every_moment(lambda work: mel.build_cache(TABLE, work, "curated", QUICK.mel, n_jobs=1), folder, look)
 
 

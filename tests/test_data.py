@@ -56,6 +56,16 @@ def test_the_noisy_set_may_be_absent_as_a_whole(kaggle):
     assert len(Competition(kaggle).noisy) == 0
 
 
+def test_the_sounds_of_the_noisy_set_may_be_absent(kaggle, zenodo, capsys):
+    shutil.rmtree(kaggle / "train_noisy")
+    shutil.rmtree(zenodo / "FSDKaggle2019.audio_train_noisy")
+    for folder in (kaggle, zenodo):
+        noisy = Competition(folder).noisy
+        assert len(noisy) == 0
+        assert {"fname", "labels", "path"} <= set(noisy)
+        assert "train_noisy is not there: going on without the noisy set" in capsys.readouterr().out
+
+
 def edit(file, change):
     change(pd.read_csv(file)).to_csv(file, index=False)
 
@@ -73,7 +83,10 @@ SPOILT = {
     ),
     "absent clip": (lambda d: next((d / "train_curated").iterdir()).unlink(), r"train_curated\.csv lists [0-9a-f]{8}\.wav not found"),
     "absent test clip": (lambda d: next((d / "test").iterdir()).unlink(), r"sample_submission\.csv lists [0-9a-f]{8}\.wav not found"),
-    "absent audio": (lambda d: shutil.rmtree(d / "train_noisy"), r"train_noisy is not there, but train_noisy\.csv lists its clips"),
+    "absent audio": (
+        lambda d: shutil.rmtree(d / "test"),
+        r"test is not there, but sample_submission\.csv lists its clips",
+    ),
     "twice": (
         lambda d: edit(d / "train_curated.csv", lambda t: pd.concat([t, t.iloc[:1]])),
         r"train_curated\.csv lists [0-9a-f]{8}\.wav more than once",

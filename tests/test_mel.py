@@ -2,15 +2,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import joblib
 import librosa
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from distributed import Client, LocalCluster
 
+from utils import mel
 from utils.audio import load_clip
 from utils.config import MelConfig
 from utils.mel import build_cache, clip_to_log_mel, fit_length, load_cache, log_mel, mel_filters, trim
@@ -20,12 +23,21 @@ SETTINGS = MelConfig()
 
 def plain_librosa(samples, s):
     power = librosa.feature.melspectrogram(
-        y=samples, sr=s.sample_rate, n_fft=s.n_fft, hop_length=s.hop_length, n_mels=s.n_mels, fmin=s.fmin, fmax=s.fmax, htk=True
+        y=samples,
+        sr=s.sample_rate,
+        n_fft=s.n_fft,
+        hop_length=s.hop_length,
+        n_mels=s.n_mels,
+        fmin=s.fmin,
+        fmax=s.fmax,
+        htk=True,
     )
     return librosa.power_to_db(power, amin=s.amin, top_db=s.top_db)
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, MelConfig(sample_rate=16_000, n_fft=1024, hop_length=160, n_mels=64, fmax=8000)])
+@pytest.mark.parametrize(
+    "settings", [SETTINGS, MelConfig(sample_rate=16_000, n_fft=1024, hop_length=160, n_mels=64, fmax=8000)]
+)
 @pytest.mark.parametrize("seconds", [0.0001, 0.3, 2, 7.3])
 def test_log_mel_is_librosas(settings, seconds):
     rng = np.random.default_rng(int(seconds * 10))
@@ -102,8 +114,8 @@ def test_the_cache_holds_every_clip_in_its_place(competition, cache):
     for clip in competition.curated.iloc[[0, 17, -1]].itertuples():
         expected = clip_to_log_mel(clip.path, SETTINGS)
         assert np.array_equal(cache[clip.fname], expected.astype(np.float16))
-        floor = cache.clips.set_index("fname").loc[clip.fname, "floor"]
-        assert floor == pytest.approx(expected.max() - SETTINGS.top_db, abs=0.05)
+        pad_value = cache.clips.set_index("fname").loc[clip.fname, "pad_value"]
+        assert pad_value == pytest.approx(expected.max() - SETTINGS.top_db, abs=0.05)
     with pytest.raises(KeyError, match=r"absent\.wav"):
         cache["absent.wav"]
 
@@ -114,7 +126,11 @@ def test_the_cache_is_reused_only_for_the_same_clips_and_settings(competition, t
     assert build_cache(table, tmp_path, "curated", SETTINGS, n_jobs=1).folder == first.folder
     assert "reused" in capsys.readouterr().out
     assert load_cache(table, tmp_path, "curated", SETTINGS).folder == first.folder
-    for other_table, other_settings in [(table.iloc[::-1], SETTINGS), (table.iloc[:3], SETTINGS), (table, MelConfig(n_mels=64))]:
+    for other_table, other_settings in [
+        (table.iloc[::-1], SETTINGS),
+        (table.iloc[:3], SETTINGS),
+        (table, MelConfig(n_mels=64)),
+    ]:
         with pytest.raises(FileNotFoundError, match="run 02_preprocessing first"):
             load_cache(other_table, tmp_path, "curated", other_settings)
 
@@ -130,21 +146,50 @@ def test_a_dask_cluster_makes_the_same_cache_byte_for_byte(competition, cache, t
         assert (spread.folder / name).read_bytes() == (cache.folder / name).read_bytes()
 
 
+def test_workers_do_not_run_ahead_of_a_slow_disk(tmp_path, monkeypatch):
+    """Where the writer stops at the first clip, so many results wait for it and no more."""
+    soundfile.write(tmp_path / "x.wav", np.ones(5000) / 2, 44_100)
+    clips, loaded, ahead = 1000, [], []
+    table = pd.DataFrame({"fname": [str(i) for i in range(clips)], "path": str(tmp_path / "x.wav")})
+
+    def counted(path, settings):
+        loaded.append(path)
+        return load_clip(path, settings), ""
+
+    def slow(frames, *_, **__):
+        for each in frames:
+            while not ahead:
+                before = len(loaded)
+                time.sleep(0.5)
+                if len(loaded) == before:
+                    ahead.append(before)
+            yield each
+
+    monkeypatch.setattr(mel, "load_clip_and_damage", counted)
+    monkeypatch.setattr(mel, "tqdm", slow)
+    with joblib.parallel_config(backend="threading"):
+        cache = build_cache(table, tmp_path, "slow", SETTINGS, n_jobs=2)
+    assert list(cache.clips["fname"]) == list(table["fname"])
+    assert ahead[0] <= 2 * mel.TASKS_AHEAD * mel.CHUNK < clips / 2
+
+
 def test_a_cache_killed_half_way_is_made_anew(competition, tmp_path):
     code = f"""
 import pandas as pd, utils.mel as mel
 from utils.config import MelConfig
 from utils.data import Competition
 table = Competition({str(competition.folder)!r}).curated.iloc[:20]
-frames = mel._frames
+load = mel.load_clip_and_damage
 def slow(path, settings):
     print("working", flush=True)
     import time; time.sleep(0.2)
-    return frames(path, settings)
-mel._frames = slow
+    return load(path, settings)
+mel.load_clip_and_damage = slow
 mel.build_cache(table, {str(tmp_path)!r}, "curated", MelConfig(), n_jobs=1)
 """
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=os.path.dirname(os.path.dirname(__file__)), stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=os.path.dirname(os.path.dirname(__file__)), stdout=subprocess.PIPE
+    )
     while b"working" not in process.stdout.readline():
         pass
     process.send_signal(signal.SIGKILL)

@@ -19,8 +19,8 @@ def write(folder, *names):
 @pytest.fixture
 def sounds(tmp_path):
     """Two classes of ten and of five clips; file names repeat and are not plain."""
-    return write(tmp_path / "sounds", *[f"Bark/take {i % 5}/my: dog's é.{'wav' if i < 5 else 'FLAC'}" for i in range(10)],
-                 *[f"Church bell/{i}.ogg" for i in range(5)])  # fmt: skip
+    barks = [f"Bark/take {i % 5}/my: dog's é.{'wav' if i < 5 else 'FLAC'}" for i in range(10)]
+    return write(tmp_path / "sounds", *barks, *[f"Church bell/{i}.ogg" for i in range(5)])
 
 
 def test_folders_become_a_competition(sounds, tmp_path):
@@ -35,13 +35,18 @@ def test_folders_become_a_competition(sounds, tmp_path):
     # Each sound is in one of the sets, once, under the label of its folder.
     everything = [os.path.realpath(path) for table in (competition.curated, competition.test) for path in table["path"]]
     assert sorted(everything) == [str(path.resolve()) for path in own.find_sounds(sounds)]
-    assert all(path.split("-")[0].endswith(label.replace(" ", "_")) for path, label in zip(labels["fname"], labels["labels"]))
+    assert all(
+        path.split("-")[0].endswith(label.replace(" ", "_")) for path, label in zip(labels["fname"], labels["labels"])
+    )
     assert len(mel.build_cache(competition.curated, tmp_path, "curated", MelConfig(), n_jobs=1)) == 12
     assert os.listdir(target.parent) == ["target"]
 
 
 def test_the_seed_draws_the_test_set(sounds, tmp_path):
-    drawn = [own.make_data_set(sounds, tmp_path / name, seed=seed) / "test_labels.csv" for name, seed in [("a", 0), ("b", 0), ("c", 1)]]
+    drawn = [
+        own.make_data_set(sounds, tmp_path / name, seed=seed) / "test_labels.csv"
+        for name, seed in [("a", 0), ("b", 0), ("c", 1)]
+    ]
     assert drawn[0].read_text() == drawn[1].read_text() != drawn[2].read_text()
     assert len(pd.read_csv(own.make_data_set(sounds, tmp_path / "one", test_fraction=0.01) / "test_labels.csv")) == 1
 
@@ -49,7 +54,9 @@ def test_the_seed_draws_the_test_set(sounds, tmp_path):
 def test_a_csv_file_gives_several_labels(sounds, tmp_path):
     fnames = [str(path.relative_to(sounds)) for path in own.find_sounds(sounds)][:6]
     listed = tmp_path / "list.csv"
-    pd.DataFrame({"fname": fnames, "labels": ["Bark, Run"] * 3 + ["Bark", "Howl", "Howl,Bark"]}).to_csv(listed, index=False)
+    pd.DataFrame({"fname": fnames, "labels": ["Bark, Run"] * 3 + ["Bark", "Howl", "Howl,Bark"]}).to_csv(
+        listed, index=False
+    )
     with pytest.raises(ValueError, match="'Howl' has 2 of at least 3 clips"):
         own.make_data_set(sounds, tmp_path / "target", listed)
     listed.write_text(listed.read_text().replace("Howl,Bark", "Howl,Run").replace(",Bark\n", ',"Howl,Bark"\n'))
@@ -58,6 +65,68 @@ def test_a_csv_file_gives_several_labels(sounds, tmp_path):
     assert competition.classes == ["Bark", "Howl", "Run"]
     labels = [*competition.curated["labels"], *pd.read_csv(target / "test_labels.csv")["labels"]]
     assert sorted(labels) == ["Bark,Run"] * 3 + ["Howl", "Howl,Bark", "Howl,Run"]
+
+
+def listed(sounds, tmp_path, **columns):
+    """A CSV file of all sounds, each labelled with its folder, with further columns."""
+    fnames = [str(path.relative_to(sounds)) for path in own.find_sounds(sounds)]
+    labels = [fname.split("/")[0] for fname in fnames]
+    pd.DataFrame({"fname": fnames, "labels": labels} | columns).to_csv(tmp_path / "list.csv", index=False)
+    return tmp_path / "list.csv"
+
+
+def test_groups_stay_together_and_every_column_is_kept(sounds, tmp_path):
+    speakers = [f"speaker {i // 2}" for i in range(10)] + ["None", "None", "NA", "NA", "speaker 9"]
+    csv = listed(sounds, tmp_path, group=speakers, path="mine", recorder=["", *["H4n"] * 14])
+    target = own.make_data_set(sounds, tmp_path / "target", csv, seed=1)
+    curated, test = data.Competition(target).curated, data.read_table(target / "test_labels.csv", ["group"])
+    assert len(curated) + len(test) == 15
+    assert len(test) > 0
+    assert not set(curated["group"]) & set(test["group"])
+    assert sorted([*curated["group"], *test["group"]]) == sorted(speakers)
+    assert sorted([*curated["recorder"], *test["recorder"]]) == ["", *["H4n"] * 14]
+    assert {os.path.dirname(path) for path in curated["path"]} == {str(target / "train_curated")}
+
+
+def test_the_test_set_is_the_first_fold_where_there_are_folds(sounds, tmp_path):
+    csv = listed(sounds, tmp_path, fold=[i % 5 + 1 for i in range(15)])
+    target = own.make_data_set(sounds, tmp_path / "target", csv)
+    curated, test = data.Competition(target).curated, data.read_table(target / "test_labels.csv", ["fold"])
+    assert (len(set(curated["fold"])), len(set(test["fold"])), len(test)) == (4, 1, 3)
+    assert not set(curated["fold"]) & set(test["fold"])
+    assert data.split(curated, 5, seed=0)  # and a validation split is left
+    for folds, sentence in (
+        ([""] + [1, 2, 3] * 4 + [1, 2], "the column fold is empty in 1 rows"),
+        ([1] * 15, "give 3 folds"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            own.make_data_set(sounds, tmp_path / "no", listed(sounds, tmp_path, fold=folds))
+    with pytest.raises(
+        ValueError, match=r"all clips of the class '.*' are test clips: add some in other groups or folds"
+    ):
+        own.make_data_set(sounds, tmp_path / "no", listed(sounds, tmp_path, fold=[1] * 10 + [2, 3, 2, 3, 2]))
+
+
+def test_one_file_is_one_clip_whatever_it_is_called(sounds, tmp_path):
+    csv = listed(sounds, tmp_path)
+    csv.write_text(csv.read_text() + "./Church bell/../Church bell/0.ogg,Bark\n")
+    with pytest.raises(ValueError, match=r"Church bell/0\.ogg and .*Church bell/0\.ogg are the same file: keep one"):
+        own.make_data_set(sounds, tmp_path / "target", csv)
+    (sounds / "Bark" / "again.ogg").symlink_to(sounds / "Church bell" / "0.ogg")
+    with pytest.raises(ValueError, match=r"again\.ogg and .*0\.ogg are the same file"):
+        own.make_data_set(sounds, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_file_name_that_is_not_utf8_is_said_before_anything_is_made(sounds, tmp_path):
+    csv = listed(sounds, tmp_path)
+    os.rename(sounds / "Church bell/0.ogg", os.fsencode(sounds / "Church bell") + b"/\xe9.ogg")
+    for given in (None, csv):
+        with pytest.raises(
+            ValueError, match=r"sounds has 1 file names that are not UTF-8, b'Church bell/\\xe9\.ogg' for one"
+        ):
+            own.make_data_set(sounds, tmp_path / "target", given)
+    assert not (tmp_path / "target").exists()
 
 
 def test_sounds_are_copied_where_they_cannot_be_linked(sounds, tmp_path, monkeypatch):
@@ -74,7 +143,9 @@ def test_a_csv_file_lists_only_what_is_in_the_folder(sounds, tmp_path, fname):
     write(tmp_path, "secret.wav")
     pd.DataFrame({"fname": [fname], "labels": ["Bark"]}).to_csv(tmp_path / "list.csv", index=False)
     outside = ".." in fname or fname.startswith("/")
-    with pytest.raises(ValueError if outside else FileNotFoundError, match="which is outside" if outside else "which is not in"):
+    with pytest.raises(
+        ValueError if outside else FileNotFoundError, match="which is outside" if outside else "which is not in"
+    ):
         own.make_data_set(sounds, tmp_path / "target", tmp_path / "list.csv")
     assert not (tmp_path / "target").exists()
 

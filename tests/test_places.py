@@ -1,6 +1,6 @@
 """The notebooks in the places where people run them, each laid out in a temporary folder without a network.
 
-The kit is copied there with `/kaggle` and `/content` turned into folders of the test, and with trainings of a step. All
+The kit is copied there with `/kaggle` and `/content` turned into folders of the test, and with trainings of a step or two. All
 notebooks run whole in one place, Kaggle of today; in the others, as far as these differ.
 """
 
@@ -32,10 +32,10 @@ def only_here(self, address):
     return connect(self, address)
 socket.socket.connect = only_here
 """
-A_STEP_EACH = """
+TWO_STEPS_EACH = """
 for _entry in MODELS.values():
     _options, _config = _entry.presets["quick"]
-    _entry.presets["quick"] = (_options | {"width": 2}, replace(_config, max_steps=1))
+    _entry.presets["quick"] = (_options | {"width": 2}, replace(_config, max_steps=2))
 """
 
 
@@ -52,7 +52,7 @@ class Place:
         config = self.kit / "utils/config.py"
         config.write_text(self.here(config.read_text()))
         with open(self.kit / "utils/models.py", "a") as models:
-            models.write(A_STEP_EACH)
+            models.write(TWO_STEPS_EACH)
 
     def here(self, text: str) -> str:
         for folder in ("/kaggle", "/content"):
@@ -196,7 +196,8 @@ def test_the_kernel_folders_have_the_documented_fields(tmp_path):
     weights = tmp_path / "vgg19.safetensors"
     weights.write_bytes(b"x")
     commands = kaggle.write(tmp_path / "to", "someone", weights)
-    assert [command.split()[1] for command in commands] == ["datasets"] + 6 * ["kernels"]
+    assert [command.split()[1] for command in commands] == ["datasets"] + len(kaggle.READS) * ["kernels"]
+    assert set(kaggle.READS) <= {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")}
     assert (tmp_path / "to/kit/weights/vgg19.safetensors").is_file()
     opening = (tmp_path / "to/01_eda/01_eda.ipynb").read_text()
     assert "/kaggle/input/datasets/someone/freesound-tagging-kit" in opening
@@ -220,3 +221,22 @@ def test_the_kernel_folders_have_the_documented_fields(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent is not a file"):
         kaggle.write(tmp_path / "again", "someone", tmp_path / "absent")
     assert not (tmp_path / "again").exists()
+
+
+def test_only_a_folder_that_was_written_for_kaggle_is_replaced(tmp_path, monkeypatch, capsys):
+    (tmp_path / "precious.txt").write_text("thesis")
+    monkeypatch.chdir(tmp_path)
+    for mine in (Path("."), tmp_path / "precious.txt"):
+        with pytest.raises(
+            FileExistsError, match="was not written here: remove it, or name a folder that is new or empty"
+        ):
+            kaggle.write(mine, "someone")
+    with pytest.raises(SystemExit):
+        kaggle.main(["someone", "--to", "."])
+    assert capsys.readouterr().err.startswith(". was not written here")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["thesis"]
+    (tmp_path / "empty").mkdir()
+    for user in ("one", "two"):
+        kaggle.write(tmp_path / "empty", user)
+        assert f'"{user}/' in (tmp_path / "empty/kit/dataset-metadata.json").read_text()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "precious.txt"]

@@ -1,5 +1,6 @@
 """Files and tables as people have them: each is read right, or refused with its name and the reason."""
 
+import errno
 import os
 import struct
 import tracemalloc
@@ -11,8 +12,8 @@ import pytest
 import soundfile
 
 from utils import audio, data, mel, metrics, submission
-from utils.dataset import MelDataset, load_split
 from utils.config import QUICK, MelConfig
+from utils.dataset import MelDataset, load_split
 
 SETTINGS = MelConfig()
 RATE = SETTINGS.sample_rate
@@ -65,16 +66,23 @@ READ_RIGHT = {
     "shorter than a window": (written(sound(seconds=0.02)), sound(seconds=0.02), 0),
     "full-scale square wave": (written(SQUARE), SQUARE, 0),
     "square wave of floats": (written(SQUARE, subtype="FLOAT"), SQUARE, 0.01),
-    **{f"{rate} Hz": (written(sound(rate), rate), sound(), 1) for rate in (8000, 11_025, 16_000, 22_050, 32_000, 48_000, 96_000, 192_000)},
+    **{
+        f"{rate} Hz": (written(sound(rate), rate), sound(), 1)
+        for rate in (8000, 11_025, 16_000, 22_050, 32_000, 48_000, 96_000, 192_000)
+    },
     **{f"{n} channels": (written(np.repeat(sound()[:, None], n, axis=1)), sound(), 0.01) for n in range(1, 9)},
-    **{subtype: (written(sound(), subtype=subtype), sound(), 0.01) for subtype in ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")},
+    **{
+        subtype: (written(sound(), subtype=subtype), sound(), 0.01)
+        for subtype in ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+    },
     "8 bits": (written(sound(), subtype="PCM_U8"), sound(), 1),
     "8-bit mu-law": (written(sound(), subtype="ULAW"), sound(), 1),
     **{kind: (written(sound(), format=kind), sound(), 0.01) for kind in ("FLAC", "AIFF", "CAF", "W64", "RF64")},
     "Ogg": (written(sound(), format="OGG"), sound(), 1.5),
     "MP3 named .wav": (written(sound(), format="MP3"), sound(), 1.5),
-    "WAV cut in the middle": (patched(lambda old: old[: 44 + RATE + 1]), sound()[: RATE // 2], 0),
     "WAV that promises 4 GB": (patched(with_bytes(40, b"\xff" * 4)), sound(), 0),
+    "WAV that promises 2 GB": (patched(with_bytes(40, struct.pack("<I", 2**31 - 1 - 36))), sound(), 0),
+    "WAV with other bytes after its data": (patched(lambda old: old + b"LIST\4\0\0\0abcd"), sound(), 0),
     "FLAC that promises 8 GB": (patched(with_bytes(22, b"\xff" * 4), format="FLAC"), sound(), 0.01),
     "FLAC of unknown length": (patched(with_bytes(22, b"\0" * 4), format="FLAC"), sound(), 0.01),
     "link": (link_to_a_good_file, sound(), 0),
@@ -91,10 +99,39 @@ UNREADABLE = {
     "infinite": (written([0.1, -np.inf, 0.1], subtype="FLOAT"), "not finite"),
     "infinite both ways": (written([[np.inf, -np.inf], [0, 0]], subtype="FLOAT"), "not finite"),
     "integers taken for floats": (written([0.1, 1e30, 0.1], subtype="FLOAT"), "far beyond full scale"),
-    "FLAC cut in the middle": (patched(lambda old: old[: len(old) // 2], format="FLAC"), "cannot be read as audio"),
-    "Ogg cut in the middle": (patched(lambda old: old[: len(old) // 2], format="OGG"), "cannot be read as audio"),
+    "FLAC cut in its first block": (patched(lambda old: old[:200], format="FLAC"), "cannot be read as audio"),
+    "Ogg cut in its first page": (patched(lambda old: old[:3000], format="OGG"), "cannot be read as audio"),
     "1 Hz": (patched(with_bytes(24, struct.pack("<I", 1))), "says that it has 1 samples a second"),
     "no channels": (patched(with_bytes(22, b"\0\0")), "cannot be read as audio"),
+}
+NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 4 * RATE)  # which takes several pages of an Ogg
+
+
+def halved(**how):
+    """A case: half of the bytes of 4 s of noise."""
+
+    def make(file):
+        written(NOISE, **how)(file)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+    return make
+
+
+# What is written; the reason that is given for it; whether its samples are those of the sound, as far as they go.
+DAMAGED = {
+    "WAV cut after 8 samples": (patched(lambda old: old[: 44 + 16]), "breaks off after 0.000181 of 1 s", True),
+    "WAV cut by a byte": (patched(lambda old: old[:-1]), "breaks off after 1 of 1 s", True),
+    **{
+        kind: (halved(format=kind), r"breaks off after [12]\.?\d* of 4 s", True)
+        for kind in ("WAV", "AIFF", "W64", "FLAC")
+    },
+    "FLAC with a wrong byte": (
+        patched(lambda old: with_bytes(len(old) // 2, b"?" * 9)(old), format="FLAC"),
+        r"breaks off after 0\.\d+ of 1 s",
+        True,
+    ),
+    "Ogg": (halved(format="OGG"), r"has no end mark after [12]\.?\d* s", False),
+    "MP3": (halved(format="MP3"), r"breaks off after [12]\.?\d* of 4 s", False),
 }
 
 
@@ -115,6 +152,7 @@ def test_a_clip_has_the_right_mel_or_a_row_in_the_report(tmp_path, capfd, what):
     if tolerance:
         right, ours = cache["plain.wav"].astype(float), cache["x.wav"].astype(float)
         assert cache.unreadable.empty
+        assert cache.damaged.empty
         assert ours.shape == right.shape
         loud = right >= right.max() - 30
         assert np.abs(ours - right)[loud].max() <= tolerance[0]
@@ -126,6 +164,29 @@ def test_a_clip_has_the_right_mel_or_a_row_in_the_report(tmp_path, capfd, what):
             cache["x.wav"]
         with pytest.raises(ValueError, match=rf"x\.wav .*{expected}.*replace the file"):
             audio.load_clip(file, SETTINGS)
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_file_that_breaks_off_is_used_as_far_as_it_goes_and_named(tmp_path, capsys, what):
+    make, reason, exact = DAMAGED[what]
+    plain, file = tmp_path / "plain.wav", tmp_path / "NA"
+    written(sound())(plain)
+    make(file)
+    cache = mel.build_cache(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert cache.unreadable.empty
+    assert list(cache.damaged["fname"]) == ["NA"]
+    assert cache.damaged["reason"].str.fullmatch(reason).all()
+    assert list(cache.clips["fname"]) == ["plain.wav", "NA"]
+    samples = audio.load_clip(file, SETTINGS)
+    if exact:
+        whole = sound() if (samples.size < RATE + 1 and "WAV cut" in what) or "wrong byte" in what else NOISE
+        assert 0 < len(samples) <= len(whole)
+        assert np.abs(samples - whole[: len(samples)]).max() < 1e-4
+    for use in (mel.build_cache, mel.load_cache):  # each says so, and where all of them are listed
+        capsys.readouterr()
+        use(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS)
+        printed = capsys.readouterr().out
+        assert f"1 of 2 clips are damaged and used as far as they go, see {cache.folder}/damaged.csv\n  NA " in printed
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
@@ -147,7 +208,9 @@ def wild(competition, tmp_path, monkeypatch):
             file.write_text("no audio")
             spoilt[name].loc[row, "path"] = str(file)
         monkeypatch.setattr(competition, name, spoilt[name])
-    caches = {name: mel.build_cache(table, tmp_path / "cache", name, SETTINGS, n_jobs=1) for name, table in spoilt.items()}
+    caches = {
+        name: mel.build_cache(table, tmp_path / "cache", name, SETTINGS, n_jobs=1) for name, table in spoilt.items()
+    }
     return competition, caches
 
 
@@ -155,7 +218,9 @@ def test_training_stops_at_unreadable_clips_unless_the_preset_drops_them(wild, c
     competition, caches = wild
     table, classes = competition.curated, competition.classes
     bad = list(table["fname"][[3, 8]])
-    with pytest.raises(ValueError, match=rf"2 of 60 training clips cannot be read:\n  {bad[0]} .*\n  {bad[1]} .*\n.*drop_unreadable"):
+    with pytest.raises(
+        ValueError, match=rf"2 of 60 training clips cannot be read:\n  {bad[0]} .*\n  {bad[1]} .*\n.*drop_unreadable"
+    ):
         load_split(caches["curated"], table, classes, QUICK, "cpu")
     training, validation = load_split(caches["curated"], table, classes, replace(QUICK, drop_unreadable=True), "cpu")
     assert "2 of 60 training clips cannot be read and are left out" in capsys.readouterr().out
@@ -194,7 +259,9 @@ def test_a_set_of_which_no_clip_can_be_read_is_refused_with_a_short_list(tmp_pat
     files = [tmp_path / f"{i}.wav" for i in range(30)]
     for file in files:
         file.touch()
-    with pytest.raises(ValueError, match=r"None of the 30 wild clips can be read(.|\n)*  19\.wav cannot .*\n  and 10 more$"):
+    with pytest.raises(
+        ValueError, match=r"None of the 30 wild clips can be read(.|\n)*  9\.wav cannot .*\n  and 20 more$"
+    ):
         mel.build_cache(table_of(*files), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
     assert not list((tmp_path / "cache").iterdir())
 
@@ -206,6 +273,48 @@ def test_durations_leave_out_clips_that_do_not_tell_theirs(tmp_path, capsys):
     READ_RIGHT["FLAC of unknown length"][0](files[2])
     assert audio.durations(table_of(*files)).tolist() == [1]
     assert "2 of 3 clips do not tell how long they are" in capsys.readouterr().out
+
+
+def test_a_clip_changed_in_place_is_another_clip(tmp_path, capsys):
+    """Louder, as by normalising: the name and the size stay."""
+    plain, file = tmp_path / "plain.wav", tmp_path / "x.wav"
+    written(sound())(plain)
+    for samples in (sound(), 0.5 * sound()):
+        written(samples)(file)
+        cache = mel.build_cache(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+        assert "wild: made" in capsys.readouterr().out
+        assert np.array_equal(cache["x.wav"], mel.clip_to_log_mel(file, SETTINGS).astype(np.float16))
+
+
+def test_a_cache_of_another_version_of_the_algorithm_is_not_used(tmp_path, monkeypatch):
+    written(sound())(tmp_path / "x.wav")
+    table = table_of(tmp_path / "x.wav")
+    cache = mel.build_cache(table, tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert mel.load_cache(table, tmp_path / "cache", "wild", SETTINGS).folder == cache.folder
+    monkeypatch.setattr(mel, "VERSION", mel.VERSION + 1)
+    with pytest.raises(FileNotFoundError, match="run 02_preprocessing first"):
+        mel.load_cache(table, tmp_path / "cache", "wild", SETTINGS)
+
+
+def test_a_cache_that_cannot_be_made_anew_stays(tmp_path, monkeypatch):
+    """One clip can be read by now, but the disk is full."""
+    plain, mended = tmp_path / "plain.wav", tmp_path / "x.wav"
+    written(0.5 * SQUARE)(plain)
+    written(0.9 * SQUARE)(mended)
+    monkeypatch.setattr(audio, "LOUDEST", 0.7)
+    earlier = mel.build_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert list(earlier.unreadable["fname"]) == ["x.wav"]
+    monkeypatch.setattr(audio, "LOUDEST", 1)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="free some space"):
+        broken.setattr(mel, "_write_npy_header", full)
+        mel.build_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert len(mel.load_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS)) == 1
+    assert len(mel.build_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 TRAIN = 'fname,labels\na.wav,Bark\nb.wav,"Bark,Run"\nc.wav,Tap\n'
@@ -232,7 +341,10 @@ SAME = {
     "byte-order marks": ("\ufeff" + TRAIN, "\ufeff" + SAMPLE),
     "spaces around names and labels": 'fname,labels\n a.wav ,Bark \nb.wav, "Bark,Run" \n\tc.wav, Tap\n',
     "spaces between labels": TRAIN.replace("Bark,Run", " Bark , Run "),
-    "spaces in column names": (TRAIN.replace("fname,labels", " fname , labels "), SAMPLE.replace("Bark,Run", " Bark, Run ")),
+    "spaces in column names": (
+        TRAIN.replace("fname,labels", " fname , labels "),
+        SAMPLE.replace("Bark,Run", " Bark, Run "),
+    ),
     "everything quoted": '"fname","labels"\n"a.wav","Bark"\n"b.wav","Bark,Run"\n"c.wav","Tap"\n',
     "another order of columns": (
         'labels,fname\nBark,a.wav\n"Bark,Run",b.wav\nTap,c.wav\n',
@@ -246,35 +358,71 @@ SAME = {
 REFUSED = {
     "a clip twice": (TRAIN + "a.wav,Run\n", r"train_curated\.csv lists a\.wav more than once: keep one"),
     "a clip twice but for a space": (TRAIN + " a.wav,Run\n", r"train_curated\.csv lists a\.wav more than once"),
-    "no label": (TRAIN.replace("Tap", ""), r"train_curated\.csv: c\.wav has an empty label: add the label or remove the row"),
+    "no label": (
+        TRAIN.replace("Tap", ""),
+        r"train_curated\.csv: c\.wav has an empty label: add the label or remove the row",
+    ),
     "half a list": (TRAIN.replace("Bark,Run", "Bark,"), r"train_curated\.csv: b\.wav has an empty label"),
     "unknown label": (
         TRAIN.replace("Tap", "tap"),
         r"train_curated\.csv: c\.wav has the label 'tap', which is not one of the 3 classes: correct",
     ),
-    "list without quotes": (TRAIN.replace('"', ""), r"train_curated\.csv, line 3: the row has 3 fields and not 2: put quotes"),
-    "lists without quotes only": ("fname,labels\na.wav,Bark,Run\n", r"train_curated\.csv, line 2: the row has 3 fields and not 2"),
+    "list without quotes": (
+        TRAIN.replace('"', ""),
+        r"train_curated\.csv, line 3: the row has 3 fields and not 2: put quotes",
+    ),
+    "lists without quotes only": (
+        "fname,labels\na.wav,Bark,Run\n",
+        r"train_curated\.csv, line 2: the row has 3 fields and not 2",
+    ),
     "a row cut short": (TRAIN + "d.wav", r"train_curated\.csv, line 5: the row has 1 fields and not 2"),
-    "a quote not closed": (TRAIN.replace('Run"', "Run"), r"train_curated\.csv has a quote that is not closed: close it"),
-    "a quote not closed in the sample": ((TRAIN, SAMPLE.replace("x.wav,0,0,0", 'x.wav,0,0,"0')), r"sample_submission\.csv has a quote"),
-    "a field without end": (f'fname,labels\na.wav,"{200_000 * "x"}"\n', r"train_curated\.csv, line 2: the text is not CSV .*: correct it"),
-    "semicolons": (TRAIN.replace(",", ";"), r"train_curated\.csv has no column 'fname': its first line must name fname, labels"),
+    "a quote not closed": (
+        TRAIN.replace('Run"', "Run"),
+        r"train_curated\.csv has a quote that is not closed: close it",
+    ),
+    "a quote not closed in the sample": (
+        (TRAIN, SAMPLE.replace("x.wav,0,0,0", 'x.wav,0,0,"0')),
+        r"sample_submission\.csv has a quote",
+    ),
+    "a field without end": (
+        f'fname,labels\na.wav,"{200_000 * "x"}"\n',
+        r"train_curated\.csv, line 2: the text is not CSV .*: correct it",
+    ),
+    "semicolons": (
+        TRAIN.replace(",", ";"),
+        r"train_curated\.csv has no column 'fname': its first line must name fname, labels",
+    ),
     "an empty file": ("", r"train_curated\.csv has no column 'fname'"),
     "a column twice": (TRAIN.replace("labels", "labels,labels", 1), r"train_curated\.csv has two columns 'labels'"),
     "no clips": ("fname,labels\n", r"train_curated\.csv lists no clips: add a row for each"),
-    "latin-1": (TRAIN.replace("Tap", "Klopfgeräusch").encode("latin-1"), r"train_curated\.csv, line 4: the text is not UTF-8: save"),
+    "latin-1": (
+        TRAIN.replace("Tap", "Klopfgeräusch").encode("latin-1"),
+        r"train_curated\.csv, line 4: the text is not UTF-8: save",
+    ),
     "UTF-16": (TRAIN.encode("utf-16"), r"train_curated\.csv, line 1: the text is not UTF-8: save"),
     "a name with ../": (
         TRAIN.replace("a.wav", "../x.wav"),
         r"train_curated\.csv lists '\.\./x\.wav', which is not a plain file name: correct the row",
     ),
-    "a name with a folder": (TRAIN.replace("a.wav", "./a.wav"), r"train_curated\.csv lists '\./a\.wav', which is not a plain file name"),
-    "an absolute name": (TRAIN.replace("a.wav", "/etc/passwd"), r"train_curated\.csv lists '/etc/passwd', which is not a plain file name"),
-    "the folder above": (TRAIN.replace("a.wav", ".."), r"train_curated\.csv lists '\.\.', which is not a plain file name"),
+    "a name with a folder": (
+        TRAIN.replace("a.wav", "./a.wav"),
+        r"train_curated\.csv lists '\./a\.wav', which is not a plain file name",
+    ),
+    "an absolute name": (
+        TRAIN.replace("a.wav", "/etc/passwd"),
+        r"train_curated\.csv lists '/etc/passwd', which is not a plain file name",
+    ),
+    "the folder above": (
+        TRAIN.replace("a.wav", ".."),
+        r"train_curated\.csv lists '\.\.', which is not a plain file name",
+    ),
     "no name": (TRAIN.replace("a.wav", ""), r"train_curated\.csv lists '', which is not a plain file name"),
     "no test clips": ((TRAIN, "fname,Bark,Run,Tap\n"), r"sample_submission\.csv lists no clips"),
     "no class": ((TRAIN, "fname\nx.wav\ny.wav\n"), r"sample_submission\.csv names 0 of at least two classes"),
-    "one class": ((TRAIN, "fname,Bark\nx.wav,0\ny.wav,0\n"), r"sample_submission\.csv names 1 of at least two classes .*: add the others"),
+    "one class": (
+        (TRAIN, "fname,Bark\nx.wav,0\ny.wav,0\n"),
+        r"sample_submission\.csv names 1 of at least two classes .*: add the others",
+    ),
     "a class twice": ((TRAIN, SAMPLE.replace("Run,", "Bark ,")), r"sample_submission\.csv has two columns 'Bark'"),
     "row numbers": (
         (TRAIN, pd.DataFrame({"fname": ["x.wav"], "Bark": 0}).to_csv()),
@@ -288,7 +436,9 @@ REFUSED = {
 
 
 def put(folder, tables):
-    for name, text in zip(("train_curated.csv", "sample_submission.csv"), tables if isinstance(tables, tuple) else (tables,)):
+    for name, text in zip(
+        ("train_curated.csv", "sample_submission.csv"), tables if isinstance(tables, tuple) else (tables,)
+    ):
         (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
@@ -320,9 +470,23 @@ def test_a_link_with_a_plain_name_is_a_clip(folder):
     assert len(data.Competition(folder).curated) == 3
 
 
+@pytest.mark.parametrize("listed", ["é.wav", "?.wav"])
+def test_a_file_name_that_is_not_utf8_is_said_where_the_clips_are_read(folder, listed):
+    os.rename(folder / "train_curated/a.wav", os.fsencode(folder / "train_curated") + b"/\xe9.wav")
+    (folder / "train_curated.csv").write_text(TRAIN.replace("a.wav", listed))
+    with pytest.raises(
+        ValueError, match=r"train_curated has 1 file names that are not UTF-8, b'\\xe9\.wav' for one: rename"
+    ):
+        data.Competition(folder)
+    fname = os.fsdecode(b"\xe9.wav")
+    table = pd.DataFrame({"fname": [fname], "path": [str(folder / "train_curated" / fname)]})
+    with pytest.raises(ValueError, match="wild has 1 file names that are not UTF-8"):
+        mel.build_cache(table, folder, "wild", SETTINGS)
+
+
 def test_a_class_without_a_held_out_clip_leaves_the_scores_finite(folder):
     competition = data.Competition(folder)
-    _, validation = data.split(competition.curated, 0.34, seed=0)
+    _, validation = data.split(competition.curated, 3, seed=0)
     targets = data.multi_hot(competition.curated.iloc[validation], competition.classes)
     scores = np.random.default_rng(0).random(targets.shape)
     assert (targets.sum(axis=0) == 0).any()

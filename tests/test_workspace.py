@@ -1,10 +1,11 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from utils import config, models, run, setup, workspace
+from utils import config, mel, models, run, setup, workspace
 
 
 def test_without_data_the_mini_set_is_made_and_said(competition, monkeypatch, capsys):
@@ -99,9 +100,44 @@ def test_relative_folders_are_those_of_the_shell(tmp_path, monkeypatch, capfd):
     assert (tmp_path / "out/notebooks/01_x.ipynb").is_file()
 
 
+def test_the_end_of_a_run_names_the_clips_that_were_left_out(competition, tmp_path, monkeypatch, capfd):
+    import nbformat
+    import pandas as pd
+
+    table = competition.curated.head(20)[["fname", "path"]]
+    spoilt, cut = table["path"].copy(), tmp_path / "cut.wav"
+    for row in range(12):
+        (tmp_path / f"{row}.wav").write_text("no audio")
+        spoilt[row] = str(tmp_path / f"{row}.wav")
+    cut.write_bytes(Path(table["path"][15]).read_bytes()[:4000])
+    spoilt[15] = str(cut)
+    table.assign(path=spoilt).to_json(tmp_path / "table.json")
+    other = table.head(13).assign(path=spoilt)  # a cache that no notebook asks for
+    mel.build_cache(other, tmp_path / "work/cache", "other", config.MelConfig(), n_jobs=1)
+    source = f"""
+import pandas as pd
+from utils import config, mel
+table = pd.read_json({str(tmp_path / "table.json")!r}, dtype=str)
+mel.build_cache(table, {str(tmp_path / "work/cache")!r}, "curated", config.MelConfig(), n_jobs=1)"""
+    cell = nbformat.v4.new_code_cell(f"import sys; sys.path.append({str(workspace.ROOT)!r})" + source)
+    for name in ("01_a", "02_b"):
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
+    capfd.readouterr()
+    assert run.main(["--work", str(tmp_path / "work")]) == 0
+    end = capfd.readouterr().out.splitlines()[-14:]
+    assert end[0].startswith("WARNING curated: 12 of 20 clips cannot be read and are left out, see ")
+    listed = pd.read_csv(end[0].split(", see ")[1])
+    assert list(listed["fname"]) == list(table["fname"][:12])
+    assert [line.split()[0] for line in end[1:11]] == list(table["fname"][:10])
+    damaged = Path(end[0].split(", see ")[1]).with_name("damaged.csv")
+    assert end[11] == "  and 2 more"
+    assert end[12].startswith("WARNING curated: 1 of 20 clips are damaged and used as far as they go, see ")
+    assert end[12].endswith(str(damaged))
+    assert end[13].startswith(f"  {table['fname'][15]} breaks off after ")
+
+
 def test_the_runner_knows_its_notebooks():
-    shown = subprocess.run(
-        [sys.executable, "-m", "utils.run", "99"], cwd=workspace.ROOT, capture_output=True, text=True
-    )
+    shown = subprocess.run([sys.executable, "-m", "utils.run", "99"], cwd=workspace.ROOT, capture_output=True, text=True)
     assert shown.returncode == 2
     assert "there is no notebook 99; there are 01_eda, 02_preprocessing" in shown.stderr

@@ -1,5 +1,6 @@
 """Reading sound files of any kind, and telling those that are none."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,11 +12,18 @@ import soundfile
 
 from .config import MelConfig
 
+MAX_LISTED = 10  # clips named in a message
 REMEDY = "replace the file, or remove its row from the table"
-SAMPLES_PER_READ = 2**22  # samples of all channels read at once: a head that promises more than the file has then costs little memory
-SAMPLE_RATES = (1_000, 1_000_000)  # Hz; a head that says less or more is wrong, and resampling would believe it
+SAMPLES_PER_READ = 2**22  # of all channels, read at once: a header that promises more than is there takes little memory
+SAMPLES_PER_RETRY = 2**12  # where decoding fails: all of the block in which it does is lost
+SAMPLE_RATES = (1_000, 1_000_000)  # Hz; a header that says less or more is wrong, and resampling would believe it
 LOUDEST = 1e6  # times full scale; beyond, the bytes are no sound, and their power overflows
 MAX_DURATION = 1e6  # s; FLAC that was streamed says 2**63 samples, for not known
+STREAMED = 2**31 - 2**16  # bytes or samples; who writes to a pipe promises at least so many, for not known
+LEAST_DECODED = 0.98  # of the samples in the header, which MP3 may only estimate
+# What libsndfile logs of a header that promises more bytes than there are, in WAV, AIFF, AU, W64 and RF64, and of Ogg.
+PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+NO_END_MARK = re.compile(r"^Ogg ?: .*end-of-stream", re.MULTILINE | re.IGNORECASE)
 
 
 class UnreadableClip(ValueError):
@@ -29,54 +37,111 @@ class UnreadableClip(ValueError):
         return f"{self.args[0]} {self.reason}: {REMEDY}."
 
 
+def read_reasons(file: Path) -> pd.DataFrame:
+    """A cache's table of unreadable or damaged clips, columns `fname` and `reason`; no rows if it has no such file."""
+    if not file.exists():
+        return pd.DataFrame({"fname": [], "reason": []}, dtype=str)
+    return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+def format_unreadable(unreadable: pd.DataFrame) -> str:
+    """A line for each clip of such a table, at most 10."""
+    lines = [f"  {fname} {reason}" for fname, reason in zip(unreadable["fname"], unreadable["reason"])]
+    more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
+    return "\n".join(lines[:MAX_LISTED] + more)
+
+
 def load_clip(path: str | Path, settings: MelConfig) -> np.ndarray:
     """The clip as mono float32 samples, full scale 1, at `settings.sample_rate`; ends untrimmed.
 
-    The format is told by the content, not by the name. A file that breaks off is a shorter clip where its format lets one read as far as
-    it goes (WAV, MP3), and unreadable where it does not (FLAC, Ogg). A head that promises more than is there takes no memory for it.
-    Raises UnreadableClip, a ValueError that names the file and the remedy, if it is absent, no audio, without samples, at less than 1 kHz
-    or more than 1 MHz, or has samples that are not finite or over a million times full scale.
+    The format is told by the content, not by the name. A file that breaks off is a clip as far as it can be decoded. A
+    header that promises more than is there takes no memory for it. Raises UnreadableClip, a ValueError that names the
+    file and the remedy, if it is absent, no audio, without samples, at less than 1 kHz or more than 1 MHz, or has
+    samples that are not finite or over a million times full scale.
     """
-    with _named(path), open(path, "rb"), _Stream(path) as file:  # open() knows why, where libsndfile says "System error"
-        sample_rate = file.samplerate
-        blocks = list(_mono_blocks(file))
-    if not blocks:
+    return load_clip_and_damage(path, settings)[0]
+
+
+def load_clip_and_damage(path: str | Path, settings: MelConfig) -> tuple[np.ndarray, str]:
+    """What `load_clip` gives, and what is wrong with the file, such as "breaks off after 0.5 of 2 s"; "" if nothing is.
+
+    Damaged is a file that holds less than its header promises, that cannot be decoded to its end, or an Ogg without its
+    end mark. A promise of 2 GiB or as many samples, or none, is no promise: it stands in what was written to a pipe.
+    """
+    samples, sample_rate, damage = _decode(path)
+    if not len(samples):
         raise UnreadableClip(path, "has no samples")
-    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)  # a clip of the usual length is one block
     if not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]:
         raise UnreadableClip(path, f"says that it has {sample_rate} samples a second")
     if not max(samples.max(), -samples.min()) <= LOUDEST:  # nor is NaN
         raise UnreadableClip(path, "has samples that are not finite or far beyond full scale")
     if sample_rate != settings.sample_rate:
         samples = librosa.resample(samples, orig_sr=sample_rate, target_sr=settings.sample_rate)
-    return samples
+    return samples, damage
 
 
 class _Stream(soundfile.SoundFile):
     """A sound file that is read from its start to its end."""
 
     def seekable(self) -> bool:
-        return False  # or else soundfile seeks after each read, which makes a seam in MP3 and fails where FLAC does not tell its length
+        return False  # else soundfile seeks after each read: a seam in MP3, a failure in FLAC of unknown length
 
 
-def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+def _decode(path: str | Path, samples_per_read: int = SAMPLES_PER_READ) -> tuple[np.ndarray, int, str]:
+    """Mono samples as far as they can be decoded, their rate, and what `load_clip_and_damage` says of damage."""
+    blocks, failure = [], None
+    # open() knows why, where libsndfile says "System error".
+    with _named(path), open(path, "rb"), _Stream(path) as file:
+        try:
+            for block in _mono_blocks(file, samples_per_read):
+                blocks.append(block)  # noqa: PERF402 (those before a failure stay)
+        except soundfile.LibsndfileError as error:
+            if samples_per_read > SAMPLES_PER_RETRY:
+                return _decode(path, SAMPLES_PER_RETRY)
+            if not blocks:
+                raise
+            failure = error
+        # A clip of the usual length is one block.
+        samples = blocks[0] if len(blocks) == 1 else np.concatenate([*blocks, np.empty(0, np.float32)])
+        return samples, file.samplerate, _damage(file, len(samples), failure is not None)
+
+
+def _mono_blocks(file: soundfile.SoundFile, samples_per_read: int) -> Iterator[np.ndarray]:
     """The file's samples, mixed down, a block at a time, float32."""
     # The competition's format is 16 bits: scaling it here, to the same floats, halves the reading time.
     dtype, scale = ("int16", np.float32(2**-15)) if file.subtype == "PCM_16" else ("float32", np.float32(1))
-    while len(block := file.read(min(file.frames, SAMPLES_PER_READ // file.channels), dtype=dtype, always_2d=True)):
+    size = min(file.frames, samples_per_read // file.channels)
+    while len(block := file.read(size, dtype=dtype, always_2d=True)):
         with np.errstate(over="ignore", invalid="ignore"):  # load_clip refuses what comes of these
             yield block[:, 0] * scale if block.shape[1] == 1 else (block * scale).mean(axis=1)
 
 
+def _damage(file: soundfile.SoundFile, decoded: int, failed: bool) -> str:
+    """What is wrong with a file of which so many samples were decoded, before decoding failed or ended."""
+    if not decoded:
+        return ""
+    promised, log = file.frames, file.extra_info
+    if match := PROMISED.search(log):
+        bytes_promised, bytes_there = map(int, match.groups())
+        promised = decoded * bytes_promised / bytes_there if bytes_there < bytes_promised < STREAMED else decoded
+        failed = failed or promised > decoded
+    seconds = f"after {decoded / file.samplerate:.3g}"
+    if failed or decoded < LEAST_DECODED * promised < STREAMED:
+        of_how_many = f" of {promised / file.samplerate:.3g}" if promised < STREAMED else ""
+        return f"breaks off {seconds}{of_how_many} s"
+    return f"has no end mark {seconds} s" if NO_END_MARK.search(log) else ""
+
+
 def durations(table: pd.DataFrame) -> np.ndarray:
-    """Length in seconds of each clip that tells it in the head of its file, float (clips that do,); says how many do not."""
+    """Length in seconds of each clip whose header tells it, float (clips that do,); prints how many do not."""
     seconds = []
     for path in table["path"]:
         with suppress(UnreadableClip), _named(path), open(path, "rb"):
             seconds.append(soundfile.info(path).duration)
     told = np.array([length for length in seconds if length < MAX_DURATION])
     if len(told) < len(table):
-        print(f"{len(table) - len(told)} of {len(table)} clips do not tell how long they are; 02_preprocessing says which cannot be read")
+        untold = f"{len(table) - len(told)} of {len(table)} clips do not tell how long they are"
+        print(f"{untold}; 02_preprocessing says which cannot be read")
     return told
 
 
@@ -87,4 +152,4 @@ def _named(path: str | Path) -> Iterator[None]:
         yield
     except (OSError, soundfile.LibsndfileError, TypeError) as error:  # TypeError: the name ends in .raw
         detail = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
-        raise UnreadableClip(path, f"cannot be read as audio ({detail.rstrip('.')})") from error
+        raise UnreadableClip(path, f"cannot be read as audio ({detail.rstrip('.') or 'decoding fails'})") from error

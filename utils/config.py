@@ -1,5 +1,6 @@
 """Every setting of the kit: frozen dataclasses, and the presets, which are values of one of them."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class TrainingConfig:
     """How one model is trained, and how it scores clips afterwards. Raises ValueError on a value that means nothing."""
 
     epochs: int
+    min_steps: int = 1  # optimiser steps, if the epochs would take fewer: small data are passed more often
     max_steps: int | None = None  # optimiser steps, if the epochs would take more: bounds the time on any data
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -53,7 +55,6 @@ class TrainingConfig:
     resize_probability: float = 0.0  # how often a crop is stretched in time and moved along the mel axis
     spec_augment_probability: float = 0.0  # how often a band of mels and a stretch of frames are masked (SpecAugment)
     augmented: float = 0.9  # the share of the steps, from the first on, that is augmented in these three ways
-    ema_decay: float = 0.0  # of the averaged weights (EMA) that are then kept and scored with; 0: the last weights
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,13 +62,17 @@ class TrainingConfig:
         for name, known in words.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: set it to one of {', '.join(known)}.")
-        at_least_one = ["epochs", "batch_size", "n_frames", "test_crops"] + ["max_steps"] * (self.max_steps is not None)
-        for name in at_least_one:
-            if getattr(self, name) < 1:
+        for name in ("epochs", "min_steps", "max_steps", "batch_size", "n_frames", "test_crops"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: set it to 1 or more.")
-        for name in ("mix_probability", "resize_probability", "spec_augment_probability", "augmented", "ema_decay"):
+        for name in ("mix_probability", "resize_probability", "spec_augment_probability", "augmented"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: set it to a number from 0 to 1.")
+
+    def steps(self, n_clips: int) -> int:
+        """Optimiser steps of a training on that many clips."""
+        steps = max(self.epochs * math.ceil(n_clips / self.batch_size), self.min_steps)
+        return min(steps, self.max_steps or steps)
 
     @property
     def deterministic(self) -> bool:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from . import files
+
 # Clips of train_curated found wrong by listening: the labels they should have, or None to leave the clip out.
 LABEL_CORRECTIONS: dict[str, str | None] = {
     "f76181c4.wav": "Bass_drum",
@@ -33,14 +35,15 @@ def is_competition(folder: Path) -> bool:
 class Competition:
     """The competition's data: `.classes`, and one table per set with a row per clip.
 
-    `.curated` and `.noisy` have the columns `fname`, `labels` (comma-separated, as published) and `path`;
-    `.test` has `fname` and `path`, and in the Zenodo layout also `labels` and `usage`.
-    `.noisy` has no rows where the folder has no noisy set. Further columns are kept, as text.
+    `.curated` and `.noisy` have the columns `fname`, `labels` (comma-separated, as published) and `path`; `.test` has
+    `fname` and `path`, and in the Zenodo layout also `labels` and `usage`. `.noisy` has no rows where the folder has no
+    noisy set, or no sounds of it, which is printed. Further columns are kept, as text.
 
-    The tables are CSV in UTF-8, with a byte-order mark or without; the order of the columns, the kind of line end and spaces around
-    a name, a label or any other field do not count. Raises FileNotFoundError or ValueError, naming the file and the remedy, if the folder
-    is in neither layout, a table cannot be read, lacks a column or lists no clip, a label is empty or not a class, there are fewer than two
-    classes, or a listed clip is listed twice, not a plain file name or not there.
+    The tables are CSV in UTF-8, with a byte-order mark or without; the order of the columns, the kind of line end and
+    spaces around a name, a label or any other field do not count. Raises FileNotFoundError or ValueError, naming the
+    file and the remedy, if the folder is in neither layout, a table cannot be read, lacks a column or lists no clip, a
+    label is empty or not a class, there are fewer than two classes, or a listed clip is listed twice, not a plain file
+    name or not there.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -52,12 +55,12 @@ class Competition:
         elif (self.folder / ZENODO_META).is_dir():
             self._read_zenodo()
         else:
-            raise FileNotFoundError(
-                f"{self.folder} holds neither train_curated.csv (Kaggle's layout) nor {ZENODO_META}/ (Zenodo's): give the folder that does."
-            )
+            neither = f"neither train_curated.csv (Kaggle's layout) nor {ZENODO_META}/ (Zenodo's)"
+            raise FileNotFoundError(f"{self.folder} holds {neither}: give the folder that does.")
 
     def __repr__(self) -> str:
-        return f"{len(self.classes)} classes; {len(self.curated)} curated, {len(self.noisy)} noisy and {len(self.test)} test clips"
+        clips = f"{len(self.curated)} curated, {len(self.noisy)} noisy and {len(self.test)} test clips"
+        return f"{len(self.classes)} classes; {clips}"
 
     def _read_kaggle(self) -> None:
         sample_file = self.folder / "sample_submission.csv"
@@ -73,27 +76,34 @@ class Competition:
 
         curated_file = f"{ZENODO_META}/train_curated_post_competition.csv"
         labels = read_table(self.folder / curated_file, ["fname", "labels"])["labels"]
-        self.classes = _read_vocabulary(self.folder / ZENODO_META / "vocabulary.csv", set(split_labels(labels).explode()))
+        vocabulary = self.folder / ZENODO_META / "vocabulary.csv"
+        self.classes = _read_vocabulary(vocabulary, set(split_labels(labels).explode()))
         self.curated = self._labelled(curated_file, audio("train_curated"))
-        self.noisy = self._labelled(f"{ZENODO_META}/train_noisy_post_competition.csv", audio("train_noisy"), optional=True)
+        noisy_file = f"{ZENODO_META}/train_noisy_post_competition.csv"
+        self.noisy = self._labelled(noisy_file, audio("train_noisy"), optional=True)
         self.test = self._labelled(f"{ZENODO_META}/test_post_competition.csv", audio("test"))
 
     def _labelled(self, csv: str, audio: str, optional: bool = False) -> pd.DataFrame:
         file = self.folder / csv
-        if optional and not file.exists() and not (self.folder / audio).exists():
+        if optional and not (self.folder / audio).exists():
+            if file.exists():
+                print(f"{file} lists clips, but {audio} is not there: going on without the noisy set.")
             return pd.DataFrame({"fname": [], "labels": [], "path": []}, dtype=str)
         table = read_table(file, ["fname", "labels"])
         labels = split_labels(table["labels"]).explode()
         unknown = labels[~labels.isin(self.classes)]
         if len(unknown):
             label = unknown.iloc[0]
-            what = f"the label {label!r}, which is not one of the {len(self.classes)} classes" if label else "an empty label"
-            remedy = "correct the label or add the class" if label else "add the label or remove the row"
+            what, remedy = "an empty label", "add the label or remove the row"
+            if label:
+                what = f"the label {label!r}, which is not one of the {len(self.classes)} classes"
+                remedy = "correct the label or add the class"
             raise ValueError(f"{file}: {table['fname'][unknown.index[0]]} has {what}: {remedy}.")
         return _with_paths(table, file, self.folder / audio)
 
 
 def read_table(file: Path, columns: list[str]) -> pd.DataFrame:
+    """The table in a CSV file, all of it text, with one row per clip. Raises as `Competition` does."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: it comes with the competition's data, put it back.")
     lines = _read_lines(file)
@@ -103,13 +113,13 @@ def read_table(file: Path, columns: list[str]) -> pd.DataFrame:
         raise ValueError(f"{file} has two columns {twice[0]!r}: rename or remove one.")
     missing = [column for column in columns if column not in header]
     if missing:
-        raise ValueError(f"{file} has no column {missing[0]!r}: its first line must name {', '.join(columns)}, with commas between.")
+        remedy = f"its first line must name {', '.join(columns)}, with commas between"
+        raise ValueError(f"{file} has no column {missing[0]!r}: {remedy}.")
     rows = []
     for line, row in lines:
         if len(row) != len(header):
-            raise ValueError(
-                f"{file}, line {line}: the row has {len(row)} fields and not {len(header)}: put quotes around a field with commas in it."
-            )
+            wrong = f"the row has {len(row)} fields and not {len(header)}"
+            raise ValueError(f"{file}, line {line}: {wrong}: put quotes around a field with commas in it.")
         rows.append(row)
     if not rows:
         raise ValueError(f"{file} lists no clips: add a row for each.")
@@ -152,7 +162,9 @@ def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
     there = set(os.listdir(audio))
     absent = [fname for fname in table["fname"] if fname not in there]
     if absent:
-        raise FileNotFoundError(f"{file} lists {absent[0]}{_and_more(absent)} not found in {audio}: add the audio or remove the rows.")
+        files.refuse_undecodable(sorted(there), audio)
+        listed = f"{absent[0]}{_and_more(absent)} not found in {audio}"
+        raise FileNotFoundError(f"{file} lists {listed}: add the audio or remove the rows.")
     return table.assign(path=[str(audio / fname) for fname in table["fname"]])
 
 
@@ -165,8 +177,8 @@ def _read_vocabulary(file: Path, labels: set[str]) -> list[str]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: it lists the classes, put it back.")
     columns = [set(column) for column in zip_longest(*(fields for _, fields in _read_lines(file)), fillvalue="")]
-    classes = max(columns, key=lambda column: len(column & labels), default=set()) - {"", "label", "labels", "name", "display_name"}
-    return _classes(sorted(classes), file)
+    classes = max(columns, key=lambda column: len(column & labels), default=set())
+    return _classes(sorted(classes - {"", "label", "labels", "name", "display_name"}), file)
 
 
 def _classes(names: list[str], file: Path) -> list[str]:
@@ -174,7 +186,8 @@ def _classes(names: list[str], file: Path) -> list[str]:
     if "" in names:
         raise ValueError(f"{file} has a column without a name: remove it.")
     if len(names) < 2:
-        raise ValueError(f"{file} names {len(names)} of at least two classes that a model is to tell apart: add the others.")
+        too_few = f"{len(names)} of at least two classes that a model is to tell apart"
+        raise ValueError(f"{file} names {too_few}: add the others.")
     return names
 
 
@@ -231,9 +244,31 @@ def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     """The fold of each clip, 0 to `n_folds` - 1, int (clips,): at random, each class in equal shares, groups kept together.
 
     A clip of several labels counts as of a class of its own where there are `n_folds` clips or more with the same ones,
-    else as of its first label's. Clips of one group, as the column `group` or, where there is none, `freesound_id` names
-    it, share a fold; a clip without a name is a group. Raises ValueError if there are too few clips, or groups, to fill the folds.
+    else as of its first label's. Clips of one group, as the column `group` or, where there is none, `freesound_id`
+    names it, share a fold; a clip without a name is a group. Where the table has a column `fold`, that is taken as it
+    is, its values in order. Prints a line if a class is in one fold only. Raises ValueError if there are too few clips,
+    or groups, to fill the folds, or if the column has gaps or a single value.
     """
+    fold = _given_folds(table["fold"]) if "fold" in table else _drawn_folds(table, n_folds, seed)
+    labels = pd.DataFrame({"label": split_labels(table["labels"]).to_numpy(), "fold": fold}).explode("label")
+    for label, count in labels.groupby("label")["fold"].nunique().items():
+        if count == 1:
+            print(f"All clips of {label} are in one fold, so no model that is judged on them has been trained on one.")
+    return fold
+
+
+def _given_folds(column: pd.Series) -> np.ndarray:
+    names = column.astype(str).str.strip()
+    if column.isna().any() or (names == "").any():
+        empty = (column.isna() | (names == "")).sum()
+        raise ValueError(f"the column fold is empty in {empty} rows: fill or remove it.")
+    values = sorted(set(names), key=lambda name: (len(name), name))  # 2 before 10
+    if len(values) < 2:
+        raise ValueError(f"the column fold says {values[0]!r} of every clip: give two values or more, or remove it.")
+    return names.map({name: number for number, name in enumerate(values)}).to_numpy()
+
+
+def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     group, strata = _groups(table), _strata(table, n_folds)
@@ -245,7 +280,7 @@ def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(n_folds, shuffle=True, random_state=seed)
     fold = np.empty(len(table), dtype=int)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)  # it misses some folds
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # it misses some folds
         for number, (_, rows) in enumerate(splitter.split(table, strata, group if grouped else None)):
             fold[rows] = number
     return fold

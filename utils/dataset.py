@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -23,12 +24,14 @@ POWER = math.log(10) / 10  # from dB to the natural logarithm of power
 class MelDataset:
     """Clips of a cache for a model on `device`: `.table` as given, and `.targets` (clips, classes) if it has labels.
 
-    `.frames`, those of the whole cache, lie on the device as one tensor if they take at most half of its free memory. If
-    not, they stay in the memory-mapped file, and what a batch needs of them is sent through pinned memory. All else
-    (`.starts`, `.lengths`, `.pad_values`, `.targets`, a value or row a clip) stays on the CPU.
+    `.frames`, those of the whole cache, lie on the device as one tensor if they take at most half of its free
+    memory. If not, they stay in the memory-mapped file, and what a batch needs of them is sent through pinned
+    memory. All else (`.starts`, `.lengths`, `.pad_values`, `.targets`, a value or row a clip) stays on the CPU.
     """
 
-    def __init__(self, cache: Cache, table: pd.DataFrame, classes: list[str], device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, cache: Cache, table: pd.DataFrame, classes: list[str], device: str | torch.device = "cpu"
+    ) -> None:
         self.cache, self.table, self.classes, self.mel = cache, table, classes, cache.settings
         self.device = torch.empty(0, device=device).device  # "cuda" by its number
         clips = cache.clips.iloc[cache.rows(table["fname"])]
@@ -56,17 +59,33 @@ class MelDataset:
                 setattr(part, name, tensor[torch.as_tensor(rows)])
         return part
 
-    def crops(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
-        """`n_frames` of each of the clips `rows`, from frame `offsets` on: dB on the device, float32 (clips, 1, n_mels, n_frames).
+    def join(self, other: "MelDataset") -> "MelDataset":
+        """The clips of both, over a copy of the frames that they need."""
+        joined = copy.copy(self)
+        joined.table = pd.concat([self.table, other.table], ignore_index=True)
+        rows = [torch.arange(start, start + length) for start, length in zip(other.starts, other.lengths)]
+        rows = _move(torch.cat([*rows, torch.empty(0, dtype=torch.int64)]), other.frames.device)
+        joined.frames = torch.cat([self.frames, other.frames[rows].to(self.frames.device)])
+        starts = len(self.frames) + other.lengths.cumsum(0) - other.lengths
+        joined.starts, joined.targets = torch.cat([self.starts, starts]), torch.cat([self.targets, other.targets])
+        joined.lengths = torch.cat([self.lengths, other.lengths])
+        joined.pad_values = torch.cat([self.pad_values, other.pad_values])
+        return joined
 
-        `rows` and `offsets`, on the CPU, have shape (clips,). Beyond a clip's ends lies its pad value, as zeros padded to
-        its samples would give.
+    def crops(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
+        """`n_frames` of each of the clips `rows`, from frame `offsets` on: dB on the device, float32 (clips, 1,
+        n_mels, n_frames).
+
+        `rows` and `offsets`, on the CPU, have shape (clips,). Beyond a clip's ends lies its pad value, as zeros
+        padded to its samples would give.
         """
         position = offsets[:, None] + torch.arange(n_frames)
         inside = (position >= 0) & (position < self.lengths[rows, None])
         index = torch.where(inside, self.starts[rows, None] + position, 0)
         frames = self.frames.index_select(0, _move(index.flatten(), self.frames.device)).view(*index.shape, -1)
-        inside, padding = (_move(t, self.frames.device) for t in (inside[:, :, None], self.pad_values[rows, None, None]))
+        inside, padding = (
+            _move(t, self.frames.device) for t in (inside[:, :, None], self.pad_values[rows, None, None])
+        )
         return self.to_device(torch.where(inside, frames, padding)).float().transpose(1, 2)[:, None]
 
     def to_device(self, tensor: Tensor) -> Tensor:
@@ -88,7 +107,9 @@ def _fits(frames: Tensor, device: torch.device) -> bool:
 def load_split(
     cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device
 ) -> tuple[MelDataset, MelDataset]:
-    """Training set and validation set for a model on `device`: the same for every model of a preset, labels corrected."""
+    """Training set and validation set for a model on `device`: the same for every model of a preset, labels
+    corrected.
+    """
     clips = load_labelled(cache, table, classes, preset, device)
     train_rows, validation_rows = data.split(clips.table, preset.n_folds, preset.seed)
     return clips.subset(train_rows), clips.subset(validation_rows)
@@ -97,7 +118,8 @@ def load_split(
 def load_labelled(
     cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device
 ) -> MelDataset:
-    """All clips of `table` to train on, labels corrected. Clips that cannot be read are left out if `preset.drop_unreadable`.
+    """All clips of `table` to train on, labels corrected. Clips that cannot be read are left out if
+    `preset.drop_unreadable`.
 
     Raises ValueError with their list if not.
     """
@@ -129,7 +151,11 @@ def draw_batch(
         return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
     def begin(rows: Tensor) -> Tensor:
-        return torch.zeros_like(rows) if config.crop == "start" else _random_offsets(dataset.lengths[rows], n_frames, generator)
+        return (
+            torch.zeros_like(rows)
+            if config.crop == "start"
+            else _random_offsets(dataset.lengths[rows], n_frames, generator)
+        )
 
     draw = {"rows": rows, "offsets": begin(rows)}
     if augmented and config.mix_probability:
@@ -152,7 +178,8 @@ def make_batch(
 ) -> tuple[Tensor, Tensor]:
     """What a model is shown of `draw`, on the device: dB (clips, 1, n_mels, n_frames), and targets (clips, classes).
 
-    Where the model's frozen layers have run already, these are its `features` of each clip of the data set instead of dB.
+    Where the model's frozen layers have run already, these are its `features` of each clip of the data set instead
+    of dB.
     """
     targets = dataset.targets[draw["rows"]]
     if features is not None:
@@ -181,6 +208,20 @@ def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tup
     return x.cpu().numpy(), targets.cpu().numpy()
 
 
+def augmentation_examples(dataset: MelDataset, config: TrainingConfig, row: int = 0) -> dict[str, np.ndarray]:
+    """The crop of a clip as it is, and after each augmentation by itself: dB, (n_mels, n_frames) each."""
+    names = {"as it is": None, "mixed in power": "mix_probability", "resized": "resize_probability"}
+    names |= {"SpecAugment": "spec_augment_probability"}
+    plain = replace(config, crop="start", mix_probability=0, resize_probability=0, spec_augment_probability=0)
+    rows = torch.arange(row, row + min(8, len(dataset) - row))
+    examples = {}
+    for name, option in names.items():
+        only = replace(plain, **({option: 1.0} if option else {}))
+        draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed), augmented=True)
+        examples[name] = make_batch(dataset, draw, only)[0][0, 0].cpu().numpy()
+    return examples
+
+
 def _random_offsets(lengths: Tensor, n_frames: int, generator: torch.Generator) -> Tensor:
     """Where each clip's crop begins, drawn evenly: inside a longer clip, around a shorter one."""
     room = lengths - n_frames
@@ -188,7 +229,8 @@ def _random_offsets(lengths: Tensor, n_frames: int, generator: torch.Generator) 
 
 
 def mix_in_power(x: Tensor, other: Tensor, gain: Tensor) -> Tensor:
-    """dB spectrograms of the sum of two sounds, as if independent: their powers add. Shapes (clips, 1, n_mels, n_frames).
+    """dB spectrograms of the sum of two sounds, as if independent: their powers add. Shapes (clips, 1, n_mels,
+    n_frames).
 
     The peak of `other` then lies `gain` dB, (clips,), over that of `x`; at minus infinity there is nothing of it.
     """
@@ -211,7 +253,8 @@ def resize(x: Tensor, stretch: Tensor, mel_scale: Tensor, mel_shift: Tensor) -> 
 def spec_augment(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
     """A band of mels and a stretch of frames of each clip, set to the clip's mean. Shape (clips, 1, n_mels, n_frames).
 
-    `width`, (clips, 2), says how wide they are as shares of the axes, and `start` where they lie in what is left of them.
+    `width`, (clips, 2), says how wide they are as shares of the axes, and `start` where they lie in what is left of
+    them.
     """
     # Source: Park et al. 2019, SpecAugment, without its time warping.
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
@@ -224,7 +267,8 @@ def spec_augment(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
 
 
 def tta_crops(lengths: Tensor, n_frames: int, most: int) -> tuple[Tensor, Tensor]:
-    """Row and first frame of every crop that clips of these lengths are scored by (test-time augmentation), both (crops,).
+    """Row and first frame of every crop that clips of these lengths are scored by (test-time augmentation), both
+    (crops,).
 
     At most `most` a clip, spread evenly from its first frame to its last; one alone is its first `n_frames`.
     """

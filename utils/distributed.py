@@ -24,7 +24,9 @@ def world_size() -> int:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started, each with a GPU of its own if there are any; all but the first fall silent."""
+    """Join the processes that torchrun started, each with a GPU of its own if there are any; all but the first fall
+    silent.
+    """
     if "WORLD_SIZE" not in os.environ:  # not started by torchrun
         yield
         return

@@ -1,7 +1,7 @@
 """The notebooks and the kit, ready for Kaggle: python -m utils.kaggle USERNAME [--to FOLDER] [--weights FILE]
 
-Each notebook becomes a folder with its kernel-metadata.json, and the kit a data set that they all attach, so that none of them
-needs the internet, except 04_vgg19 if no weights are given here. Prints the commands to type.
+Each notebook becomes a folder with its kernel-metadata.json, and the kit a data set that they all attach, so that none
+of them needs the internet, except 04_vgg19 if no weights are given here. Prints the commands to type.
 """
 
 import argparse
@@ -9,19 +9,27 @@ import json
 import shutil
 from pathlib import Path
 
+from . import files
 from .workspace import ROOT, short_path, work_folder
 
 COMPETITION = "freesound-audio-tagging-2019"
 KIT = "freesound-tagging-kit"
-READS = {  # the notebooks whose output each one reads
-    "01_eda": [],
-    "02_preprocessing": [],
-    "03_cnn": ["02_preprocessing"],
-    "04_vgg19": ["02_preprocessing"],
-    "07_evaluation": ["03_cnn", "04_vgg19"],
-    "08_submission": ["02_preprocessing", "03_cnn", "04_vgg19"],
+MARKER = f".{KIT}"  # a file in what was written here, which may therefore be replaced
+THERE = {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")}
+READS = {  # the notebooks that are there, and those whose output each one reads
+    notebook: [read for read in reads if read in THERE]
+    for notebook, reads in {
+        "01_eda": [],
+        "02_preprocessing": [],
+        "03_cnn": ["02_preprocessing"],
+        "04_vgg19": ["02_preprocessing"],
+        "06_beyond_the_paper": ["02_preprocessing"],
+        "07_evaluation": ["03_cnn", "04_vgg19", "06_beyond_the_paper"],
+        "08_submission": ["02_preprocessing", "03_cnn", "04_vgg19", "06_beyond_the_paper"],
+    }.items()
+    if notebook in THERE
 }
-NEEDS_GPU = ("03_cnn", "04_vgg19", "08_submission")
+NEEDS_GPU = ("03_cnn", "04_vgg19", "06_beyond_the_paper", "08_submission")
 
 
 def kernel_id(username: str, notebook: str) -> str:
@@ -29,8 +37,9 @@ def kernel_id(username: str, notebook: str) -> str:
 
 
 def kernel_metadata(username: str, notebook: str, internet: bool) -> dict:
-    """What `kaggle kernels push` reads: https://github.com/Kaggle/kaggle-cli/blob/main/docs/kernels_metadata.md."""
-    gpu = {"machine_shape": "NvidiaTeslaT4"} if notebook in NEEDS_GPU else {}  # its own default cannot run today's torch
+    """What `kaggle kernels push` reads."""
+    # Source: https://github.com/Kaggle/kaggle-cli/blob/main/docs/kernels_metadata.md
+    gpu = {"machine_shape": "NvidiaTeslaT4"} if notebook in NEEDS_GPU else {}  # its default cannot run today's torch
     return {
         "id": kernel_id(username, notebook),
         "title": kernel_id(username, notebook).split("/")[1].replace("-", " "),  # Kaggle makes the id of the title
@@ -48,45 +57,66 @@ def kernel_metadata(username: str, notebook: str, internet: bool) -> dict:
 
 
 def write(folder: Path, username: str, weights: Path | None = None) -> list[str]:
-    """Write a folder per notebook and the data set `kit` into `folder`, which they replace; the commands that upload them, in order.
+    """Write `folder`, with a folder per notebook and the data set `kit`; the commands that upload them, in order.
 
-    `weights`: a file with timm's VGG19 weights, to go into the data set. Raises FileNotFoundError if it is not there.
+    `weights`: a file with timm's VGG19 weights, to go into the data set. Raises FileNotFoundError if it is not there,
+    FileExistsError if `folder` has anything in it that was not written here.
     """
     if weights and not weights.is_file():
         raise FileNotFoundError(f"{weights} is not a file: give timm's vgg19 weights, or leave --weights out.")
-    shutil.rmtree(folder, ignore_errors=True)
-    kit = folder / "kit"
-    shutil.copytree(ROOT / "utils", kit / "utils", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "requirements.txt", kit)
-    (kit / "weights").mkdir()
-    (kit / "weights" / "README.md").write_text("A place for timm's VGG19 weights, vgg19.safetensors: notebook 4 then needs no internet.\n")
+    if folder.exists() and not (folder.is_dir() and ((folder / MARKER).is_file() or not any(folder.iterdir()))):
+        raise FileExistsError(f"{folder} was not written here: remove it, or name a folder that is new or empty.")
+    with files.atomic_folder(folder.resolve(), replace=True) as unfinished:
+        (unfinished / MARKER).touch()
+        _write_kit(unfinished / "kit", username, weights)
+        for notebook in READS:
+            _write_kernel(unfinished / notebook, username, internet=notebook == "04_vgg19" and not weights)
+    upload = f"kaggle datasets create -p {folder / 'kit'} --dir-mode zip"
+    return [upload, *(f"kaggle kernels push -p {folder / notebook}" for notebook in READS)]
+
+
+def _write_kit(folder: Path, username: str, weights: Path | None) -> None:
+    # Copies of the contents alone: what is read-only here need not be there.
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "utils", folder / "utils", ignore=ignored, copy_function=shutil.copyfile)
+    shutil.copyfile(ROOT / "requirements.txt", folder / "requirements.txt")
+    (folder / "weights").mkdir()
+    place = "A place for timm's VGG19 weights, vgg19.safetensors: notebook 4 then needs no internet.\n"
+    (folder / "weights" / "README.md").write_text(place)
     if weights:
-        shutil.copy(weights, kit / "weights" / "vgg19.safetensors")
+        shutil.copyfile(weights, folder / "weights" / "vgg19.safetensors")
     about = {"title": KIT.replace("-", " "), "id": f"{username}/{KIT}", "licenses": [{"name": "other"}]}
-    (kit / "dataset-metadata.json").write_text(json.dumps(about, indent=1))
-    commands = [f"kaggle datasets create -p {kit} --dir-mode zip"]
-    for notebook in READS:
-        (folder / notebook).mkdir()
-        text = (ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8")
-        mounted = text.replace("/kaggle/input/datasets/OWNER/", f"/kaggle/input/datasets/{username}/")
-        (folder / notebook / f"{notebook}.ipynb").write_text(mounted, encoding="utf-8")
-        metadata = kernel_metadata(username, notebook, internet=notebook == "04_vgg19" and not weights)
-        (folder / notebook / "kernel-metadata.json").write_text(json.dumps(metadata, indent=1))
-        commands.append(f"kaggle kernels push -p {folder / notebook}")
-    return commands
+    (folder / "dataset-metadata.json").write_text(json.dumps(about, indent=1))
+
+
+def _write_kernel(folder: Path, username: str, internet: bool) -> None:
+    folder.mkdir()
+    text = (ROOT / "notebooks" / f"{folder.name}.ipynb").read_text(encoding="utf-8")
+    mounted = text.replace("/kaggle/input/datasets/OWNER/", f"/kaggle/input/datasets/{username}/")
+    (folder / f"{folder.name}.ipynb").write_text(mounted, encoding="utf-8")
+    metadata = kernel_metadata(username, folder.name, internet)
+    (folder / "kernel-metadata.json").write_text(json.dumps(metadata, indent=1))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m utils.kaggle", description="Make the notebooks and the kit ready for Kaggle.")
+    about = "Make the notebooks and the kit ready for Kaggle."
+    parser = argparse.ArgumentParser(prog="python -m utils.kaggle", description=about)
     parser.add_argument("username", help="yours on Kaggle")
-    parser.add_argument("--to", type=Path, default=work_folder() / "kaggle", help="where the folders go; what is there is replaced")
-    parser.add_argument("--weights", type=Path, help="a file with timm's VGG19 weights, for notebook 4 without internet")
+    where = "a new folder, or one that this command wrote, which is replaced"
+    parser.add_argument("--to", type=Path, default=work_folder() / "kaggle", help=where)
+    what = "a file with timm's VGG19 weights, for notebook 4 without internet"
+    parser.add_argument("--weights", type=Path, help=what)
     options = parser.parse_args(arguments)
-    upload, *push = write(options.to, options.username, options.weights)
-    print(f"Written to {short_path(options.to)}. With `pip install kaggle`, your API token, and the competition's rules accepted, type:\n")
+    try:
+        upload, *push = write(options.to, options.username, options.weights)
+    except OSError as error:
+        parser.exit(1, f"{error}\n")
+    print(f"Written to {short_path(options.to)}. With `pip install kaggle`, your API token, and the competition's")
+    print("rules accepted, type:\n")
     print(upload, "# the next time: kaggle datasets version -m new --dir-mode zip -p ...", sep="  ")
     print(*push, sep="\n")
-    print(f"\nPush each after the one before it has finished: kaggle kernels status {kernel_id(options.username, '01_eda')}")
+    status = f"kaggle kernels status {kernel_id(options.username, '01_eda')}"
+    print(f"\nPush each after the one before it has finished: {status}")
 
 
 if __name__ == "__main__":

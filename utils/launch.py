@@ -25,6 +25,8 @@ from .dataset import MelDataset, load_split
 from .run_folder import Run
 from .workspace import ROOT, setup, short_path
 
+ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # which is one of several, in notebook 06
+
 
 def fit(
     model: nn.Module,
@@ -53,7 +55,9 @@ def fit(
             for text in TextIOWrapper(process.stdout, newline=""):  # line ends stay, for the progress bar's sake
                 print(text, end="")
     if process.returncode:
-        raise ChildProcessError(f"{title}: torchrun ended with code {process.returncode}; what it printed stands above.")
+        raise ChildProcessError(
+            f"{title}: torchrun ended with code {process.returncode}; what it printed stands above."
+        )
     return Run(Path(folder))
 
 
@@ -73,7 +77,8 @@ def _write_job(
     validation_set.table.to_csv(job / "validation.csv", index=False)
     arguments = {
         "model": model.config, "classes": train_set.classes, "cache": str(train_set.cache.folder.resolve()),
-        "device": train_set.device.type, "config": asdict(config), "folder": str(Path(folder).resolve()), "title": title,
+        "device": train_set.device.type, "config": asdict(config),
+        "folder": str(Path(folder).resolve()), "title": title,
     }  # fmt: skip
     (job / "job.json").write_text(json.dumps(arguments))
 
@@ -88,11 +93,17 @@ def _run_job(job: Path) -> None:
     train.fit(model, *sets, TrainingConfig(**arguments["config"]), arguments["folder"], arguments["title"])
 
 
+def _weights() -> Path:
+    if weights := models.imagenet_weights():
+        return weights
+    raise SystemExit("No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS is not set.")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the head of this file."""
     about = "Train one model, alone or started by torchrun, on the cache that python -m utils.run 02 makes."
     parser = argparse.ArgumentParser(prog="python -m utils.launch", description=about)
-    parser.add_argument("model", nargs="?", choices=models.MODELS, help="the run is named MODEL-PRESET")
+    parser.add_argument("model", nargs="?", choices=ONE_TRAINING, help="the run is named MODEL-PRESET")
     parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--work", help="where artifacts go (FAT_WORK)")
     parser.add_argument("--preset", help="full or quick (FAT_PRESET)")
@@ -100,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if not (options.model or options.job):
-        parser.error(f"name a model: {', '.join(models.MODELS)}")
+        parser.error(f"name a model: {', '.join(ONE_TRAINING)}")
     if options.work:
         os.environ["FAT_WORK"] = options.work
     with distributed.process_group():
@@ -110,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
         table, classes, entry = kit.competition.curated, kit.competition.classes, models.MODELS[options.model]
         cache = mel.load_cache(table, kit.cache, "curated", kit.preset.mel)
         sets = load_split(cache, table, classes, kit.preset, kit.device)
-        weights = {"weights": models.require_imagenet_weights()} if entry.pretrained else {}
+        weights = {"weights": _weights()} if entry.pretrained else {}
         model = entry.build(len(classes), kit.preset.name, **weights)
         config = replace(entry.config(kit.preset.name), **options.config)
         run = train.fit(model, *sets, config, kit.run_folder(options.model), entry.title)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -21,12 +20,14 @@ import scipy.sparse
 from tqdm import tqdm
 
 from . import files
-from .audio import REMEDY, UnreadableClip, load_clip
+from .audio import REMEDY, UnreadableClip, format_unreadable, load_clip, load_clip_and_damage, read_reasons
 from .config import MelConfig, attached
 
 BLOCK = 64  # frames transformed at once: few enough to stay in the processor's cache
 CHUNK = 16  # clips per task of a worker: enough that handing it over costs little
-MAX_LISTED = 20  # lines of a list in an error
+TASKS_AHEAD = 8  # per worker: as many results wait for a slow disk, and after as many the workers wait for each other
+SAMPLE = 4096  # bytes of each file's head, middle and tail that tell it from another
+VERSION = 1  # of the frames and the tables of a cache: another one makes all of them anew
 
 
 def trim(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
@@ -72,8 +73,8 @@ def _window(n_fft: int) -> np.ndarray:
 def log_mel(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
     """Log-mel spectrogram in dB (full scale 1), float32 (n_mels, frames).
 
-    `samples`: mono, shape (n,). Frame i is centred on sample i * hop_length, zeros lie beyond the ends, so
-    there are 1 + n // hop_length frames. Values more than `top_db` under the loudest one, or under that of `amin`, are cut there.
+    `samples`: mono, shape (n,). Frame i is centred on sample i * hop_length, zeros lie beyond the ends, so there are 1
+    + n // hop_length frames. Values more than `top_db` under the loudest one, or under that of `amin`, are cut there.
     Raises ValueError on samples that are empty, not finite or not mono.
     """
     samples = np.asarray(samples, dtype=np.float32)
@@ -89,6 +90,13 @@ def log_mel(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
     return librosa.power_to_db(power, amin=settings.amin, top_db=settings.top_db)
 
 
+def griffin_lim(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
+    """Mono float32 samples whose log-mel spectrogram is about `log_mel`, (n_mels, frames), in dB; phases are made up."""
+    power = np.linalg.pinv(mel_filters(settings)) @ 10 ** (log_mel / 10)
+    magnitude = np.sqrt(power.clip(0))
+    return librosa.griffinlim(magnitude, hop_length=settings.hop_length, n_fft=settings.n_fft, random_state=0)
+
+
 def clip_to_log_mel(path: str | Path, settings: MelConfig) -> np.ndarray:
     """Read, trim and transform one file: float32 (n_mels, frames), as many frames as the clip is long."""
     return log_mel(trim(load_clip(path, settings), settings), settings)
@@ -97,19 +105,19 @@ def clip_to_log_mel(path: str | Path, settings: MelConfig) -> np.ndarray:
 class Cache:
     """The log-mel spectrograms of a list of clips, one after another in one memory-mapped array.
 
-    `.frames` float16 (frames of all clips, n_mels), in dB; `.clips` a table with the columns `fname`, `start`
-    (its first row in `.frames`), `length` (its rows) and `pad_value` (dB, what silence in it would be);
-    `.settings` the MelConfig it was made with. `cache[fname]` is one clip, (n_mels, length). `.unreadable` is a table of
-    the clips that are not in it because their files are no clips, with the columns `fname` and `reason`.
+    `.frames` float16 (frames of all clips, n_mels), in dB; `.clips` a table with the columns `fname`, `start` (its
+    first row in `.frames`), `length` (its rows) and `pad_value` (dB, what silence in it would be); `.settings` the
+    MelConfig it was made with. `cache[fname]` is one clip, (n_mels, length). `.unreadable` is a table of the clips that
+    are not in it because their files are no clips, with the columns `fname` and `reason`; `.damaged` is one of those
+    that are in it as far as their files go.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.settings = MelConfig(**json.loads((self.folder / "settings.json").read_text()))
         self.clips = pd.read_csv(self.folder / "clips.csv", dtype={"fname": str}, keep_default_na=False)
-        listed = self.folder / "unreadable.csv"
-        none = pd.DataFrame({"fname": [], "reason": []}, dtype=str)
-        self.unreadable = pd.read_csv(listed, dtype=str, keep_default_na=False) if listed.exists() else none
+        self.unreadable = read_reasons(self.folder / "unreadable.csv")
+        self.damaged = read_reasons(self.folder / "damaged.csv")
         # Copy on write: nobody writes, but torch wants to be able to.
         self.frames = np.load(self.folder / "frames.npy", mmap_mode="c", allow_pickle=False)
         self._row = pd.Index(self.clips["fname"])
@@ -140,77 +148,102 @@ class Cache:
         return table[~table["fname"].isin(self.unreadable["fname"])].reset_index(drop=True)
 
 
-def format_unreadable(unreadable: pd.DataFrame) -> str:
-    """A line for each clip of such a table as `Cache.unreadable`, at most 20."""
-    lines = [f"  {fname} {reason}" for fname, reason in zip(unreadable["fname"], unreadable["reason"])]
-    more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
-    return "\n".join(lines[:MAX_LISTED] + more)
+def build_cache(
+    table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig, n_jobs: int | None = None
+) -> Cache:
+    """The Cache of the clips in `table` (columns `fname` and `path`), made on `n_jobs` processes or, if there, reused.
 
-
-def build_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig, n_jobs: int | None = None) -> Cache:
-    """The Cache of the clips in `table` (columns `fname` and `path`), made on `n_jobs` processes or, if it is there, reused.
-
-    It lies in `folder`/`name`-KEY, where KEY is a hash of the mel settings and of the names and sizes of the clips; on Kaggle, one in
-    an attached notebook's output is reused too. It is whole or not there.
-    Clips that cannot be read are not in it but in its `.unreadable`, and it is made anew once one of them can.
-    Raises ValueError if no clip can be read, OSError if it cannot be written.
+    It lies in `folder`/`name`-KEY; on Kaggle, one in an attached notebook's output is reused too. KEY is a hash of the
+    mel settings and of each clip's name, size and first, middle and last 4 KB. It is whole or not there. Clips that
+    cannot be read are not in it but in its `.unreadable`, and it is made anew once one of them can; those that are
+    damaged are in it, and in its `.damaged`. Both are printed. Raises ValueError if no clip can be read or a name is
+    not UTF-8, OSError if it cannot be written.
     """
+    files.refuse_undecodable(table["fname"], name)
     done, target = "reused", _cache_folder(table, folder, name, settings)
-    if target.is_dir() and _mended(Cache(target), table):
-        target = Path(folder) / target.name  # one that is attached stays as it is
-        shutil.rmtree(target, ignore_errors=True)
-    if not target.is_dir():
-        done = "made"
-        with files.atomic_folder(target) as unfinished:
+    cache = Cache(target) if target.is_dir() else None
+    if cache is None or _mended(cache, table):
+        target, done = Path(folder) / target.name, "made"  # one that is attached stays as it is
+        with files.atomic_folder(target, replace=cache is not None) as unfinished:
             _write_cache(unfinished, table, name, settings, n_jobs)
-    cache = Cache(target)
+        cache = Cache(target)
     print(f"{name}: {done} {cache}, in {target.name}")
-    if len(cache.unreadable):
-        print(f"{name}: {len(cache.unreadable)} of {len(table)} clips cannot be read and are left out; cache.unreadable lists them")
+    _print_reasons(cache, name)
     return cache
+
+
+def load_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Cache:
+    """The Cache that `build_cache` made of the same clips with the same settings. Raises FileNotFoundError if none."""
+    target = _cache_folder(table, folder, name, settings)
+    if not target.is_dir():
+        there = f"There is no cache of these {len(table)} {name} clips in {folder}"
+        raise FileNotFoundError(f"{there}: run 02_preprocessing first.")
+    cache = Cache(target)
+    _print_reasons(cache, name)
+    return cache
+
+
+def _print_reasons(cache: Cache, name: str) -> None:
+    count = len(cache) + len(cache.unreadable)
+    lists = {"unreadable": "cannot be read and are left out", "damaged": "are damaged and used as far as they go"}
+    for kind, what in lists.items():
+        clips = getattr(cache, kind)
+        if len(clips):  # utils.run looks for such lines in what the notebooks print
+            print(f"{name}: {len(clips)} of {count} clips {what}, see {cache.folder / kind}.csv")
+            print(format_unreadable(clips))
 
 
 def _mended(cache: Cache, table: pd.DataFrame) -> bool:
     """Whether a clip that could not be read when `cache` was made now can."""
     paths = table["path"][table["fname"].isin(cache.unreadable["fname"])]
-    return any(not isinstance(_frames(path, cache.settings), str) for path in paths)
-
-
-def load_cache(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Cache:
-    """The Cache that `build_cache` made of the same clips with the same settings. Raises FileNotFoundError if it did not."""
-    target = _cache_folder(table, folder, name, settings)
-    if not target.is_dir():
-        raise FileNotFoundError(f"There is no cache of these {len(table)} {name} clips in {folder}: run 02_preprocessing first.")
-    return Cache(target)
+    return any(frames is not None for frames, _ in _frames(list(paths), cache.settings))
 
 
 def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Path:
-    clips = [[fname, os.path.getsize(path) if os.path.exists(path) else None] for fname, path in zip(table["fname"], table["path"])]
-    key = hashlib.sha256(json.dumps([asdict(settings), clips]).encode()).hexdigest()[:12]
+    clips = [[fname, _fingerprint(path)] for fname, path in zip(table["fname"], table["path"])]
+    key = hashlib.sha256(json.dumps([VERSION, asdict(settings), clips]).encode()).hexdigest()[:12]
     own = Path(folder) / f"{name}-{key}"
     return own if own.is_dir() else next(iter(attached(f"cache/{own.name}")), own)
 
 
+def _fingerprint(path: str) -> str | None:
+    """A hash of a file's size and of some of its bytes; None if it cannot be opened."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            known = hashlib.sha256(str(size).encode())
+            for place in (0, (size - SAMPLE) // 2, size - SAMPLE):
+                file.seek(max(0, place))
+                known.update(file.read(SAMPLE))
+    except OSError:
+        return None
+    return known.hexdigest()[:16]
+
+
 def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConfig, n_jobs: int | None) -> None:
-    clips, unreadable, end = [], [], 0
+    clips, reports, end = [], {"unreadable": [], "damaged": []}, 0
     with open(folder / "frames.npy", "wb") as file:
         # numpy leaves room in the header for more rows, so it can be written again at the end.
         _write_npy_header(file, (0, settings.n_mels))
-        all_frames = tqdm(_all_frames(table, settings, n_jobs), name, len(table), unit="clip", file=sys.stdout, mininterval=1)
-        for frames, fname in zip(all_frames, table["fname"]):
-            if isinstance(frames, str):
-                unreadable.append((fname, frames))
-                continue
-            file.write(frames.tobytes())
-            clips.append((fname, end, len(frames), max(float(frames.max()) - settings.top_db, 10 * np.log10(settings.amin))))
-            end += len(frames)
+        all_frames = _all_frames(list(table["path"]), settings, n_jobs)
+        progress = tqdm(all_frames, name, len(table), unit="clip", file=sys.stdout, mininterval=1)
+        for (frames, reason), fname in zip(progress, table["fname"]):
+            if reason:
+                reports["unreadable" if frames is None else "damaged"].append((fname, reason))
+            if frames is not None:
+                file.write(frames.tobytes())
+                pad_value = max(float(frames.max()) - settings.top_db, 10 * np.log10(settings.amin))
+                clips.append((fname, end, len(frames), pad_value))
+                end += len(frames)
         file.seek(0)
         _write_npy_header(file, (end, settings.n_mels))
-    report = pd.DataFrame(unreadable, columns=["fname", "reason"])
+    reports = {kind: pd.DataFrame(rows, columns=["fname", "reason"]) for kind, rows in reports.items()}
     if not clips:
-        raise ValueError(f"None of the {len(table)} {name} clips can be read: put the sounds back.\n{format_unreadable(report)}")
-    if unreadable:
-        report.to_csv(folder / "unreadable.csv", index=False)
+        listed = format_unreadable(reports["unreadable"])
+        raise ValueError(f"None of the {len(table)} {name} clips can be read: put the sounds back.\n{listed}")
+    for kind, report in reports.items():
+        if len(report):
+            report.to_csv(folder / f"{kind}.csv", index=False)
     pd.DataFrame(clips, columns=["fname", "start", "length", "pad_value"]).to_csv(folder / "clips.csv", index=False)
     (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
 
@@ -219,22 +252,28 @@ def _write_npy_header(file: BinaryIO, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
 
 
-def _all_frames(table: pd.DataFrame, settings: MelConfig, n_jobs: int | None) -> Iterator[np.ndarray | str]:
-    """Frames of each clip in order, (length, n_mels) float16, or the reason why there are none.
+def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int | None) -> Iterator[tuple[np.ndarray | None, str]]:
+    """Of each clip, in order, what `_frames` gives.
 
-    Runs on joblib, so on whatever `joblib.parallel_config` names. A worker computes on one thread: nothing it calls uses more.
+    Runs on joblib, so on whatever `joblib.parallel_config` names. A worker computes on one thread: nothing it calls
+    uses more. joblib works off all tasks it is given, however slowly their results are taken, so it is given them
+    window by window.
     """
-    paths = list(table["path"])
-    tasks = (joblib.delayed(_frames_of)(paths[i : i + CHUNK], settings) for i in range(0, len(paths), CHUNK))
-    return chain.from_iterable(joblib.Parallel(n_jobs=n_jobs or -1, return_as="generator")(tasks))
+    tasks = [joblib.delayed(_frames)(paths[i : i + CHUNK], settings) for i in range(0, len(paths), CHUNK)]
+    window = TASKS_AHEAD * joblib.effective_n_jobs(n_jobs or -1)
+    with joblib.Parallel(n_jobs=n_jobs or -1, return_as="generator") as parallel:
+        for i in range(0, len(tasks), window):
+            yield from chain.from_iterable(parallel(tasks[i : i + window]))
 
 
-def _frames_of(paths: list[str], settings: MelConfig) -> list[np.ndarray | str]:
-    return [_frames(path, settings) for path in paths]
-
-
-def _frames(path: str, settings: MelConfig) -> np.ndarray | str:
-    try:
-        return np.ascontiguousarray(clip_to_log_mel(path, settings).T, dtype=np.float16)
-    except UnreadableClip as error:
-        return error.reason
+def _frames(paths: list[str], settings: MelConfig) -> list[tuple[np.ndarray | None, str]]:
+    """Frames of each clip, (length, n_mels) float16, or None; and why there are none, or what is damaged, or ""."""
+    results = []
+    for path in paths:
+        try:
+            samples, damage = load_clip_and_damage(path, settings)
+            frames = log_mel(trim(samples, settings), settings).T
+            results.append((np.ascontiguousarray(frames, dtype=np.float16), damage))
+        except UnreadableClip as error:
+            results.append((None, error.reason))
+    return results

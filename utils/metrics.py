@@ -54,12 +54,15 @@ def label_rank(first_label: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def top_k_accuracy(first_label: np.ndarray, scores: np.ndarray, k: int = 5) -> float:
-    """Share of clips whose first listed label is among the `k` highest scores (paper, section V); arguments as `label_rank`."""
+    """Share of clips whose first listed label is among the `k` highest scores (paper, section V); arguments as
+    `label_rank`.
+    """
     return float((label_rank(first_label, scores) <= k).mean())
 
 
 def per_class_table(targets: np.ndarray, scores: np.ndarray, classes: list[str], threshold: float) -> pd.DataFrame:
-    """Precision, recall, F1 (of scores at or above `threshold`), LWLRAP and number of clips of each class, best F1 first.
+    """Precision, recall, F1 (of scores at or above `threshold`), LWLRAP and number of clips of each class, best F1
+    first.
 
     Precision is 0 where nothing reached the threshold; classes without a clip are left out (paper, tables 2 to 5).
     """
@@ -86,3 +89,34 @@ def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[s
     names = np.asarray(classes)
     table = pd.DataFrame({"label": names[labels], "confused with": names[highest[clips]]})
     return table.value_counts().rename("clips").reset_index()
+
+
+def bootstrap_interval(
+    targets: np.ndarray, scores: np.ndarray, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The LWLRAP's 95% interval: of `draws` sets of as many clips, drawn with replacement, the middle 95%."""
+    rng, labelled = np.random.default_rng(seed), np.flatnonzero((np.asarray(targets) > 0).any(axis=1))
+    drawn = (rng.choice(labelled, len(labelled)) for _ in range(draws))
+    low, high = np.quantile([lwlrap(targets[rows], scores[rows]) for rows in drawn], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def blend(scores: list[np.ndarray]) -> np.ndarray:
+    """The geometric mean of several models' scores, each (clips, classes) in 0 to 1. Raises ValueError if there are
+    none.
+    """
+    if not scores:
+        raise ValueError("there are no scores to average: choose at least one run.")
+    return np.exp(np.mean([np.log(np.clip(some, 1e-6, 1)) for some in scores], axis=0)).astype(np.float32)
+
+
+def by_number_of_labels(targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    """Clips and LWLRAP of those with one label and of those with several, where there are any."""
+    count = (np.asarray(targets) > 0).sum(axis=1)
+    groups = {"one label": count == 1, "several labels": count > 1}
+    rows = {
+        name: {"clips": rows.sum(), "LWLRAP": lwlrap(targets[rows], scores[rows])}
+        for name, rows in groups.items()
+        if rows.any()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").astype({"clips": int})

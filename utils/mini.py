@@ -1,7 +1,7 @@
-"""The embedded mini set: sounds made by formula, written in the competition's Kaggle layout.
+"""The mini set: synthetic demo data in the competition's Kaggle layout.
 
-Each class is a short physical recipe whose pitch, pace, colour and decay vary from clip to clip; a background noise, a second
-sound or silent ends are added to some. The same seed gives the same bytes.
+Each class is a short physical recipe whose pitch, pace, colour and decay vary from clip to clip; a background noise, a
+second sound or silent ends are added to some. The same seed gives the same bytes.
 """
 
 import csv
@@ -15,7 +15,7 @@ from numpy.random import Generator
 from . import files
 
 RATE = 44_100  # Hz
-SEED = 2019  # change it together with the recipes: the folder has it in its name, so an older set is not taken for this one
+SEED = 2019  # change it with the recipes: the folder has it in its name, so an older set is not taken for this one
 NAME = f"mini-{SEED}"
 CLIPS = {"train_curated": 20, "train_noisy": 6, "test": 8}  # per class
 
@@ -122,7 +122,8 @@ def clapping(rng: Generator, seconds: float) -> np.ndarray:
     def clap() -> np.ndarray:
         t = _time(0.12)
         colour = middle * rng.uniform(0.85, 1.2)
-        return rng.uniform(0.6, 1) * np.exp(-t / rng.uniform(0.008, 0.02)) * _noise(rng, len(t), 0.6 * colour, 1.8 * colour)
+        loudness = rng.uniform(0.6, 1) * np.exp(-t / rng.uniform(0.008, 0.02))
+        return loudness * _noise(rng, len(t), 0.6 * colour, 1.8 * colour)
 
     return _repeat(seconds, _onsets(rng, seconds, rng.uniform(2, 6), 0.15), clap)
 
@@ -143,7 +144,8 @@ def glockenspiel(rng: Generator, seconds: float) -> np.ndarray:
     scale = rng.uniform(600, 1100) * 2 ** (np.array([0, 2, 4, 7, 9, 12]) / 12)
 
     def bar() -> np.ndarray:
-        return _partials(_time(1.5), rng.choice(scale), [1, 2.756, 5.404, 8.933], [rng.uniform(0.3, 0.9), 0.25, 0.1, 0.04], rng)
+        pitch, decays = rng.choice(scale), [rng.uniform(0.3, 0.9), 0.25, 0.1, 0.04]
+        return _partials(_time(1.5), pitch, [1, 2.756, 5.404, 8.933], decays, rng)
 
     return _repeat(seconds, _onsets(rng, seconds, rng.uniform(1, 4), 0.2), bar)
 
@@ -165,9 +167,11 @@ def knock(rng: Generator, seconds: float) -> np.ndarray:
 
     def hit() -> np.ndarray:
         t = _time(0.25)
-        return _partials(t, pitch, ratios, rng.uniform(0.012, 0.04, 4), rng) + 0.1 * np.exp(-t / 0.003) * _noise(rng, len(t), 300, 4000)
+        panel = _partials(t, pitch, ratios, rng.uniform(0.012, 0.04, 4), rng)
+        return panel + 0.1 * np.exp(-t / 0.003) * _noise(rng, len(t), 300, 4000)
 
-    onsets = np.concatenate([start + np.arange(rng.integers(2, 5)) * rng.uniform(0.13, 0.25) for start in np.arange(0.02, seconds, 1.6)])
+    starts = np.arange(0.02, seconds, 1.6)
+    onsets = np.concatenate([start + np.arange(rng.integers(2, 5)) * rng.uniform(0.13, 0.25) for start in starts])
     return _repeat(seconds, onsets[onsets < seconds], hit)
 
 
@@ -210,7 +214,8 @@ RECIPES: dict[str, Callable[[Generator, float], np.ndarray]] = {
 
 def _clip(rng: Generator, labels: list[str], noise_db: tuple[float, float]) -> np.ndarray:
     """One clip of 0.3 to 6 s with the sounds `labels`, over a background `noise_db` under its loudest point."""
-    seconds = rng.uniform(0.3, 1) if rng.random() < 0.2 else rng.uniform(1, 4) if rng.random() < 0.8 else rng.uniform(4, 5.5)
+    lengths = (0.3, 1) if rng.random() < 0.2 else (1, 4) if rng.random() < 0.8 else (4, 5.5)
+    seconds = rng.uniform(*lengths)
     samples = np.zeros(int(seconds * RATE))
     for label in labels:
         sound = RECIPES[label](rng, seconds)[: len(samples)]
@@ -225,10 +230,10 @@ def _clip(rng: Generator, labels: list[str], noise_db: tuple[float, float]) -> n
 
 
 def make_mini_set(folder: str | Path) -> Path:
-    """Write the mini set into `folder` if it is not there: 240 curated, 72 noisy and 96 test clips, 12 classes, about 90 MB.
+    """Write the mini set into `folder` if it is not there: 240 curated, 72 noisy and 96 test clips, 12 classes, 90 MB.
 
-    Clips are 16-bit mono WAV at 44.1 kHz. A second sound and label is drawn for one in seven; in the noisy set two in five
-    labels are drawn anew, whatever the sound.
+    Clips are 16-bit mono WAV at 44.1 kHz. A second sound and label is drawn for one in seven; in the noisy set two in
+    five labels are drawn anew, whatever the sound.
     """
     folder = Path(folder)
     if folder.is_dir():
@@ -249,12 +254,15 @@ def _write(folder: Path) -> None:
             samples = _clip(rng, sounds, noise_db=(12, 30) if noisy else (20, 60))
             soundfile.write(folder / name / fname, samples, RATE, subtype="PCM_16")
         if noisy:
-            labels = [_draw_labels(rng, rng.choice(list(RECIPES))) if rng.random() < 0.4 else sounds for sounds in labels]
-        rows = sorted(zip(fnames, labels))
+            classes = list(RECIPES)
+            labels = [_draw_labels(rng, rng.choice(classes)) if rng.random() < 0.4 else sounds for sounds in labels]
+        clips = sorted(zip(fnames, labels))
         if name == "test":
-            _write_csv(folder / "sample_submission.csv", ["fname", *RECIPES], [[fname] + [0] * len(RECIPES) for fname, _ in rows])
+            rows = [[fname] + [0] * len(RECIPES) for fname, _ in clips]
+            _write_csv(folder / "sample_submission.csv", ["fname", *RECIPES], rows)
         else:
-            _write_csv(folder / f"{name}.csv", ["fname", "labels"], [[fname, ",".join(sounds)] for fname, sounds in rows])
+            rows = [[fname, ",".join(sounds)] for fname, sounds in clips]
+            _write_csv(folder / f"{name}.csv", ["fname", "labels"], rows)
 
 
 def _draw_labels(rng: Generator, label: str) -> list[str]:

@@ -1,4 +1,6 @@
-"""The networks, and the one table of them. All take dB spectrograms (clips, 1, n_mels, frames) and give logits (clips, classes)."""
+"""The networks, and the one table of them. All take dB spectrograms (clips, 1, n_mels, frames) and give logits
+(clips, classes).
+"""
 
 import os
 import urllib.request
@@ -22,7 +24,9 @@ def standardize(x: Tensor) -> Tensor:
 
 
 class Logits(nn.Linear):
-    """The last layer, in float32 whatever the others compute in: in half precision scores tie, and ties share the worst rank."""
+    """The last layer, in float32 whatever the others compute in: in half precision scores tie, and ties share the
+    worst rank.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -30,11 +34,12 @@ class Logits(nn.Linear):
 
 
 class DeepCNN(nn.Module):
-    """Our reading of the paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense output.
+    """Our reading of the paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense
+    output.
 
-    The paper gives neither depth nor widths. Here: four blocks of two 3x3 convolutions with batch normalisation, each
-    halving both axes; then the mean over time, the maximum over frequency, dropout and one dense layer. `width` channels
-    in the first block, doubled in each further one.
+    The paper gives neither depth nor widths. Here: four blocks of two 3x3 convolutions with batch normalisation,
+    each halving both axes; then the mean over time, the maximum over frequency, dropout and one dense layer.
+    `width` channels in the first block, doubled in each further one.
 
     `stem`: channels of a 5x5 convolution of stride 2 and a pooling layer before the blocks, which leave a sixteenth of
     the picture to them, as ImageNet's networks begin; 0: none. The last block then does not pool.
@@ -77,9 +82,7 @@ class VGG19(nn.Module):
     multiples; 64 is VGG19. The spectrogram is averaged over squares of `downsample` first.
     """
 
-    def __init__(
-        self, n_classes: int, weights: str | Path | None = None, width: int = 64, downsample: int = 1
-    ) -> None:
+    def __init__(self, n_classes: int, weights: str | Path | None = None, width: int = 64, downsample: int = 1) -> None:
         import timm  # takes seconds, which only those who use it should wait
         from timm.models.vgg import VGG
 
@@ -124,7 +127,9 @@ class VGG19(nn.Module):
 
 
 def _dense(convolution: nn.Conv2d) -> nn.Linear:
-    """A convolution with its whole input as the matrix product that it is: the same numbers, and much faster to train."""
+    """A convolution with its whole input as the matrix product that it is: the same numbers, and much faster to
+    train.
+    """
     weight = convolution.weight.flatten(1)
     layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     layer.weight, layer.bias = nn.Parameter(weight.detach()), convolution.bias
@@ -144,7 +149,9 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table of models: a title, what builds it, and for each preset its options and its training config."""
+    """A row of the table of models: a title, what builds it, and for each preset its options and its training
+    config.
+    """
 
     title: str
     network: Callable[..., nn.Module]  # called with the number of classes and the options
@@ -165,10 +172,16 @@ class Entry:
 _FULL = TrainingConfig(epochs=400)
 _FULL_VGG19 = replace(_FULL, learning_rate=1e-4)
 _QUICK = TrainingConfig(
-    epochs=100, max_steps=1500, learning_rate=3e-3, schedule="cosine", activation="sigmoid", crop="random", test_crops=8
+    epochs=100, max_steps=1500, learning_rate=3e-3, weight_decay=0.01, schedule="cosine", activation="sigmoid",
+    crop="random", test_crops=8, mix_probability=0.5, resize_probability=0.4, spec_augment_probability=0.5,
 )  # fmt: skip
-_QUICK_TRANSFER = replace(_QUICK, epochs=5, max_steps=40, learning_rate=1e-4, crop="start", test_crops=1)
-_QUICK_VGG19 = replace(_QUICK, epochs=40, max_steps=240, learning_rate=1e-3, test_crops=1)
+_BEST = replace(_QUICK, epochs=100, min_steps=4000, max_steps=None)
+_QUICK_BEST = replace(_QUICK, epochs=20, max_steps=100)
+_QUICK_VGG19 = replace(
+    _QUICK, epochs=40, max_steps=200, learning_rate=1e-3, test_crops=1,
+    mix_probability=0.0, resize_probability=0.0, spec_augment_probability=0.0,
+)  # fmt: skip
+_QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e-4, crop="start")
 
 MODELS: dict[str, Entry] = {
     "deep_cnn": Entry("Deep CNN", DeepCNN, {
@@ -183,11 +196,16 @@ MODELS: dict[str, Entry] = {
         "full": ({}, _FULL_VGG19),
         "quick": ({"width": 8, "downsample": 2}, _QUICK_VGG19),
     }),
+    "best": Entry("Best", DeepCNN, {
+        "full": ({"width": 32, "stem": 16}, _BEST),
+        "quick": ({"width": 32, "stem": 16}, _QUICK_BEST),
+    }),
 }  # fmt: skip
 
 
 def imagenet_weights() -> Path | None:
-    """File with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (a download of 575 MB, once); None if there is none.
+    """File with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (a download of 575 MB, once); None if
+    there is none.
 
     Raises FileNotFoundError if FAT_VGG19_WEIGHTS names a file that is not there.
     """

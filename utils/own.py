@@ -1,4 +1,4 @@
-"""Your own sounds as a data set in Kaggle's layout, for all notebooks: python -m utils.own FOLDER TARGET [--csv FILE]"""
+"""Your own sounds as a data set in Kaggle's layout: python -m utils.own FOLDER TARGET [--csv FILE]"""
 
 import argparse
 import os
@@ -12,49 +12,79 @@ import pandas as pd
 from . import data, files
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-MIN_CLIPS_PER_CLASS = 3  # clips of a class: as many as there are sets, to train on, to validate and to test with
+MIN_CLIPS_PER_CLASS = 3  # as many as there are sets: to train on, to validate and to test with
+MIN_FOLDS = 3  # for the same reason, where the clips come in folds
 RESERVED = ("", "fname", "labels")  # what other columns of the tables are called
 
 
 def find_sounds(folder: str | Path) -> list[Path]:
-    """The .wav, .flac, .ogg and .mp3 files in `folder` and below, sorted, hidden ones apart. Raises FileNotFoundError if there is none."""
+    """The .wav, .flac, .ogg and .mp3 files in `folder` and below, sorted, without hidden ones.
+
+    Raises FileNotFoundError if there is none, ValueError if a name is not UTF-8.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the one that holds the sounds.")
-    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
     # macOS leaves a ._NAME.wav that is no sound beside each NAME.wav on other systems' disks.
-    sounds = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    sounds = [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
     if not sounds:
         raise FileNotFoundError(f"There is no sound in {folder}: put {', '.join(SUFFIXES)} files there.")
+    files.refuse_undecodable([str(file.relative_to(folder)) for file in sounds], folder)
     return sounds
 
 
-def make_data_set(folder: str | Path, target: str | Path, csv: str | Path | None = None, test_fraction: float = 0.2, seed: int = 0) -> Path:
-    """Write `target`, a folder in Kaggle's layout, of the sounds in `folder`; FAT_DATA=`target` then runs every notebook on them.
+def make_data_set(
+    folder: str | Path, target: str | Path, csv: str | Path | None = None, test_fraction: float = 0.2, seed: int = 0
+) -> Path:
+    """Write `target`, a folder in Kaggle's layout, of the sounds in `folder`, to be FAT_DATA for the notebooks.
 
-    The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to `folder`) and `labels`
-    (comma-separated). A random `test_fraction`, at least one clip, with its share of each class (by the first label), becomes the
-    test set, whose labels are kept in `target`/test_labels.csv. Sounds are linked where the system allows it, else copied, as
-    CLASS-NUMBER-NAME. Raises FileExistsError if `target` is there; FileNotFoundError if a sound is not; ValueError if a
-    file lies outside the folder or in no class, a class cannot be called so, or the classes or their clips are too few.
+    The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
+    `folder`) and `labels` (comma-separated). A random `test_fraction`, at least one clip, with its share of each class
+    (by the first label), becomes the test set, whose labels are kept in `target`/test_labels.csv. Clips of one `group`,
+    if `csv` has that column, stay together; if it has a column `fold`, the first is the test set. Further columns are
+    kept in both tables. Sounds are linked where the system allows it, else copied, as CLASS-NUMBER-NAME. Raises
+    FileExistsError if `target` is there; FileNotFoundError if a sound is not; ValueError if a file is listed twice,
+    lies outside the folder or in no class, a name is not UTF-8, a class cannot be called so or has no clip to train on,
+    or the classes, their clips, the groups or the folds are too few.
     """
     folder, target = Path(folder), Path(target)
     if os.path.lexists(target):
         raise FileExistsError(f"{target} is there already: remove it, or give another name.")
+    source = folder if csv is None else Path(csv)
     table = _table_of_folders(folder) if csv is None else _table_of_csv(folder, Path(csv))
-    classes = _classes(table, folder if csv is None else csv)
+    _refuse_repeated(table, source)
+    classes = _classes(table, source)
     digits = len(str(len(table)))
     table["fname"] = [_plain_name(row, number, digits) for number, row in enumerate(table.itertuples(), 1)]
-    curated, test = (table.iloc[rows] for rows in data.split(table, max(2, min(round(1 / test_fraction), len(table))), seed))
+    if "fold" in table and table["fold"].nunique() < MIN_FOLDS:
+        raise ValueError(f"{source}: give {MIN_FOLDS} folds or more, or remove the column fold.")
+    n_folds = max(2, min(round(1 / test_fraction), len(table)))
+    curated, test = (table.iloc[rows] for rows in data.split(table, n_folds, seed))
+    untrained = set(classes) - set(data.split_labels(curated["labels"]).explode())
+    if untrained:
+        alone = f"all clips of the class {min(untrained)!r} are test clips"
+        raise ValueError(f"{source}: {alone}: add some in other groups or folds.")
+    columns = ["fname", "labels", *table.columns.drop(["fname", "labels", "path"])]
     with files.atomic_folder(target) as unfinished:
         for name, part in [("train_curated", curated), ("test", test)]:
             (unfinished / name).mkdir(parents=True)
             for row in part.itertuples():
                 _link(row.path, unfinished / name / row.fname)
-        curated[["fname", "labels"]].to_csv(unfinished / "train_curated.csv", index=False)
-        test[["fname", "labels"]].to_csv(unfinished / "test_labels.csv", index=False)
-        pd.DataFrame(0, index=pd.Index(test["fname"]), columns=classes).to_csv(unfinished / "sample_submission.csv")
+        curated[columns].to_csv(unfinished / "train_curated.csv", index=False)
+        test[columns].to_csv(unfinished / "test_labels.csv", index=False)
+        sample = pd.DataFrame(0, index=pd.Index(test["fname"]), columns=classes)
+        sample.to_csv(unfinished / "sample_submission.csv")
     return target
+
+
+def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
+    """Raises ValueError if two paths lead to one file, which could then be in the training set and in the test set."""
+    first = {}
+    for path in table["path"]:
+        other = first.setdefault(os.path.realpath(path), path)
+        if other is not path:
+            raise ValueError(f"{source}: {other} and {path} are the same file: keep one of them, with all its labels.")
 
 
 def _table_of_folders(folder: Path) -> pd.DataFrame:
@@ -62,7 +92,8 @@ def _table_of_folders(folder: Path) -> pd.DataFrame:
     paths = find_sounds(folder)
     loose = [path for path in paths if path.parent == folder]
     if loose:
-        raise ValueError(f"{loose[0]} is in no class: move it to a subfolder of its class, or list the clips in a CSV file.")
+        remedy = "move it to a subfolder of its class, or list the clips in a CSV file"
+        raise ValueError(f"{loose[0]} is in no class: {remedy}.")
     labels = [path.relative_to(folder).parts[0] for path in paths]
     commas = [label for label in labels if "," in label]
     if commas:
@@ -71,21 +102,23 @@ def _table_of_folders(folder: Path) -> pd.DataFrame:
 
 
 def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
-    """`path` and `labels` of each row of the file."""
+    """The rows of the file, with `path`."""
     if not csv.is_file():
         raise FileNotFoundError(f"{csv} is not there: give a CSV file with the columns fname and labels.")
     table = data.read_table(csv, ["fname", "labels"])
     fnames = [Path(os.path.normpath(fname)) for fname in table["fname"]]
     for fname, given in zip(fnames, table["fname"]):
         if fname.is_absolute() or ".." in fname.parts:
-            raise ValueError(f"{csv} lists {given!r}, which is outside {folder}: give names relative to that folder, of files in it.")
+            remedy = "give names relative to that folder, of files in it"
+            raise ValueError(f"{csv} lists {given!r}, which is outside {folder}: {remedy}.")
         if not (folder / fname).is_file():
+            files.refuse_undecodable((str(file.relative_to(folder)) for file in folder.rglob("*")), folder)
             raise FileNotFoundError(f"{csv} lists {given!r}, which is not in {folder}: add the file or remove the row.")
     labels = [",".join(label.strip() for label in labels) for labels in data.split_labels(table["labels"])]
-    return pd.DataFrame({"path": [folder / fname for fname in fnames], "labels": labels})
+    return table.assign(path=[folder / fname for fname in fnames], labels=labels)
 
 
-def _classes(table: pd.DataFrame, source: str | Path) -> list[str]:
+def _classes(table: pd.DataFrame, source: Path) -> list[str]:
     """The classes in alphabetical order."""
     clips = data.split_labels(table["labels"]).explode().value_counts().sort_index()
     for name in RESERVED:
@@ -94,7 +127,8 @@ def _classes(table: pd.DataFrame, source: str | Path) -> list[str]:
     if len(clips) < 2:
         raise ValueError(f"{source} has {len(clips)} class, and a model tells at least two apart: add a class.")
     if clips.min() < MIN_CLIPS_PER_CLASS:
-        raise ValueError(f"{source}: the class {clips.idxmin()!r} has {clips.min()} of at least {MIN_CLIPS_PER_CLASS} clips: add some, or remove it.")
+        few = f"the class {clips.idxmin()!r} has {clips.min()} of at least {MIN_CLIPS_PER_CLASS} clips"
+        raise ValueError(f"{source}: {few}: add some, or remove it.")
     return list(clips.index)
 
 
@@ -121,8 +155,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     tables = {"train_curated": "train_curated.csv", "test": "test_labels.csv"}
-    labels = {name: data.split_labels(data.read_table(target / file, ["fname", "labels"])["labels"]) for name, file in tables.items()}
-    clips = pd.DataFrame({name: part.explode().value_counts() for name, part in labels.items()})
+    labels = {name: data.read_table(target / file, ["fname", "labels"])["labels"] for name, file in tables.items()}
+    clips = pd.DataFrame({name: data.split_labels(part).explode().value_counts() for name, part in labels.items()})
     print(clips.fillna(0).astype(int).sort_index().to_string())
     print(f"\nNow type: FAT_DATA={shlex.quote(str(target))} python -m utils.run")
 

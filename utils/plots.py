@@ -1,4 +1,6 @@
-"""Every figure of the notebooks, drawn with pyplot: in a notebook it shows by itself, elsewhere call plt.show() or plt.savefig()."""
+"""Every figure of the notebooks, drawn with pyplot: in a notebook it shows by itself, elsewhere call plt.show() or
+plt.savefig().
+"""
 
 from collections.abc import Sequence
 
@@ -61,7 +63,9 @@ def waveforms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
 def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Audio:
     """A player of the clip's first `seconds`, as loud as recorded, at 22 kHz so that the notebook stays small."""
     rate = 22_050
-    samples = librosa.resample(samples[: int(seconds * settings.sample_rate)], orig_sr=settings.sample_rate, target_sr=rate)
+    samples = librosa.resample(
+        samples[: int(seconds * settings.sample_rate)], orig_sr=settings.sample_rate, target_sr=rate
+    )
     return Audio(samples.clip(-1, 1), rate=rate, normalize=False)
 
 
@@ -107,7 +111,10 @@ def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
     hz = np.linspace(0, settings.fmax, 500)
     left.plot(hz, hz_to_mel(hz))
     left.set(title="m = 2595 log10(1 + f / 700)", xlabel="f, Hz", ylabel="m, mel")
-    right.plot(np.linspace(0, settings.sample_rate / 2, filters.shape[1]), (filters / filters.max(axis=1, keepdims=True))[::8].T)
+    right.plot(
+        np.linspace(0, settings.sample_rate / 2, filters.shape[1]),
+        (filters / filters.max(axis=1, keepdims=True))[::8].T,
+    )
     right.set(title="every eighth of the filters, scaled to one height", xlabel="f, Hz", ylabel="weight")
 
 
@@ -134,6 +141,27 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
     axes[0].legend(frameon=False)
 
 
+def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
+    """Several versions of one log-mel spectrogram, (n_mels, frames) each, side by side."""
+    _, axes = plt.subplots(1, len(stages), figsize=(10, 2.4), sharey=True)
+    for ax, (title, log_mel) in zip(axes, stages.items()):
+        seconds = log_mel.shape[1] * settings.hop_length / settings.sample_rate
+        ax.imshow(log_mel, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, settings.n_mels))
+        ax.set(title=title, xlabel="Time (s)")
+    axes[0].set(ylabel="mel band")
+
+
+def intervals(table: pd.DataFrame) -> None:
+    """LWLRAP of each row with its interval, the columns `LWLRAP`, `low` and `high`, first row on top."""
+    _, ax = plt.subplots(figsize=(7, 0.8 + 0.3 * len(table)))
+    table = table.iloc[::-1]
+    reach = [table["LWLRAP"] - table["low"], table["high"] - table["LWLRAP"]]
+    ax.errorbar(table["LWLRAP"], range(len(table)), xerr=reach, fmt="o", capsize=3)
+    ax.set_yticks(range(len(table)), table.index)
+    ax.set(xlabel="LWLRAP, with its 95% interval")
+    ax.grid(axis="x", alpha=0.3)
+
+
 def per_class(table: pd.DataFrame, column: str) -> None:
     """One dot a class (the index) and a run (the columns), sorted by the first run."""
     table = table.rename(index=words).sort_values(table.columns[0])
@@ -155,7 +183,8 @@ def scores(names: Sequence[str], values: np.ndarray, title: str) -> None:
 
 
 def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> Figure:
-    """A recording's spectrogram, and beneath it, over the same seconds, the scores of the `top` classes with the highest peaks.
+    """A recording's spectrogram, and beneath it, over the same seconds, the scores of the `top` classes with the
+    highest peaks.
 
     `samples`: mono, untrimmed; `scores`: a row a window, with its middle in seconds as index, and a column a class.
     """
@@ -164,7 +193,9 @@ def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfi
     middles = scores.index.to_numpy()
     edges = np.concatenate([[0], (middles[:-1] + middles[1:]) / 2, [duration]])
     rows = len(highest.columns)
-    figure, (upper, lower) = plt.subplots(2, 1, figsize=(10, 2.9 + 0.22 * rows), sharex=True, height_ratios=[2.2, 0.22 * rows])
+    figure, (upper, lower) = plt.subplots(
+        2, 1, figsize=(10, 2.9 + 0.22 * rows), sharex=True, height_ratios=[2.2, 0.22 * rows]
+    )
     spectrogram(upper, mel.log_mel(samples, settings), settings, "log-mel spectrogram")
     upper.set(xlabel="", xlim=(0, duration))
     image = lower.pcolormesh(edges, np.arange(rows + 1), highest.T, cmap="Blues", vmin=0, vmax=1)

@@ -17,18 +17,19 @@ import pandas as pd
 import torch
 
 from . import audio, mel, plots, train, workspace
-from .run_folder import Run, find_runs
-from .dataset import MelDataset
 from .config import MelConfig
+from .dataset import MelDataset
 from .own import find_sounds
+from .run_folder import Run, find_runs
 
 
 def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
-    """The run's scores of each sound, as `train.score_run` gives them: a row a file (the index `fname`), a column a class.
+    """The run's scores of each sound, as `train.score_run` gives them: a row a file (the index `fname`), a column a
+    class.
 
-    `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the folder given, and of a file its
-    name; where these are not unique, the path. Raises FileNotFoundError if a path is not there or a folder holds no sound,
-    and ValueError with every file that cannot be read.
+    `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the folder
+    given, and of a file its name; where these are not unique, the path. Raises FileNotFoundError if a path is not
+    there or a folder holds no sound, and ValueError with every file that cannot be read.
     """
     table = _table(paths)
     with _clips(table, run, run.mel, device) as clips:
@@ -36,7 +37,9 @@ def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu")
 
 
 def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
-    """The `k` highest of each row of `scores`, highest first: the columns `fname`, `class` and `score`, `k` rows a clip."""
+    """The `k` highest of each row of `scores`, highest first: the columns `fname`, `class` and `score`, `k` rows a
+    clip.
+    """
     values = scores.to_numpy()
     top = np.argsort(-values, axis=1, kind="stable")[:, :k]
     return pd.DataFrame({
@@ -49,9 +52,9 @@ def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
 def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str = "cpu") -> pd.DataFrame:
     """The run's scores of one window (2 s) every `seconds` of a recording, untrimmed: a column a class.
 
-    The index `seconds` is the middle of the window, to 0.01 s. The last window ends within half a step of the recording's end, so part
-    of it may lie beyond; a recording shorter than a window has one row. Raises FileNotFoundError and ValueError as `tag`
-    does, and ValueError if `seconds` is less than a frame.
+    The index `seconds` is the middle of the window, to 0.01 s. The last window ends within half a step of the
+    recording's end, so part of it may lie beyond; a recording shorter than a window has one row. Raises
+    FileNotFoundError and ValueError as `tag` does, and ValueError if `seconds` is less than a frame.
     """
     frame = run.mel.hop_length / run.mel.sample_rate
     if not seconds >= frame:
@@ -65,20 +68,24 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
         offsets = torch.from_numpy(begins).round().long()
         windows.starts = windows.starts + offsets
         windows.lengths = (length - offsets).clamp(max=n_frames)
-        values = train.predict_scores(run.model(), windows, run.config)
+        values = train.score_run(run, windows)
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centred on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
 
 def best_run() -> Run:
-    """The run with the highest validation LWLRAP in the work folder, whatever its data. Raises FileNotFoundError if there is none."""
+    """The run with the highest validation LWLRAP in the work folder, whatever its data. Raises FileNotFoundError if
+    there is none.
+    """
     found = []
     folder = workspace.work_folder() / "runs"
     for data_set in folder.glob("*/"):
         with suppress(FileNotFoundError):
             found.append(find_runs(data_set)[0])
     if not found:
-        raise FileNotFoundError(f"There is no run in {folder}: train one with python -m utils.run, or name one with --run.")
+        raise FileNotFoundError(
+            f"There is no run in {folder}: train one with python -m utils.run, or name one with --run."
+        )
     return max(found, key=lambda run: run.summary()["LWLRAP"])
 
 
@@ -105,14 +112,17 @@ def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> I
         n_jobs = 1 if len(table) <= mel.CHUNK else None  # one task: a worker would take longer to start than to do it
         cache = mel.build_cache(table, folder, "sounds", settings, n_jobs)
         if len(cache.unreadable):
-            raise ValueError(f"{len(cache.unreadable)} of {len(table)} sounds cannot be read:\n{mel.format_unreadable(cache.unreadable)}")
+            some = f"{len(cache.unreadable)} of {len(table)} sounds cannot be read"
+            raise ValueError(f"{some}:\n{mel.format_unreadable(cache.unreadable)}")
         yield MelDataset(cache, table, run.classes, device)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.predict", description="Tag sounds with a finished run.")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a sound file, or a folder with sounds in it or below")
-    parser.add_argument("--run", metavar="FOLDER", help="the run's folder; if left out, the best one in the work folder")
+    parser.add_argument(
+        "--run", metavar="FOLDER", help="the run's folder; if left out, the best one in the work folder"
+    )
     parser.add_argument("--top", type=int, default=3, help="how many classes to print of each sound")
     parser.add_argument("--over_time", metavar="FILE.png", help="a picture of one sound's scores over time")
     parser.add_argument("--csv", metavar="FILE", help="where to write all scores")
@@ -123,7 +133,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"{options.run} is not a run: give the folder that holds settings.json and weights.safetensors")
     try:
         run = Run(Path(options.run).resolve()) if options.run else best_run()
-        print(f"run: {workspace.short_path(run.folder)}, {run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}")
+        described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"
+        print(f"run: {workspace.short_path(run.folder)}, {described}")
         device, _ = workspace.find_device()
         found = tag(options.paths, run, device)
         if options.csv:

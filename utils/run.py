@@ -13,9 +13,12 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm import tqdm
 
-from .workspace import ROOT, find_data, work_folder
+from .audio import format_unreadable, read_reasons
+from .config import PRESETS
+from .workspace import ROOT, find_data, short_path, work_folder
 
 NOTEBOOKS = ROOT / "notebooks"
+LEFT_OUT = re.compile(r"^(.* clips .*), see (.*\.csv)$", re.MULTILINE)  # what mel.build_cache and load_cache print
 
 
 class Client(NotebookClient):
@@ -32,7 +35,8 @@ class Client(NotebookClient):
 def run_notebook(file: Path, copy: Path, bar: tqdm) -> None:
     """Run `file` top to bottom, with its own folder as working directory, and save what came of it as `copy`.
 
-    Raises CellExecutionError with the failing cell and its traceback, or DeadKernelError; `copy` then holds the notebook up to there.
+    Raises CellExecutionError with the failing cell and its traceback, or DeadKernelError; `copy` then holds the
+    notebook up to there.
     """
     notebook = nbformat.read(file, as_version=4)
     client = Client(
@@ -57,12 +61,25 @@ def results(copy: Path) -> str:
     return "\n".join(text.rstrip() for text in texts)
 
 
+def unreadable_and_damaged(copies: list[Path]) -> str:
+    """The unreadable and damaged clips of the caches that these notebooks used, the first ones by name."""
+    found = {}
+    for copy in copies:
+        for cell in nbformat.read(copy, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                found |= {Path(file): said for said, file in LEFT_OUT.findall(output.get("text", ""))}
+    return "\n".join(
+        f"WARNING {said}, see {short_path(file)}\n{format_unreadable(read_reasons(file))}"
+        for file, said in found.items()
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m utils.run", description="Run the notebooks in order.")
     parser.add_argument("notebooks", nargs="*", help="numbers of those to run, such as 03 05; all if left out")
     parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--work", help="where artifacts go (FAT_WORK)")
-    parser.add_argument("--preset", help="paper or quick (FAT_PRESET)")
+    parser.add_argument("--preset", help=f"{' or '.join(PRESETS)} (FAT_PRESET)")
     parser.add_argument("--inplace", action="store_true", help="refresh the outputs that the notebooks are stored with")
     options = parser.parse_args(arguments)
     for name, value in (("FAT_DATA", options.data), ("FAT_WORK", options.work), ("FAT_PRESET", options.preset)):
@@ -75,30 +92,33 @@ def main(arguments: list[str] | None = None) -> int:
     files = sorted(NOTEBOOKS.glob("*.ipynb"))
     chosen = [file for file in files if not options.notebooks or file.name[:2] in options.notebooks]
     if unknown := set(options.notebooks) - {file.name[:2] for file in files}:
-        parser.error(f"there is no notebook {', '.join(sorted(unknown))}; there are {', '.join(file.stem for file in files)}")
+        there = ", ".join(file.stem for file in files)
+        parser.error(f"there is no notebook {', '.join(sorted(unknown))}; there are {there}")
     if options.inplace and (os.environ.get("FAT_DATA") or find_data()):
         parser.error("--inplace stores outputs of the mini set: unset FAT_DATA, and move data/ away")
     copies = work_folder() / "notebooks"
     copies.mkdir(parents=True, exist_ok=True)
 
     cells = [sum(cell.cell_type == "code" for cell in nbformat.read(file, as_version=4).cells) for file in chosen]
-    began, shown = time.perf_counter(), []
-    with tqdm(total=sum(cells), unit="cell", bar_format="{desc} |{bar:20}| {n}/{total} cells [{elapsed}]{postfix}") as bar:
+    began, executed = time.perf_counter(), []
+    bar_format = "{desc} |{bar:20}| {n}/{total} cells [{elapsed}]{postfix}"
+    with tqdm(total=sum(cells), unit="cell", bar_format=bar_format) as bar:
         for number, file in enumerate(chosen, 1):
             bar.set_description_str(f"{file.stem} ({number}/{len(chosen)})")
             start = time.perf_counter()
+            executed.append(copies / file.name)
             try:
                 run_notebook(file, copies / file.name, bar)
             except (CellExecutionError, DeadKernelError) as error:
                 bar.close()
+                print(unreadable_and_damaged(executed))
                 print(f"\n{file.stem} stopped; what it did is in {copies / file.name}\n\n{error}", file=sys.stderr)
                 return 1
             bar.write(f"{file.stem:20} {time.perf_counter() - start:6.0f} s")
             if options.inplace:
                 shutil.copy(copies / file.name, file)
-            shown.append(results(copies / file.name))
     print(f"{'all':20} {time.perf_counter() - began:6.0f} s\n")
-    print("\n\n".join(text for text in shown if text))
+    print("\n\n".join(text for text in [*map(results, executed), unreadable_and_damaged(executed)] if text))
     return 0
 
 

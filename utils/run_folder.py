@@ -1,10 +1,13 @@
-"""The run folder: what a training leaves behind for everything after it, and the checkpoint that it keeps while it runs."""
+"""The run folder: what a training leaves behind for everything after it, and the checkpoint that it keeps while it
+runs.
+"""
 
 import hashlib
 import io
 import json
 import pickle
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from . import data, distributed, files, models
+from . import data, distributed, files, metrics, models
 from .config import MelConfig, TrainingConfig, attached
 
 FORMAT = 2  # of the folder: which files it has, and what their columns and keys are called
@@ -23,7 +26,12 @@ FORMAT = 2  # of the folder: which files it has, and what their columns and keys
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training: a folder with weights.safetensors, history.csv, train_clips.csv, validation_scores.csv, settings.json.
+    """A finished training: a folder with weights.safetensors, history.csv, train_clips.csv, validation_scores.csv,
+    settings.json.
+
+    One of several folds has a folder of this kind for each instead of weights; its `.validation` are then all
+    clips, each scored by the one model that was not trained on it (out of fold), and its `.history` is the mean of
+    theirs.
 
     `.history` has a row an epoch; LWLRAP and top-5 in it are of one crop a clip. `.validation` has the validation clips
     with their `labels` and, a column a class, their scores by the finished model, all crops averaged; `.targets` and
@@ -57,6 +65,10 @@ class Run:
         text = {"fname": str, "labels": str}
         return pd.read_csv(self.folder / "validation_scores.csv", dtype=text, keep_default_na=False)
 
+    @cached_property
+    def train_clips(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "train_clips.csv", dtype=str, keep_default_na=False)
+
     @property
     def classes(self) -> list[str]:
         return self.record["classes"]
@@ -82,12 +94,23 @@ class Run:
     def mel(self) -> MelConfig:
         return MelConfig(**self.record["mel"])
 
-    def summary(self) -> dict:
-        """Model, name, number of epochs, and the finished model's LWLRAP and top-5 on the validation set."""
-        return {"model": self.record["title"], "run": self.name, "epochs": len(self.history)} | self.record["validation"]
+    def summary(self, fnames: Collection[str] | None = None) -> dict:
+        """Model, name, number of epochs, and LWLRAP and top-5 on the validation clips, or on those called `fnames`."""
+        rows = np.arange(len(self.validation)) if fnames is None else self.validation["fname"].isin(fnames).to_numpy()
+        first_label = data.first_label(self.validation, self.classes)[rows]
+        return {
+            "model": self.record["title"], "run": self.name, "epochs": len(self.history),
+            "LWLRAP": metrics.lwlrap(self.targets[rows], self.scores[rows]),
+            "top-5": metrics.top_k_accuracy(first_label, self.scores[rows]),
+        }  # fmt: skip
 
-    def model(self) -> nn.Module:
-        """The trained model, on the CPU. Raises ValueError, saying what differs, if the weights are not those of its settings."""
+    def models(self) -> list[nn.Module]:
+        """The trained models, on the CPU: one, or one a fold.
+
+        Raises ValueError, saying what differs, if the weights are not those of the settings.
+        """
+        if "folds" in self.record:
+            return [model for name in self.record["folds"] for model in Run(self.folder / name).models()]
         file = self.folder / "weights.safetensors"
         try:
             with torch.device("meta"):  # takes no memory, whatever the settings say
@@ -102,24 +125,32 @@ class Run:
                 shapes = f"{name} is {given.get(name, 'absent')} and should be {expected.get(name, 'absent')}"
                 raise ValueError(f"{file} does not fit {self.record['model']}: {shapes}. Train it again.")
         model.load_state_dict(safetensors.torch.load_file(file), assign=True)
-        return model
+        return [model]
 
 
 def find_runs(folder: str | Path) -> list[Run]:
-    """The finished runs in `folder`, highest validation LWLRAP first; on Kaggle also those on the same data in attached notebooks' outputs.
+    """The finished runs in `folder`, highest validation LWLRAP first; on Kaggle also those on the same data in
+    attached notebooks' outputs.
 
-    Prints a line if they were not all judged on the same validation clips. Raises FileNotFoundError if there are none.
+    They are ranked by the validation clips that all of them were judged on, which is said where some were judged on
+    others too. Raises FileNotFoundError if there are none.
     """
     found = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
     found = [file.parent for file in found if not files.is_temporary(file.parent)]
     if not found:
         raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first.")
-    runs = {place.name: Run(place) for place in found}  # those in `folder` come last, and win
-    runs = sorted(runs.values(), key=lambda run: run.summary()["LWLRAP"], reverse=True)
-    others = [run.name for run in runs if set(run.validation["fname"]) != set(runs[0].validation["fname"])]
-    if others:
-        print(f"{', '.join(others)}: not judged on the same clips as {runs[0].name}, so their figures cannot be compared")
-    return runs
+    runs = list({place.name: Run(place) for place in found}.values())  # those in `folder` come last, and win
+    common = common_clips(runs)
+    if not common:
+        print("These runs were judged on different validation clips, so their figures cannot be compared.")
+    elif any(len(run.validation) > len(common) for run in runs):
+        print(f"These runs are compared on the {len(common)} validation clips that all of them were judged on.")
+    return sorted(runs, key=lambda run: run.summary(common)["LWLRAP"], reverse=True)
+
+
+def common_clips(runs: list[Run]) -> set[str] | None:
+    """The validation clips that all runs were judged on; None if there are none."""
+    return set.intersection(*(set(run.validation["fname"]) for run in runs)) or None
 
 
 def save_run(folder: Path, model: nn.Module, record: dict, tables: dict[str, pd.DataFrame]) -> Run:
@@ -147,8 +178,9 @@ def fingerprint(model: nn.Module, **settings: object) -> str:
 class Checkpoint:
     """The file `RUN.checkpoint` beside a run's folder: the state of `parts` after an epoch, and the history up to it.
 
-    `parts` are what has a state_dict, by name. `key` tells one training from another: a checkpoint of another one is not
-    used, which is said. The number of processes and the kind of device may change from one start to the next.
+    `parts` are what has a state_dict, by name. `key` tells one training from another: a checkpoint of another one
+    is not used, which is said. The number of processes and the kind of device may change from one start to the
+    next.
     """
 
     def __init__(self, folder: Path, key: str, parts: dict[str, object]) -> None:
@@ -157,7 +189,8 @@ class Checkpoint:
         self._cost, self._kept = 0.0, time.perf_counter()
 
     def resume(self) -> tuple[list[dict], float]:
-        """Give `parts` the state that was kept; the history up to there and the seconds it took, or [] and 0 if there is none.
+        """Give `parts` the state that was kept; the history up to there and the seconds it took, or [] and 0 if
+        there is none.
 
         Raises ValueError if the file is no checkpoint.
         """
@@ -178,7 +211,9 @@ class Checkpoint:
             ) from error
 
     def keep(self, history: list[dict], seconds: float, last: bool) -> None:
-        """Replace the file after an epoch: after the last one, and else when writing has taken at most a twentieth of the time."""
+        """Replace the file after an epoch: after the last one, and else when writing has taken at most a twentieth
+        of the time.
+        """
         began = time.perf_counter()
         if distributed.rank() or (not last and began - self._kept < 20 * self._cost):
             return

@@ -18,18 +18,20 @@ if TYPE_CHECKING:
     from .run_folder import Run
 
 
-def blend(scores: list[np.ndarray]) -> np.ndarray:
-    """The mean of several models' scores, each (clips, classes). Raises ValueError if there are none."""
-    if not scores:
-        raise ValueError("there are no scores to average: choose at least one run.")
-    return np.mean(scores, axis=0)
+def default_run(runs: Sequence["Run"]) -> "Run":
+    """The first of `runs` that the competition allows: it forbade pretrained weights. Raises ValueError if none is."""
+    for run in runs:
+        if not run.pretrained:
+            return run
+    raise ValueError("All runs began with pretrained weights, which the competition forbade: run 03_cnn or name one.")
 
 
 def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Competition) -> np.ndarray:
-    """Scores of all test clips in the competition's order, (test clips, classes), from `scores` of those in `table`, (clips, classes).
+    """Scores of all test clips in the competition's order, (test clips, classes), from `scores` of those in
+    `table`, (clips, classes).
 
-    A clip that `table` lacks, because it cannot be read, still needs a row: it gets the share of the curated clips that carry each class,
-    and is named in print.
+    A clip that `table` lacks, because it cannot be read, still needs a row: it gets the share of the curated clips
+    that carry each class, and is named in print.
     """
     rows = pd.Index(table["fname"]).get_indexer(competition.test["fname"])
     prior = multi_hot(competition.curated, competition.classes).mean(axis=0)
@@ -39,10 +41,12 @@ def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Compet
 
 
 def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: Sequence["Run"]) -> Path:
-    """Write `scores`, (test clips, classes), as a submission, check it, and note beside it, as json, the runs that made it.
+    """Write `scores`, (test clips, classes), as a submission, check it, and note beside it, as json, the runs that
+    made it.
 
-    The file takes its name only after the check, or not at all. On Kaggle a copy goes to /kaggle/working/submission.csv, where the
-    competition looks for it. Raises ValueError, as `check` does, and OSError if it cannot be written; what stood there then stays.
+    The file takes its name only after the check, or not at all. On Kaggle a copy goes to
+    /kaggle/working/submission.csv, where the competition looks for it. Raises ValueError, as `check` does, and
+    OSError if it cannot be written; what stood there then stays.
     """
     file = Path(file)
     table = pd.DataFrame(scores, columns=competition.classes)
@@ -51,7 +55,7 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
     with files.atomic_file(file) as unfinished, files.atomic_file(file.with_suffix(".json")) as record:
         table.to_csv(unfinished, index=False)
         check(unfinished, competition)
-        record.write_text(json.dumps({"data": competition.folder.name, "mean of": made_by}, indent=1))
+        record.write_text(json.dumps({"data": competition.folder.name, "blend of": made_by}, indent=1))
     expected = KAGGLE_WORKING / "submission.csv"
     if KAGGLE_WORKING.is_dir() and file.resolve() != expected.resolve():
         with files.atomic_file(expected) as unfinished:
@@ -60,15 +64,21 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
 
 
 def leaderboard(file: str | Path, competition: Competition) -> pd.DataFrame:
-    """LWLRAP of a submission on the Public and the Private test clips, what the leaderboard would have said: columns `clips` and `LWLRAP`.
+    """LWLRAP of a submission on the Public and the Private test clips, what the leaderboard would have said:
+    columns `clips` and `LWLRAP`.
 
-    Raises ValueError if the submission is not valid, or if the data do not tell the labels of the test clips, as only Zenodo's layout does.
+    Raises ValueError if the submission is not valid, or if the data do not tell the labels of the test clips, as
+    only Zenodo's layout does.
     """
     if not {"labels", "usage"} <= set(competition.test.columns):
-        raise ValueError(f"{competition.folder.name} does not tell the labels of its test clips: take the public release on Zenodo.")
+        raise ValueError(
+            f"{competition.folder.name} does not tell the labels of its test clips: take the public release on Zenodo."
+        )
     scores = check(file, competition)[competition.classes].to_numpy()
     targets = multi_hot(competition.test, competition.classes)
-    rows = {usage: np.flatnonzero(competition.test["usage"] == usage) for usage in sorted(set(competition.test["usage"]))}
+    rows = {
+        usage: np.flatnonzero(competition.test["usage"] == usage) for usage in sorted(set(competition.test["usage"]))
+    }
     table = {usage: {"clips": len(some), "LWLRAP": lwlrap(targets[some], scores[some])} for usage, some in rows.items()}
     return pd.DataFrame.from_dict(table, orient="index").astype({"clips": int})
 

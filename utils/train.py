@@ -1,11 +1,11 @@
 """Training a model, and scoring clips with it."""
 
+import contextlib
 import copy
 import math
 import platform
 import sys
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from . import data, distributed, metrics
@@ -34,26 +33,37 @@ def fit(
     config: TrainingConfig,
     folder: str | Path,
     title: str,
+    bar: tqdm | None = None,
 ) -> Run:
     """Train a copy of `model` on `train_set`, follow it on `validation_set`, and keep the outcome in `folder` as a Run.
 
-    Binary cross-entropy of each class and Adam (paper, section IV). While it trains, the validation clips are scored by
-    one crop each; at the end by all their test-time crops. The weights and scores kept are those of the **last** epoch: to
-    keep the best one would be to choose by the clips it is judged on. A training that was stopped, asked for again, goes
-    on after the last epoch it kept: to the same weights on a CPU, and as near to them as two trainings come on a GPU.
-    Under torchrun every process calls it and takes its shard of each batch. Raises FloatingPointError if the loss is not
-    finite, and ValueError if a batch has fewer clips than there are processes or if a clip is in both sets.
+    Binary cross-entropy of each class and Adam (paper, section IV). While it trains, the validation clips are
+    scored by one crop each; at the end by all their test-time crops. The weights and scores kept are those of the
+    **last** epoch: to keep the best one would be to choose by the clips it is judged on. A training that was
+    stopped, asked for again, goes on after the last epoch it kept: to the same weights on a CPU, and as near to
+    them as two trainings come on a GPU. Under torchrun every process calls it and takes its shard of each batch.
+    With the progress `bar` of a longer work, which then counts the steps, a training that has ended is not done
+    again. Raises FloatingPointError if the loss is not finite, and ValueError if a batch has fewer clips than there
+    are processes or if a clip is in both sets.
     """
     _check(train_set, validation_set, config, title)
     folder, trainer = Path(folder), Trainer(model, train_set, config, title)
-    checkpoint = Checkpoint(folder, trainer.fingerprint(validation_set), trainer.parts)
+    key = trainer.fingerprint(validation_set)
+    if bar is not None and (folder / "settings.json").exists() and Run(folder).record["fingerprint"] == key:
+        bar.update(trainer.steps)
+        return Run(folder)
+    checkpoint = Checkpoint(folder, key, trainer.parts)
     history, seconds = checkpoint.resume()
     going_on = f", going on after epoch {len(history)}, which was kept" if history else ""
-    print(f"{title}: training {train_set!r}{going_on}")
 
     began, step = time.perf_counter() - seconds, history[-1]["steps"] if history else 0
     every = math.ceil(math.ceil(trainer.steps / trainer.steps_per_epoch) / EVALUATIONS)
-    with tqdm(total=trainer.steps, initial=step, desc=title, unit="step", file=sys.stdout, mininterval=1) as bar:
+    with contextlib.ExitStack() as stack:
+        if bar is None:
+            print(f"{title}: training {train_set!r}{going_on}")
+            bar = stack.enter_context(tqdm(total=trainer.steps, unit="step", file=sys.stdout, mininterval=1))
+        bar.set_description(title)
+        bar.update(step)
         while step < trainer.steps:
             epoch = len(history) + 1
             losses = trainer.epoch(epoch, step, bar)
@@ -61,23 +71,23 @@ def fit(
             _stop_if_not_finite(losses, step, trainer, checkpoint)
             row = {"epoch": epoch, "steps": step, "loss": losses.mean().item()}
             if epoch % every == 0 or step == trainer.steps:
-                row |= evaluate(trainer.scored_model, validation_set, replace(config, test_crops=1))
+                row |= evaluate(trainer.model, validation_set, replace(config, test_crops=1))
             history.append(row)
             checkpoint.keep(history, time.perf_counter() - began, last=step == trainer.steps)
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name in ("loss", "LWLRAP")})
 
-    scores = predict_scores(trainer.scored_model, validation_set, config)
+    scores = predict_scores(trainer.model, validation_set, config)
     if distributed.rank() == 0:
         tables = {
             "history": pd.DataFrame(history),
             "train_clips": train_set.table[["fname", "labels"]],
             "validation_scores": pd.concat(
-                [validation_set.table[["fname", "labels"]], pd.DataFrame(scores, columns=validation_set.classes)], axis=1
+                [validation_set.table[["fname", "labels"]], pd.DataFrame(scores, columns=validation_set.classes)],
+                axis=1,
             ),
         }
-        results = {name: value for name, value in _judge(validation_set, scores).items() if "loss" not in name}
-        record = trainer.record(validation=results, seconds=round(time.perf_counter() - began, 1))
-        save_run(folder, trainer.scored_model, record, tables)
+        record = trainer.record(fingerprint=key, seconds=round(time.perf_counter() - began, 1))
+        save_run(folder, trainer.model, record, tables)
         checkpoint.remove()
     distributed.barrier()
     return Run(folder)
@@ -90,11 +100,6 @@ class Trainer:
         self.train_set, self.config, self.title, self.device = train_set, config, title, train_set.device
         torch.backends.cudnn.benchmark = True  # there are few shapes of batches
         self.model = copy.deepcopy(model).to(self.device, memory_format=torch.channels_last)
-        self.ema = None
-        if config.ema_decay:
-            averaging = get_ema_multi_avg_fn(config.ema_decay)
-            self.ema = AveragedModel(self.model, multi_avg_fn=averaging, use_buffers=True)
-        self.scored_model = self.ema.module if self.ema else self.model
         self.features = frozen_features(self.model, train_set, config)
         self.trained = distributed.wrap(self.model if self.features is None else Head(self.model))
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -104,13 +109,12 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(enabled=autocast_dtype(self.device) == torch.float16)
         self.steps_per_epoch = math.ceil(len(train_set) / config.batch_size)
-        self.steps = min(config.epochs * self.steps_per_epoch, config.max_steps or math.inf)
+        self.steps = config.steps(len(train_set))
 
     @property
     def parts(self) -> dict[str, object]:
         """What a checkpoint keeps."""
-        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
-        return parts | ({"ema": self.ema} if self.ema else {})
+        return {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
 
     def fingerprint(self, validation_set: MelDataset) -> str:
         """Tells this training from all others."""
@@ -120,7 +124,7 @@ class Trainer:
 
     def epoch(self, number: int, step: int, bar: tqdm) -> Tensor:
         """The losses of the steps of epoch `number`, the first of which is `step`; (steps,) on the CPU."""
-        # What is drawn in an epoch depends on its number alone, so a run that was stopped goes on as if it had not been.
+        # What is drawn in an epoch depends on its number alone, so a run that was stopped goes on as if it was not.
         generator = torch.Generator().manual_seed(self.config.seed + 1_000_003 * number)
         torch.manual_seed(self.config.seed + 1_000_003 * number + 10_007 * distributed.rank())  # dropout differs
         self.trained.train()
@@ -146,8 +150,6 @@ class Trainer:
         self.scaler.scale(loss * distributed.world_size()).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.ema:
-            self.ema.update_parameters(self.model)
         return loss.detach()
 
     def learning_rate(self, step: int) -> float:
@@ -185,7 +187,9 @@ def _check(train_set: MelDataset, validation_set: MelDataset, config: TrainingCo
 
 
 def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Raise FloatingPointError for the first of an epoch's `losses`, the last of which was at `step`, that is not finite."""
+    """Raise FloatingPointError for the first of an epoch's `losses`, the last of which was at `step`, that is not
+    finite.
+    """
     if losses.isfinite().all():
         return
     bad = int((~losses.isfinite()).nonzero()[0])
@@ -199,7 +203,8 @@ def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint:
 
 @torch.no_grad()
 def frozen_features(model: nn.Module, dataset: MelDataset, config: TrainingConfig) -> Tensor | None:
-    """What the frozen layers make of every clip, if it is the same in every epoch: computed once, they need not run again.
+    """What the frozen layers make of every clip, if it is the same in every epoch: computed once, they need not run
+    again.
 
     (clips, channels, n_mels / 16, n_frames / 16), on the device; None if no layer is frozen or the crops vary.
     """
@@ -250,21 +255,23 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
 
 
 def score_run(run: Run, dataset: MelDataset) -> np.ndarray:
-    """Scores by the run's model, as `predict_scores`. Raises ValueError if it was trained on other classes or mel settings."""
+    """Scores by the run's model, or the blend of its folds', as `predict_scores`.
+
+    Raises ValueError if it was trained on other classes or mel settings.
+    """
     if run.classes != dataset.classes:
         known = f"{run.name} knows {len(run.classes)} classes, and not these {len(dataset.classes)}"
         raise ValueError(f"{known}: train it on these data.")
     if run.mel != dataset.mel:
-        raise ValueError(f"{run.name} was trained on {run.mel}, and not on {dataset.mel}: make the cache with its settings.")
-    return predict_scores(run.model(), dataset, run.config, progress=run.name)
+        raise ValueError(
+            f"{run.name} was trained on {run.mel}, and not on {dataset.mel}: make the cache with its settings."
+        )
+    return metrics.blend([predict_scores(model, dataset, run.config, progress=run.name) for model in run.models()])
 
 
 def evaluate(model: nn.Module, dataset: MelDataset, config: TrainingConfig) -> dict[str, float]:
     """Loss, LWLRAP and top-5 accuracy of the model on a data set with labels."""
-    return _judge(dataset, predict_scores(model, dataset, config))
-
-
-def _judge(dataset: MelDataset, scores: np.ndarray) -> dict[str, float]:
+    scores = predict_scores(model, dataset, config)
     targets, p = dataset.targets.numpy(), scores.clip(1e-6, 1 - 1e-6)
     return {
         "validation loss": float(-np.where(targets > 0, np.log(p), np.log1p(-p)).mean()),
@@ -285,7 +292,7 @@ def autocast_dtype(device: torch.device) -> torch.dtype:
 def autocast(device: torch.device):  # noqa: ANN201
     """The context in which a model computes on `device`."""
     dtype = autocast_dtype(device)
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def device_name(device: torch.device) -> str:

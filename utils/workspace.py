@@ -43,10 +43,11 @@ class Workspace:
 def setup(data_folder: str | None = None, preset: str | None = None) -> Workspace:
     """Find the data, pick preset and device, make the folders, and print it all in a few lines.
 
-    `data_folder`: a folder in Kaggle's or Zenodo's layout; if None, FAT_DATA; if unset, Kaggle's input or `data/` beside
-    the notebooks; if there is none, the mini set. `preset`: "full" or "quick"; if None, FAT_PRESET; if unset, "full"
-    on a GPU, else "quick". FAT_WORK is where artifacts go; FAT stands for Freesound Audio Tagging. Seeds torch, so that a notebook run top to bottom starts from the
-    same weights. Raises FileNotFoundError or ValueError if the folder or preset is not valid.
+    `data_folder`: a folder in Kaggle's or Zenodo's layout; if None, FAT_DATA; if unset, Kaggle's input or `data/`
+    beside the notebooks; if there is none, the mini set. `preset`: "full" or "quick"; if None, FAT_PRESET; if
+    unset, "full" on a GPU, else "quick". FAT_WORK is where artifacts go; FAT stands for Freesound Audio Tagging.
+    Seeds torch, so that a notebook run top to bottom starts from the same weights. Raises FileNotFoundError or
+    ValueError if the folder or preset is not valid.
     """
     import torch  # here, so that processes that only make spectrograms do without it
 
@@ -59,7 +60,9 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     device, remark = find_device()
     name = preset or os.environ.get("FAT_PRESET") or ("quick" if device == "cpu" else "full")
     if name not in PRESETS:
-        raise ValueError(f"the preset {name!r} is none of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them.")
+        raise ValueError(
+            f"the preset {name!r} is none of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them."
+        )
     torch.manual_seed(PRESETS[name].seed)
     weights = attached("weights/vgg19.safetensors")
     if weights:
@@ -71,7 +74,9 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
         print("         No competition data was found, so this is the mini set of synthetic demo data.")
         print("         To use your own, set FAT_DATA to a folder with train_curated.csv.")
     print(f"preset   {name}")
-    print(f"device   {remark}; python {platform.python_version()}, torch {version('torch')}, librosa {version('librosa')}")
+    print(
+        f"device   {remark}; python {platform.python_version()}, torch {version('torch')}, librosa {version('librosa')}"
+    )
     print(f"writes   {short_path(folder)} and {short_path(submissions)}")
     return Workspace(competition, PRESETS[name], device, folder, submissions)
 
@@ -83,14 +88,18 @@ def work_folder() -> Path:
 
 
 def submissions_folder() -> Path:
-    """FAT_SUBMISSIONS; else `submissions/` in the kit, or in the work folder on Kaggle and where the kit cannot be written to."""
+    """FAT_SUBMISSIONS; else `submissions/` in the kit, or in the work folder on Kaggle and where the kit cannot be
+    written to.
+    """
     in_kit = os.access(ROOT, os.W_OK) and not KAGGLE_WORKING.is_dir()
     default = (ROOT if in_kit else work_folder()) / "submissions"
     return Path(os.environ.get("FAT_SUBMISSIONS") or default).resolve()
 
 
 def find_data() -> Path | None:
-    """The first folder in either layout among what is attached on Kaggle, or `data/` in the kit, itself or one folder down."""
+    """The first folder in either layout among what is attached on Kaggle, or `data/` in the kit, itself or one
+    folder down.
+    """
     local = [ROOT / "data", *sorted((ROOT / "data").glob("*/"))]
     places = [mark.parent for name in LAYOUT_MARKERS for mark in attached(name)] + local
     return next((place for place in places if is_competition(place)), None)

@@ -1,0 +1,132 @@
+"""Best: nothing that trained a fold's model has seen a clip of the fold, and a stopped training goes on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from utils import data, folds, mel, metrics, models, train
+from utils.config import QUICK
+from utils.dataset import MelDataset
+from utils.run_folder import Run
+
+
+@pytest.fixture(scope="module")
+def sets(competition, cache, tmp_path_factory):
+    """A few curated and noisy clips of the mini set; some of the noisy ones have names of curated ones."""
+    curated = MelDataset(cache, competition.curated.iloc[::4].reset_index(drop=True), competition.classes)
+    table = competition.noisy.iloc[::3].reset_index(drop=True)
+    table.loc[:3, "fname"] = curated.table["fname"][:4].to_numpy()
+    folder = tmp_path_factory.mktemp("noisy")
+    return curated, MelDataset(mel.build_cache(table, folder, "noisy", QUICK.mel, n_jobs=1), table, competition.classes)
+
+
+@pytest.fixture(autouse=True)
+def small_best(monkeypatch):
+    """`best` of a few channels and steps, which agrees with noisy clips often enough to be tested."""
+    entry = models.MODELS["best"]
+    config = replace(entry.config("quick"), max_steps=12, test_crops=2)
+    small = replace(entry, presets={"quick": ({"width": 4, "stem": 4}, config)})
+    monkeypatch.setitem(models.MODELS, "best", small)
+
+
+@pytest.fixture(scope="module")
+def lenient():
+    """Every third noisy clip agrees."""
+    return lambda run, noisy: np.arange(0, len(noisy), 3)
+
+
+def stages(folder):
+    return {path.parent.name: Run(path.parent) for path in folder.glob("*/settings.json")}
+
+
+def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_by_its_fold(sets, tmp_path, monkeypatch, lenient):
+    monkeypatch.setattr(folds, "agreeing", lenient)
+    curated, noisy = sets
+    run = folds.fit(curated, noisy, QUICK, tmp_path / "best")
+    assert run.record["folds"] == [f"fold{number}" for number in range(5)]
+    made = stages(run.folder)
+    assert len(made) == 10  # a curated stage and a joined one for each
+    scored = []
+    for name in run.record["folds"]:
+        held_out = set(made[name].validation["fname"])
+        scored += held_out
+        assert held_out == set(made[f"{name}-curated"].validation["fname"])
+        trained = [made[stage].train_clips["fname"] for stage in (f"{name}-curated", name)]
+        assert set(trained[0]) == set(curated.table["fname"]) - held_out
+        assert list(trained[1]) == [*trained[0], *("noisy/" + noisy.table["fname"][::3])]  # apart from a curated namesake
+        rows = run.validation.set_index("fname").loc[made[name].validation["fname"], run.classes]
+        assert np.array_equal(rows.to_numpy(), made[name].scores)
+    assert sorted(scored) == sorted(curated.table["fname"])
+    assert list(run.validation["fname"]) == list(curated.table["fname"])
+    table = folds.summary(run)
+    assert (table["curated clips"].iloc[0], table["noisy clips"].iloc[0]) == (len(curated) - 12, 8)
+
+
+def test_the_folds_are_blended_by_their_geometric_mean(sets, tmp_path):
+    curated, _ = sets
+    run = folds.fit(curated, None, QUICK, tmp_path / "best")
+    assert len(stages(run.folder)) == 5
+    few = curated.subset(np.arange(9))
+    each = [train.predict_scores(model, few, run.config) for model in run.models()]
+    assert np.allclose(train.score_run(run, few), np.exp(np.mean(np.log(each), axis=0)), atol=1e-5)
+    with pytest.raises(ValueError, match="choose at least one"):
+        metrics.blend([])
+
+
+def test_stopped_between_two_trainings_it_goes_on_to_the_same_scores(sets, tmp_path, monkeypatch, lenient):
+    monkeypatch.setattr(folds, "agreeing", lenient)
+    curated, noisy = sets
+    whole = folds.fit(curated, noisy, QUICK, tmp_path / "whole")
+    fit, calls = train.fit, []
+
+    def stopped(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return fit(*arguments)
+
+    monkeypatch.setattr(train, "fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        folds.fit(curated, noisy, QUICK, tmp_path / "best")
+    assert not (tmp_path / "best" / "settings.json").exists()  # what is not complete is not found
+    steps, step = [], torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *a, **k: (steps.append(1), step(*a, **k))[1])
+    again = folds.fit(curated, noisy, QUICK, tmp_path / "best")
+    assert len(steps) == 7 * 6  # of ten trainings of six steps, three had ended
+    assert np.array_equal(again.scores, whole.scores)
+
+
+def test_noisy_clips_agree_whose_labels_the_model_ranks_above_all_other_classes(sets, monkeypatch):
+    _, noisy = sets
+    scores = np.random.default_rng(0).random((len(noisy), 12)) * 0.5
+    targets = noisy.targets.numpy() > 0
+    right = np.arange(len(noisy)) % 2 == 0
+    scores[targets & right[:, None]] += 0.5
+    scores[~right, 0], scores[~right, 1] = 0.9, 0.9  # ties are not above
+    monkeypatch.setattr(train, "predict_scores", lambda *_: scores)
+    monkeypatch.setattr(Run, "models", lambda self: [None])
+    monkeypatch.setattr(Run, "config", QUICK)
+    assert set(folds.agreeing(Run(None), noisy)) == set(np.flatnonzero(right))
+
+
+def test_the_ladder_is_the_recipe_step_by_step(sets, tmp_path, competition):
+    ladder = folds.ladder(sets[0], QUICK, tmp_path)
+    assert list(ladder.index) == list(folds.LADDER)
+    assert ladder["LWLRAP"].between(ladder["low"], ladder["high"]).all()
+    last, recipe = Run(tmp_path / ladder.index[-1]).config, models.MODELS["best"].config("quick")
+    assert replace(last, max_steps=None, min_steps=1) == replace(recipe, max_steps=None)
+
+
+def test_published_folds_are_taken_as_they_are(capsys):
+    table = pd.DataFrame({"labels": list("aabbab") * 2, "fold": [str(n) for n in (10, 2, 1, 1, 2, 10) * 2]})
+    assert data.folds(table, 5, seed=0).tolist() == [2, 1, 0, 0, 1, 2] * 2
+    assert not capsys.readouterr().out
+    data.folds(table.assign(labels=["only", *table["labels"][1:]]), 5, seed=0)
+    assert "All clips of only are in one fold" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="the column fold says '3' of every clip"):
+        data.folds(table.assign(fold="3"), 5, seed=0)
+    with pytest.raises(ValueError, match="the column fold is empty in 1 rows"):
+        data.folds(table.assign(fold=["", *table["fold"][1:]]), 5, seed=0)

@@ -1,0 +1,119 @@
+"""The recipe of the model `best`: a training for each fold of the curated clips, joined by the noisy clips that it
+agrees with.
+"""
+
+import copy
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from . import data, files, metrics, train
+from .config import Preset, TrainingConfig
+from .dataset import MelDataset
+from .models import MODELS
+from .run_folder import Run
+
+NAME = "best"
+PLAIN = {"mix_probability": 0.0, "resize_probability": 0.0, "spec_augment_probability": 0.0}
+LADDER = {  # the recipe, step by step: what each adds to the training config before it
+    "random crops": PLAIN,
+    "+ mixed in power": {"mix_probability": 0.5},
+    "+ resized": {"resize_probability": 0.4},
+    "+ SpecAugment": {"spec_augment_probability": 0.5},
+}
+LADDER_STEPS = 600
+NOISY = "noisy/"  # before the names of noisy clips, which may be those of curated ones
+
+
+def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: str | Path) -> Run:
+    """Train `best` fold by fold, and keep the outcome in `folder` as one Run of all folds.
+
+    For each fold, a model is trained on the curated clips of the other folds. With a noisy set that takes half of the
+    steps; in the other half the noisy clips join whose labels the model, which saw none of them, ranks above all other
+    classes. So every curated clip is scored by a model that it had no part in. Called again, it goes on where it was,
+    and trainings that have ended are not done again.
+    """
+    folder, entry = Path(folder), MODELS[NAME]
+    config = entry.config(preset.name)
+    stages = 1 if noisy is None else 2
+    steps = config.steps(len(curated)) // stages
+    config = replace(config, min_steps=steps, max_steps=steps, seed=preset.seed)
+    if noisy is not None:
+        noisy = copy.copy(noisy)
+        noisy.table = noisy.table.assign(fname=NOISY + noisy.table["fname"])
+    fold = data.folds(curated.table, preset.n_folds, preset.seed)
+    names = [f"fold{number}" for number in range(fold.max() + 1)]
+    (folder / "settings.json").unlink(missing_ok=True)  # a run is complete when its settings are there
+    with tqdm(total=len(names) * stages * steps, unit="step", file=sys.stdout, mininterval=1) as bar:
+        for number, name in enumerate(names):
+            train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
+            title = f"{entry.title}, fold {number + 1} of {len(names)}"
+            torch.manual_seed(preset.seed + number)
+            model = entry.build(len(curated.classes), preset.name)
+            if noisy is not None:
+                first = train.fit(model, train_set, held_out, config, folder / f"{name}-curated", title, bar)
+                train_set = train_set.join(noisy.subset(agreeing(first, noisy)))
+                model, title = first.models()[0], f"{title}, noisy clips joined"
+            train.fit(model, train_set, held_out, config, folder / name, title, bar)
+    return _save(folder, names, config, curated)
+
+
+def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFrame:
+    """LWLRAP, with its 95% interval, of `best` without noisy clips, one part of the recipe more in each row.
+
+    Each is one training of at most 600 steps on the validation split: a first look at these data, whose intervals say
+    what it cannot tell. `python -m tests.ablation` takes all folds.
+    """
+    entry, table = MODELS[NAME], []
+    train_set, validation_set = (
+        curated.subset(rows) for rows in data.split(curated.table, preset.n_folds, preset.seed)
+    )
+    config = entry.config(preset.name)
+    steps = min(LADDER_STEPS, config.steps(len(train_set)))
+    model = entry.build(len(curated.classes), preset.name)
+    with tqdm(total=steps * len(LADDER), unit="step", file=sys.stdout, mininterval=1) as bar:
+        for name, change in LADDER.items():
+            config = replace(config, min_steps=steps, max_steps=steps, **change)
+            run = train.fit(model, train_set, validation_set, config, Path(folder) / name, name, bar)
+            low, high = metrics.bootstrap_interval(run.targets, run.scores)
+            table.append({"recipe": name, "LWLRAP": run.summary()["LWLRAP"], "low": low, "high": high})
+    return pd.DataFrame(table).set_index("recipe")
+
+
+def agreeing(run: Run, noisy: MelDataset) -> np.ndarray:
+    """Rows of the noisy clips whose labels the run's model, which has not seen them, ranks above all other classes."""
+    scores = train.predict_scores(run.models()[0], noisy, run.config)
+    targets = noisy.targets.numpy() > 0
+    lowest_label = np.where(targets, scores, np.inf).min(axis=1)
+    return np.flatnonzero(lowest_label > np.where(targets, -np.inf, scores).max(axis=1))
+
+
+def _save(folder: Path, names: list[str], config: TrainingConfig, curated: MelDataset) -> Run:
+    """The run of all folds, of the runs of each: what it needs beside their folders."""
+    runs = [Run(folder / name) for name in names]
+    scored = pd.concat([run.validation for run in runs]).set_index("fname").loc[curated.table["fname"]]
+    history = pd.concat([run.history.dropna() for run in runs]).groupby("epoch", as_index=False).mean()
+    record = runs[0].record | {"title": MODELS[NAME].title, "folds": names, "config": asdict(config)}
+    for name, table in (("validation_scores", scored.reset_index()), ("history", history)):
+        with files.atomic_file(folder / f"{name}.csv") as unfinished:
+            table.to_csv(unfinished, index=False)
+    with files.atomic_file(folder / "settings.json") as unfinished:
+        unfinished.write_text(json.dumps(record, indent=1))
+    return Run(folder)
+
+
+def summary(run: Run) -> pd.DataFrame:
+    """One row a fold: the curated and noisy clips it was trained on, and LWLRAP and top-5 of its own clips."""
+    rows = []
+    for name in run.record["folds"]:
+        fold = Run(run.folder / name)
+        noisy = fold.train_clips["fname"].str.startswith(NOISY).sum()
+        clips = {"curated clips": len(fold.train_clips) - noisy, "noisy clips": noisy}
+        rows.append({"fold": name} | clips | {key: fold.summary()[key] for key in ("LWLRAP", "top-5")})
+    return pd.DataFrame(rows).set_index("fold")
