@@ -150,19 +150,25 @@ def test_find_runs_puts_the_best_first(copy, model, sets, capsys):
 
 def test_runs_that_were_judged_on_other_clips_are_named(copy, run, capsys):
     other = shutil.copytree(run.folder, copy.folder.with_name("other"))
-    settings("validation", "LWLRAP", value=0.1)(other)
     find_runs(copy.folder.parent)
     assert capsys.readouterr().out == ""
-    run.validation.iloc[1:].to_csv(other / "validation_scores.csv", index=False)
+    first, rest = run.validation.iloc[:9], run.validation.iloc[9:]
+    # Of the clips that both were judged on, the other has all wrong; of those that it alone was judged on, all right.
+    wrong = first.assign(**{name: 1 - run.targets[:9, i] for i, name in enumerate(run.classes)})
+    right = rest.assign(fname=rest["fname"] + "x", **{name: run.targets[9:, i] for i, name in enumerate(run.classes)})
+    pd.concat([wrong, right]).to_csv(other / "validation_scores.csv", index=False)
+    assert [found.name for found in find_runs(copy.folder.parent)] == ["copy", "other"]
+    assert "are compared on the 9 validation clips that all of them were judged on" in capsys.readouterr().out
+    right.to_csv(other / "validation_scores.csv", index=False)
     find_runs(copy.folder.parent)
-    assert "other: not judged on the same clips as copy, so their figures cannot be compared" in capsys.readouterr().out
+    assert "were judged on different validation clips, so their figures cannot be compared" in capsys.readouterr().out
 
 
 def test_classes_and_clips_may_have_the_words_for_missing_values(tmp_path):
     classes, labels = ["NA", "None", "null"], ["None", "NA,null", "null", "NA"]
     record = {
         "title": "x", "model": models.DeepCNN(3, width=1).config, "pretrained": False, "config": asdict(TINY),
-        "mel": asdict(MelConfig()), "classes": classes, "validation": {"LWLRAP": 0.5, "top-5": 1.0},
+        "mel": asdict(MelConfig()), "classes": classes,
     }  # fmt: skip
     clips = pd.DataFrame({"fname": ["nan", "NA", "c.wav", "1e5"], "labels": labels})
     scores = pd.DataFrame(np.eye(4, 3), columns=classes)

@@ -68,6 +68,7 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
         offsets = torch.from_numpy(begins).round().long()
         windows.starts = windows.starts + offsets
         windows.lengths = (length - offsets).clamp(max=n_frames)
+        windows.mel = run.mel  # but for the trimming
         values = train.score_run(run, windows)
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centred on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
