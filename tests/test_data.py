@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils import data, mini
+from utils import data, mini, splits
 from utils.data import Competition
 
 
@@ -132,15 +132,15 @@ def test_multi_hot_first_label_and_labels_together():
 def test_split_keeps_every_clip_once_and_every_class_in_both():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"fname": range(1000), "labels": rng.choice(list("abcdefghij"), 1000)})
-    train_rows, validation_rows = data.split(table, 5, seed=0)
+    train_rows, validation_rows = splits.split(table, 5, seed=0)
     assert sorted([*train_rows, *validation_rows]) == list(range(1000))
     assert len(validation_rows) == 200
     share = table["labels"].iloc[validation_rows].value_counts() / table["labels"].value_counts()
     assert share.between(0.18, 0.22).all()
-    assert data.split(table, 5, seed=0)[1].tolist() == validation_rows.tolist()
-    assert data.split(table, 5, seed=1)[1].tolist() != validation_rows.tolist()
+    assert splits.split(table, 5, seed=0)[1].tolist() == validation_rows.tolist()
+    assert splits.split(table, 5, seed=1)[1].tolist() != validation_rows.tolist()
     with pytest.raises(ValueError, match="4 clips, or groups of clips, do not fill 5 folds: add clips"):
-        data.split(table.iloc[:4], 5, seed=0)
+        splits.split(table.iloc[:4], 5, seed=0)
 
 
 def test_split_of_the_mini_set_stays_what_it_is(competition):
@@ -151,7 +151,7 @@ def test_split_of_the_mini_set_stays_what_it_is(competition):
     ]  # fmt: skip
     table = competition.curated
     for same in (table, table.assign(freesound_id=range(len(table))), table.assign(group=""), table.assign(group=None)):
-        assert data.split(same, 5, seed=0)[1].tolist() == validation_rows
+        assert splits.split(same, 5, seed=0)[1].tolist() == validation_rows
 
 
 @pytest.mark.parametrize("columns", [["group"], ["freesound_id"], ["group", "freesound_id"]])
@@ -161,7 +161,7 @@ def test_split_keeps_groups_on_one_side_and_the_share_of_each_class(columns):
     table = pd.DataFrame({"labels": rng.choice(list("abcdefghij"), 400)[group], columns[0]: group})
     if len(columns) == 2:
         table["freesound_id"] = range(2000)  # `group` is the one that counts
-    train_rows, validation_rows = data.split(table, 5, seed=0)
+    train_rows, validation_rows = splits.split(table, 5, seed=0)
     assert sorted([*train_rows, *validation_rows]) == list(range(2000))
     assert not set(group[train_rows]) & set(group[validation_rows])
     share = table["labels"].iloc[validation_rows].value_counts() / table["labels"].value_counts()

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from utils import models, train
+from utils import inference, models, train
 from utils.config import MelConfig, TrainingConfig
 from utils.mel import Cache
 from utils.run_folder import Run, find_runs, save_run
@@ -105,7 +105,7 @@ def test_a_malformed_run_is_refused_with_what_differs(name, copy, sets):
     change, sentence = MALFORMED[name]
     change(copy.folder)
     with pytest.raises(ValueError, match=sentence) as caught:
-        train.score_run(Run(copy.folder), sets[1])
+        inference.score_run(Run(copy.folder), sets[1])
     assert "\n" not in str(caught.value)
 
 
@@ -127,7 +127,7 @@ def test_no_pickle_is_ever_loaded(run, model, sets, cache, tmp_path, monkeypatch
         train.fit(model, *sets, TINY, tmp_path / "again", "Deep CNN")
     with pytest.raises(ValueError, match="Python objects in dtype"):
         Cache(tmp_path / "cache")
-    assert np.allclose(train.score_run(find_runs(run.folder.parent)[0], sets[1]), run.scores, atol=1e-5)
+    assert np.allclose(inference.score_run(find_runs(run.folder.parent)[0], sets[1]), run.scores, atol=1e-5)
 
 
 def test_a_clip_cannot_be_on_both_sides_and_both_are_kept_with_the_run(run, model, sets, tmp_path):
@@ -182,4 +182,4 @@ def test_a_run_tells_whether_it_began_with_imagenets_weights(run, sets, tmp_path
     transfer = train.fit(vgg19, *few, replace(TINY, batch_size=4), tmp_path / "transfer", "VGG19, transfer")
     assert transfer.pretrained
     assert not run.pretrained
-    assert np.allclose(train.score_run(transfer, few[1]), transfer.scores, atol=1e-5)
+    assert np.allclose(inference.score_run(transfer, few[1]), transfer.scores, atol=1e-5)
