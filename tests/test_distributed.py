@@ -107,7 +107,7 @@ def test_what_launch_is_given_is_what_several_processes_train(sets, cache, tmp_p
     assert run.classes[:3] == ["None", "NA", "null"]
     assert list(run.validation["fname"]) == list(few[1].table["fname"])
     assert np.array_equal(run.targets, few[1].targets.numpy())
-    assert run.model().blocks[0][0].weight.shape == (4, 4, 3, 3)
+    assert run.models()[0].blocks[0][0].weight.shape == (4, 4, 3, 3)
     assert capfd.readouterr().out.count("Small: training 40 clips") == 1
 
 
@@ -117,7 +117,7 @@ def test_a_model_with_frozen_layers_trains_in_one_process(sets, tmp_path):
     few = [part.subset(np.arange(8)) for part in sets]
     run = launch.fit(vgg19, *few, SMALL, tmp_path / "run", "VGG19", processes=2)
     assert run.record["processes"] == 1
-    kept = run.model().features[0].weight
+    kept = run.models()[0].features[0].weight
     assert kept.equal(vgg19.features[0].weight)
 
 

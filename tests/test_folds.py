@@ -104,7 +104,7 @@ def test_stopped_between_two_trainings_it_goes_on_to_the_same_scores(sets, tmp_p
     assert np.array_equal(again.scores, whole.scores)
 
 
-def test_noisy_clips_agree_whose_labels_the_model_ranks_above_all_other_classes(sets, monkeypatch):
+def test_noisy_clips_agree_whose_labels_the_model_ranks_above_all_other_classes(sets, tmp_path, monkeypatch):
     _, noisy = sets
     scores = np.random.default_rng(0).random((len(noisy), 12)) * 0.5
     targets = noisy.targets.numpy() > 0
@@ -114,7 +114,24 @@ def test_noisy_clips_agree_whose_labels_the_model_ranks_above_all_other_classes(
     monkeypatch.setattr(inference, "predict_scores", lambda *_: scores)
     monkeypatch.setattr(Run, "models", lambda self: [None])
     monkeypatch.setattr(Run, "config", QUICK)
-    assert set(folds.agreeing(Run(None), noisy)) == set(np.flatnonzero(right))
+    assert set(folds.agreeing(Run(tmp_path), noisy)) == set(np.flatnonzero(right))
+    scores[:] = scores[::-1].copy()  # as another machine may see it: what was found is kept
+    assert set(folds.agreeing(Run(tmp_path), noisy)) == set(np.flatnonzero(right))
+
+
+def test_noisy_clips_of_a_held_out_group_do_not_join(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(folds, "agreeing", lambda run, noisy: np.arange(len(noisy)))
+    curated, noisy = (part.subset(np.arange(len(part))) for part in sets)
+    curated.table["group"] = [f"g{row % 15}" for row in range(len(curated))]
+    noisy.table["group"] = ["", "new", *(f"g{row % 15}" for row in range(2, len(noisy)))]
+    run = folds.fit(curated, noisy, QUICK, tmp_path / "best")
+    groups = {f"noisy/{fname}": group for fname, group in zip(noisy.table["fname"], noisy.table["group"])}
+    groups |= dict(zip(curated.table["fname"], curated.table["group"]))
+    for fold in run.folds():
+        held_out = {groups[fname] for fname in fold.validation["fname"]}
+        trained = [groups[fname] for fname in fold.train_clips["fname"]]
+        assert held_out.isdisjoint(trained)
+        assert {"", "new"} <= set(trained)
 
 
 def test_the_ladder_is_the_recipe_step_by_step(sets, tmp_path, competition):

@@ -310,10 +310,7 @@ def strata_of(lists, n_folds):
 @given(labelled(), st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_folds_hold_each_clip_once_and_every_stratum_in_equal_shares(case, n_folds, seed):
     _, lists, table = case
-    if len(table) < n_folds:
-        with pytest.raises(ValueError, match=f"{len(table)} clips, or groups of clips, do not fill {n_folds} folds"):
-            splits.folds(table, n_folds, seed)
-        return
+    n_folds = min(n_folds, len(table))  # as many as there are clips
     fold = splits.folds(table, n_folds, seed)
     assert set(fold) == set(range(n_folds))
     assert np.ptp(np.bincount(fold)) <= 1
@@ -336,10 +333,11 @@ def test_folds_keep_groups_whole(case, n_folds, seed, column, draws):
     )
     table = table.assign(**{column: names})
     groups = len({name for name in names if name}) + sum(not name for name in names)
-    if groups < n_folds:
-        with pytest.raises(ValueError, match=f"{groups} clips, or groups of clips, do not fill {n_folds} folds"):
+    if groups < 2:
+        with pytest.raises(ValueError, match="clips of one group cannot be split"):
             splits.folds(table, n_folds, seed)
         return
+    n_folds = min(n_folds, groups)
     fold = splits.folds(table, n_folds, seed)
     assert set(fold) == set(range(n_folds))
     for name in {name for name in names if name}:

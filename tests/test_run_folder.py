@@ -12,10 +12,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from utils import inference, models, train
+from utils import data, inference, metrics, models, train
 from utils.config import MelConfig, TrainingConfig
 from utils.mel import Cache
-from utils.run_folder import Run, find_runs, save_run
+from utils.run_folder import Run, common_clips, find_runs, save_run
 
 TINY = TrainingConfig(epochs=1, max_steps=1)
 
@@ -148,21 +148,34 @@ def test_find_runs_puts_the_best_first(copy, model, sets, capsys):
         find_runs(copy.folder / "nowhere")
 
 
-def test_runs_that_were_judged_on_other_clips_are_named(copy, run, capsys):
+def test_runs_are_ranked_by_the_clips_that_all_were_judged_on(copy, run, capsys):
     other = shutil.copytree(run.folder, copy.folder.with_name("other"))
-    settings("validation", "LWLRAP", value=0.1)(other)
-    find_runs(copy.folder.parent)
+    runs = find_runs(copy.folder.parent)
     assert capsys.readouterr().out == ""
-    run.validation.iloc[1:].to_csv(other / "validation_scores.csv", index=False)
+    rank = metrics.label_rank(data.first_label(run.validation, run.classes), run.scores)
+    best = run.validation[rank == 1]  # the other run is judged on clips that this one is good at
+    best.to_csv(other / "validation_scores.csv", index=False)
+    runs = find_runs(copy.folder.parent)
+    assert f"compared on the {len(best)} validation clips that all of them were judged on" in capsys.readouterr().out
+    common = common_clips(runs)
+    assert runs[0].summary(common)["LWLRAP"] == runs[1].summary(common)["LWLRAP"] > run.summary()["LWLRAP"]
+    run.validation[rank > 1].to_csv(other / "validation_scores.csv", index=False)
+    best.to_csv(copy.folder / "validation_scores.csv", index=False)
     find_runs(copy.folder.parent)
-    assert "other: not judged on the same clips as copy, so their figures cannot be compared" in capsys.readouterr().out
+    assert "on different validation clips, so their figures cannot be compared" in capsys.readouterr().out
+
+
+def test_a_run_of_an_earlier_version_is_passed_over_in_print(copy, run, capsys):
+    settings("format", value=1)(shutil.copytree(run.folder, copy.folder.with_name("earlier")))
+    assert [found.name for found in find_runs(copy.folder.parent)] == ["copy"]
+    assert "earlier was made by another version of this kit: train it again" in capsys.readouterr().out
 
 
 def test_classes_and_clips_may_have_the_words_for_missing_values(tmp_path):
     classes, labels = ["NA", "None", "null"], ["None", "NA,null", "null", "NA"]
     record = {
         "title": "x", "model": models.DeepCNN(3, width=1).config, "pretrained": False, "config": asdict(TINY),
-        "mel": asdict(MelConfig()), "classes": classes, "validation": {"LWLRAP": 0.5, "top-5": 1.0},
+        "mel": asdict(MelConfig()), "classes": classes,
     }  # fmt: skip
     clips = pd.DataFrame({"fname": ["nan", "NA", "c.wav", "1e5"], "labels": labels})
     scores = pd.DataFrame(np.eye(4, 3), columns=classes)

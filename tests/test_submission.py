@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils import submission
+from utils import metrics, submission
 
 
 @pytest.fixture
@@ -60,7 +60,9 @@ def test_on_kaggle_a_copy_goes_where_the_competition_looks(competition, scores, 
     assert (tmp_path / "working/submission.csv").read_bytes() == file.read_bytes()
 
 
-def test_blend_is_the_mean():
-    assert submission.blend([np.zeros((2, 3)), np.ones((2, 3))]).tolist() == [[0.5] * 3] * 2
+def test_blend_is_the_geometric_mean():
+    one, other = np.full((2, 3), 0.2), np.full((2, 3), 0.8)
+    assert np.allclose(metrics.blend([one, other]), 0.4)
+    assert metrics.blend([one]) is one
     with pytest.raises(ValueError, match="choose at least one run"):
-        submission.blend([])
+        metrics.blend([])

@@ -53,8 +53,8 @@ def test_a_run_learns_and_keeps_its_last_epoch(sets, run):
     assert list(run.history["epoch"]) == list(range(1, 17))
     assert run.history["loss"].iloc[-1] < run.history["loss"].iloc[0] / 2
     # Read back, the model gives the scores that were written, and by one crop a clip the last point of the curve.
-    assert np.allclose(inference.predict_scores(run.model(), validation_set, run.config), run.scores, atol=1e-5)
-    by_one_crop = inference.evaluate(run.model(), validation_set, replace(run.config, test_crops=1))
+    assert np.allclose(inference.predict_scores(run.models()[0], validation_set, run.config), run.scores, atol=1e-5)
+    by_one_crop = inference.evaluate(run.models()[0], validation_set, replace(run.config, test_crops=1))
     assert run.history[list(by_one_crop)].iloc[-1].to_dict() == pytest.approx(by_one_crop, abs=1e-5)
 
 
@@ -136,18 +136,6 @@ def test_a_checkpoint_of_another_training_is_not_used(tiny, few, tmp_path, capsy
     assert changed.history.equals(fit(tiny, few, tmp_path / "fresh", replace(TINY, seed=1)).history)
 
 
-def test_averaged_weights_are_those_that_are_kept_and_a_stop_changes_nothing(tiny, few, tmp_path):
-    config = replace(TINY, ema_decay=0.5)
-    undisturbed, plain = fit(tiny, few, tmp_path / "undisturbed", config), fit(tiny, few, tmp_path / "plain", TINY)
-    with stopped_after_an_epoch():
-        fit(tiny, few, tmp_path / "run", config)
-    run = fit(tiny, few, tmp_path / "run", config)
-    assert plain.history["loss"].equals(undisturbed.history["loss"])  # it trains as without
-    assert not np.array_equal(plain.scores, undisturbed.scores)
-    assert np.array_equal(run.scores, undisturbed.scores)
-    assert np.allclose(inference.score_run(run, few[1]), run.scores, atol=1e-5)
-
-
 def test_running_the_frozen_layers_once_changes_nothing(few, tmp_path, monkeypatch):
     torch.manual_seed(0)
     vgg19 = models.VGG19(12, width=8, downsample=2)
@@ -179,7 +167,7 @@ def test_bce_is_the_papers_formula(activation):
 
 
 def test_scores_are_the_mean_over_a_clips_test_time_crops(sets, run):
-    validation_set, model = sets[1].subset(np.arange(8)), run.model().eval()
+    validation_set, model = sets[1].subset(np.arange(8)), run.models()[0].eval()
     scores = inference.predict_scores(model, validation_set, replace(run.config, test_crops=3))
     for row, length in enumerate(validation_set.lengths.tolist()):
         count = min(3, -(-length // 128))

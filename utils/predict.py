@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import audio, inference, mel, plots, workspace
+from . import audio, inference, mel, metrics, plots, workspace
 from .config import MelConfig
 from .dataset import MelDataset
 from .run_folder import Run, find_runs
@@ -67,7 +67,7 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
         offsets = torch.from_numpy(begins).round().long()
         windows.starts = windows.starts + offsets
         windows.lengths = (length - offsets).clamp(max=n_frames)
-        values = inference.score_run(run, windows)
+        values = metrics.blend([inference.predict_scores(model, windows, run.config) for model in run.models()])
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centred on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 

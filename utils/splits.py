@@ -87,7 +87,8 @@ def apart(table: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
     column = group_column(table)
     if column is None or column not in others:
         return np.arange(len(table))
-    return np.flatnonzero((table[column] == "") | ~table[column].isin(others[column]))
+    alone = table[column].isna() | (table[column] == "")
+    return np.flatnonzero(alone | ~table[column].isin(others[column]))
 
 
 def _groups(table: pd.DataFrame) -> np.ndarray:
