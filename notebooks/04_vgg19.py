@@ -27,7 +27,7 @@
 #
 # **You get** both models beside the Deep CNN. **Reads** the cache of notebook 2 and, for transfer, ImageNet weights.
 # **Writes** runs to `work/runs`. **Takes** about five minutes with the `quick` preset on two cores, and the first time a download of
-# 575 MB. `quick` stops long before VGG19 has learnt much: for a fair comparison take the `paper` preset and a GPU.
+# 575 MB. `quick` stops long before VGG19 has learnt much: for a fair comparison take the `full` preset and a GPU.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set

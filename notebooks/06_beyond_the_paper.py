@@ -72,7 +72,7 @@ model
 # A training clip is never seen twice the same: another 2 s of it each time, and now and then
 #
 # - **mixed in power** with another clip, up to 12 dB below it. Two sounds add in power, not in dB:
-#   $10 \\log_{10}(10^{a/10} + 10^{b/10})$. The mix has the labels of both.
+#   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mix has the labels of both.
 # - **resized**: stretched in time by 0.75 to 1.33, scaled by up to 10% and moved by up to 6% along the mel axis.
 # - with a band and a stretch of frames **masked** (SpecAugment).
 #
@@ -107,21 +107,21 @@ plots.intervals(ladder)
 # ## The noisy set
 #
 # Its labels were made by machine and are often wrong. So a model that has seen none of them is asked: the noisy clips whose labels it
-# ranks above all other classes join the training.
+# ranks above all other classes join the training. `quick` looks at the first 500 of them.
 
 # %% tags=["nbval-ignore-output"]
 noisy = None  # best does without where the data have no noisy set
 if len(competition.noisy):
-    noisy_cache = mel.build_cache(competition.noisy, kit.cache, "noisy", kit.preset.mel)
-    noisy_clips = noisy_cache.readable(competition.noisy)
-    noisy = dataset.MelDataset(noisy_cache, noisy_clips, competition.classes, kit.device)
+    table = competition.noisy.head(kit.preset.max_noisy)
+    noisy_cache = mel.build_cache(table, kit.cache, "noisy", kit.preset.mel)
+    noisy = dataset.MelDataset(noisy_cache, noisy_cache.readable(table), competition.classes, kit.device)
 noisy
 
 # %% [markdown]
 # ## `best`, fold by fold
 #
-# The curated clips are dealt into five folds, each class in equal shares. For each fold a model is trained on the other four, then a
-# second one on those and on the noisy clips that the first one agrees with. No stage of it has seen a clip of its fold.
+# The curated clips are dealt into five folds, each class in equal shares. For each fold a model is trained on the other four, and
+# goes on with those and the noisy clips that it agrees with. No stage of it has seen a clip of its fold.
 
 # %% tags=["nbval-ignore-output"]
 run = folds.fit(curated, noisy, kit.preset, kit.run_folder("best"))
@@ -143,7 +143,8 @@ metrics.by_number_of_labels(run.targets, run.scores).round(3)
 folds.summary(run)
 
 # %%
-plots.learning_curves({run.name: run.history})
+histories = {f"{fold.name}": fold.history for fold in run.folds()}
+plots.learning_curves(histories)
 
 # %% [markdown]
 # Next: `07_evaluation` puts all runs side by side, and `08_submission` blends the folds by the geometric mean of their scores.

@@ -50,6 +50,7 @@ from utils import audio, data, mel, metrics, plots, submission
 from utils.run_folder import common_clips, find_runs
 
 runs = find_runs(kit.runs)
+common = common_clips(runs)  # the validation clips that all of them were judged on
 
 # %% [markdown]
 # ## Table 1
@@ -73,7 +74,7 @@ paper = pd.DataFrame(
 
 # %% tags=["nbval-ignore-output", "results"]
 print(f"Validation clips of {kit.competition.folder.name}, {len(kit.competition.classes)} classes; the paper: FSDKaggle2019, 80 classes")
-ours = pd.DataFrame([run.summary(common_clips(runs)) for run in runs]).join(paper, on="model")
+ours = pd.DataFrame([run.summary(common) for run in runs]).join(paper, on="model")
 ours.set_index("run").drop(columns="model").round(3)
 
 # %% [markdown]
@@ -88,7 +89,7 @@ ours.set_index("run").drop(columns="model").round(3)
 
 # %%
 threshold = 0.3
-tables = {run.name: metrics.per_class_table(run.targets, run.scores, run.classes, threshold) for run in runs}
+tables = {run.name: metrics.per_class_table(*run.on(common), run.classes, threshold) for run in runs}
 
 # %% [markdown]
 # The five best classes of each model, by F1:
@@ -115,7 +116,7 @@ plots.per_class(pd.DataFrame({name: table["LWLRAP"] for name, table in tables.it
 
 # %% tags=["nbval-ignore-output"]
 best = runs[0]
-metrics.most_confused_pairs(best.targets, best.scores, best.classes).head(10)
+metrics.most_confused_pairs(*best.on(common), best.classes).head(10)
 
 # %% [markdown]
 # ## The worst clips

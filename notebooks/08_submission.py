@@ -44,7 +44,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %% tags=["nbval-ignore-output"]
-from utils import audio, mel, metrics, plots, submission, train
+from utils import audio, inference, mel, metrics, plots, submission
 from utils.dataset import MelDataset
 from utils.run_folder import find_runs
 from utils.workspace import short_path
@@ -64,7 +64,7 @@ names = [submission.default_run(runs).name]
 chosen = [{run.name: run for run in runs}[name] for name in names]
 cache = mel.build_cache(kit.competition.test, kit.cache, "test", kit.preset.mel)
 test_set = MelDataset(cache, cache.readable(kit.competition.test), kit.competition.classes, kit.device)
-scores = metrics.blend([train.score_run(run, test_set) for run in chosen])
+scores = metrics.blend([inference.score_run(run, test_set) for run in chosen])
 scores.shape
 
 # %% [markdown]

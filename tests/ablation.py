@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import joblib
@@ -19,14 +20,14 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
-from utils import data, folds, mel, metrics, models, setup, train
+from utils import folds, mel, metrics, models, setup, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset, load_labelled
 
-PLAIN = {"mix_probability": 0.0, "resize_probability": 0.0, "spec_augment_probability": 0.0}
-MIX, RESIZE, SPEC = ({name: value} for name, value in zip(PLAIN, (0.5, 0.4, 0.5)))
-RECIPE = MIX | RESIZE | SPEC
+PLAIN, MIX, RESIZE, SPEC = folds.LADDER.values()
+RECIPE = PLAIN | MIX | RESIZE | SPEC
 CROSS_ENTROPY = train.bce
 
 
@@ -59,7 +60,7 @@ ROWS = {
     "+ mixed in power": ({}, PLAIN | MIX, {}),
     "+ resized": ({}, PLAIN | MIX | RESIZE, {}),
     "+ SpecAugment: the recipe of quick": ({}, RECIPE, {}),
-    "+ noisy clips that agree": ({}, RECIPE, {"noisy": True}),
+    "+ noisy clips that agree, half of the steps": ({}, RECIPE, {"noisy": True}),
     "no stem, width 16": ({"stem": 0, "width": 16}, RECIPE, {}),
     "width 48": ({"stem": 24, "width": 48}, RECIPE, {}),
     "crops of 4 s": ({}, RECIPE | {"n_frames": 256}, {}),
@@ -84,13 +85,13 @@ def datasets() -> tuple[MelDataset, MelDataset | None]:
     return curated, MelDataset(cache, cache.readable(competition.noisy), competition.classes)
 
 
-def train_fold(name: str, steps: int, seed: int, number: int, work: Path) -> None:
-    """Train row `name` on all folds but this one, and keep the scores of its clips."""
+def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Train row `name` on all folds but this one: the rows of its clips, and their scores."""
     torch.set_num_threads(1)
     options, config, other = ROWS[name]
     with contextlib.redirect_stdout(io.StringIO()):
         curated, noisy = datasets()
-        fold = data.folds(curated.table, QUICK.n_folds, seed)
+        fold = splits.folds(curated.table, QUICK.n_folds, seed)
         train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
         entry = models.MODELS["deep_cnn"]
         config = replace(entry.config("quick"), min_steps=steps, max_steps=steps, seed=seed, **config)
@@ -98,19 +99,9 @@ def train_fold(name: str, steps: int, seed: int, number: int, work: Path) -> Non
         model = entry.build(len(curated.classes), "quick", **options)
         other.get("change", lambda model: None)(model)
         train.bce = other.get("loss", CROSS_ENTROPY)
-        run = train.fit(model, train_set, held_out, config, work / f"{number}", name)
-        if "noisy" in other:
-            train_set = train_set.join(noisy.subset(folds.agreeing(run, noisy)))
-            run = train.fit(model, train_set, held_out, config, work / f"{number}-noisy", name)
-        np.savez(work / f"{number}.npz", rows=np.flatnonzero(fold == number), scores=run.scores)
-
-
-def out_of_fold(work: Path, shape: tuple[int, int]) -> np.ndarray:
-    scores = np.full(shape, np.nan)
-    for file in work.glob("*.npz"):
-        part = np.load(file)
-        scores[part["rows"]] = part["scores"]
-    return scores
+        noisy = noisy if "noisy" in other else None
+        run = folds.fit_fold(model, train_set, held_out, noisy, config, folder / f"{number}", name, tqdm(disable=True))
+    return np.flatnonzero(fold == number), run.scores
 
 
 def main() -> None:
@@ -128,25 +119,22 @@ def main() -> None:
         return print(*(f"{number:2} {name}" for number, name in enumerate(ROWS)), sep="\n")
     if options.data:
         os.environ["FAT_DATA"] = str(Path(options.data).resolve())
-    kit, (curated, _) = setup(preset="quick"), datasets()
+    kit, (curated, noisy) = setup(preset="quick"), datasets()
     names = [list(ROWS)[int(number)] for number in options.rows] or list(ROWS)
     targets, table = curated.targets.numpy(), []
-    for name in names:
-        for seed in range(options.seeds):
-            work = kit.folder / "ablation" / kit.competition.folder.name / f"{options.steps}-{seed}" / name
-            work.mkdir(parents=True, exist_ok=True)
-            cases = [(name, options.steps, seed, number, work) for number in range(QUICK.n_folds)]
-            cases = [case for case in cases if not (work / f"{case[3]}.npz").exists()]
-            joblib.Parallel(n_jobs=options.jobs)(joblib.delayed(train_fold)(*case) for case in cases)
-            scores = out_of_fold(work, targets.shape)
-            low, high = metrics.bootstrap_interval(targets, scores)
-            several = targets.sum(axis=1) > 1
-            row = {"row": name, "seed": seed, "LWLRAP": metrics.lwlrap(targets, scores), "low": low, "high": high}
-            row |= {"one label": metrics.lwlrap(targets[~several], scores[~several])}
-            if several.any():
-                row |= {"several": metrics.lwlrap(targets[several], scores[several])}
-            table.append(row)
-            print(pd.DataFrame([row]).round(3).to_string(index=False, header=len(table) == 1), flush=True)
+    for name, seed in product(names, range(options.seeds)):
+        if "noisy" in ROWS[name][2] and noisy is None:
+            print(f"{name}: there is no noisy set in these data")
+            continue
+        folder = kit.folder / "ablation" / kit.competition.folder.name / f"{options.steps}-{seed}" / name
+        cases = [joblib.delayed(train_fold)(name, options.steps, seed, n, folder) for n in range(QUICK.n_folds)]
+        scores = np.zeros_like(targets)
+        for rows, values in joblib.Parallel(n_jobs=options.jobs)(cases):
+            scores[rows] = values
+        low, high = metrics.bootstrap_interval(targets, scores)
+        row = {"row": name, "seed": seed, "LWLRAP": metrics.lwlrap(targets, scores), "low": low, "high": high}
+        table.append(row | metrics.by_number_of_labels(targets, scores)["LWLRAP"].to_dict())
+        print(pd.DataFrame(table[-1:]).round(3).to_string(index=False, header=len(table) == 1), flush=True)
 
 
 if __name__ == "__main__":

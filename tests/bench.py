@@ -28,8 +28,8 @@ from sklearn.metrics import label_ranking_average_precision_score
 from torch.utils.data import DataLoader, Dataset
 
 from utils import mel, metrics, models, setup, train
-from utils.dataset import MelDataset
 from utils.config import FULL, MelConfig
+from utils.dataset import MelDataset
 from utils.workspace import ROOT, Workspace
 
 MEL = MelConfig()

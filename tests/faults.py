@@ -90,7 +90,7 @@ def training(folder: Path) -> int:
         taken.append(steps)
         names = ["weights.safetensors", "history.csv", "train_clips.csv", "validation_scores.csv"]
         same_files(work / "run", whole / "run", names)
-        assert Run(work / "run").model() and not list(work.glob("*.checkpoint"))
+        assert Run(work / "run").models() and not list(work.glob("*.checkpoint"))
 
     count = every_moment(lambda work: train.fit(model, *sets, CONFIG, work / "run", "Deep CNN"), folder, look)
     assert taken[0] == 6 and taken[-1] == 0, taken  # killed at the start, all is done again; at the end, nothing

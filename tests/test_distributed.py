@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from utils import config, data, dataset, distributed, mel, models, train
+from utils import config, data, dataset, distributed, inference, mel, models, train
 
-train.autocast_dtype = lambda device: torch.float32
+inference.autocast_dtype = lambda device: torch.float32
 # At a learning rate as high as usual, Adam makes a visible difference of any rounding.
 common = dict(schedule="cosine", activation="sigmoid", test_crops=3, learning_rate=1e-4)
 random = config.TrainingConfig(

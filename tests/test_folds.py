@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from utils import data, folds, mel, metrics, models, train
+from utils import folds, inference, mel, metrics, models, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset
 from utils.run_folder import Run
@@ -42,7 +42,9 @@ def stages(folder):
     return {path.parent.name: Run(path.parent) for path in folder.glob("*/settings.json")}
 
 
-def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_by_its_fold(sets, tmp_path, monkeypatch, lenient):
+def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_by_its_fold(
+    sets, tmp_path, monkeypatch, lenient
+):
     monkeypatch.setattr(folds, "agreeing", lenient)
     curated, noisy = sets
     run = folds.fit(curated, noisy, QUICK, tmp_path / "best")
@@ -56,7 +58,10 @@ def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_by_its_f
         assert held_out == set(made[f"{name}-curated"].validation["fname"])
         trained = [made[stage].train_clips["fname"] for stage in (f"{name}-curated", name)]
         assert set(trained[0]) == set(curated.table["fname"]) - held_out
-        assert list(trained[1]) == [*trained[0], *("noisy/" + noisy.table["fname"][::3])]  # apart from a curated namesake
+        assert list(trained[1]) == [
+            *trained[0],
+            *("noisy/" + noisy.table["fname"][::3]),
+        ]  # apart from a curated namesake
         rows = run.validation.set_index("fname").loc[made[name].validation["fname"], run.classes]
         assert np.array_equal(rows.to_numpy(), made[name].scores)
     assert sorted(scored) == sorted(curated.table["fname"])
@@ -70,8 +75,8 @@ def test_the_folds_are_blended_by_their_geometric_mean(sets, tmp_path):
     run = folds.fit(curated, None, QUICK, tmp_path / "best")
     assert len(stages(run.folder)) == 5
     few = curated.subset(np.arange(9))
-    each = [train.predict_scores(model, few, run.config) for model in run.models()]
-    assert np.allclose(train.score_run(run, few), np.exp(np.mean(np.log(each), axis=0)), atol=1e-5)
+    each = [inference.predict_scores(model, few, run.config) for model in run.models()]
+    assert np.allclose(inference.score_run(run, few), np.exp(np.mean(np.log(each), axis=0)), atol=1e-5)
     with pytest.raises(ValueError, match="choose at least one"):
         metrics.blend([])
 
@@ -99,17 +104,34 @@ def test_stopped_between_two_trainings_it_goes_on_to_the_same_scores(sets, tmp_p
     assert np.array_equal(again.scores, whole.scores)
 
 
-def test_noisy_clips_agree_whose_labels_the_model_ranks_above_all_other_classes(sets, monkeypatch):
+def test_noisy_clips_agree_whose_labels_the_model_ranks_above_all_other_classes(sets, tmp_path, monkeypatch):
     _, noisy = sets
     scores = np.random.default_rng(0).random((len(noisy), 12)) * 0.5
     targets = noisy.targets.numpy() > 0
     right = np.arange(len(noisy)) % 2 == 0
     scores[targets & right[:, None]] += 0.5
     scores[~right, 0], scores[~right, 1] = 0.9, 0.9  # ties are not above
-    monkeypatch.setattr(train, "predict_scores", lambda *_: scores)
+    monkeypatch.setattr(inference, "predict_scores", lambda *_: scores)
     monkeypatch.setattr(Run, "models", lambda self: [None])
     monkeypatch.setattr(Run, "config", QUICK)
-    assert set(folds.agreeing(Run(None), noisy)) == set(np.flatnonzero(right))
+    assert set(folds.agreeing(Run(tmp_path), noisy)) == set(np.flatnonzero(right))
+    scores[:] = scores[::-1].copy()  # as another machine may see it: what was found is kept
+    assert set(folds.agreeing(Run(tmp_path), noisy)) == set(np.flatnonzero(right))
+
+
+def test_noisy_clips_of_a_held_out_group_do_not_join(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(folds, "agreeing", lambda run, noisy: np.arange(len(noisy)))
+    curated, noisy = (part.subset(np.arange(len(part))) for part in sets)
+    curated.table["group"] = [f"g{row % 15}" for row in range(len(curated))]
+    noisy.table["group"] = ["", "new", *(f"g{row % 15}" for row in range(2, len(noisy)))]
+    run = folds.fit(curated, noisy, QUICK, tmp_path / "best")
+    groups = {f"noisy/{fname}": group for fname, group in zip(noisy.table["fname"], noisy.table["group"])}
+    groups |= dict(zip(curated.table["fname"], curated.table["group"]))
+    for fold in run.folds():
+        held_out = {groups[fname] for fname in fold.validation["fname"]}
+        trained = [groups[fname] for fname in fold.train_clips["fname"]]
+        assert held_out.isdisjoint(trained)
+        assert {"", "new"} <= set(trained)
 
 
 def test_the_ladder_is_the_recipe_step_by_step(sets, tmp_path, competition):
@@ -122,11 +144,11 @@ def test_the_ladder_is_the_recipe_step_by_step(sets, tmp_path, competition):
 
 def test_published_folds_are_taken_as_they_are(capsys):
     table = pd.DataFrame({"labels": list("aabbab") * 2, "fold": [str(n) for n in (10, 2, 1, 1, 2, 10) * 2]})
-    assert data.folds(table, 5, seed=0).tolist() == [2, 1, 0, 0, 1, 2] * 2
+    assert splits.folds(table, 5, seed=0).tolist() == [2, 1, 0, 0, 1, 2] * 2
     assert not capsys.readouterr().out
-    data.folds(table.assign(labels=["only", *table["labels"][1:]]), 5, seed=0)
+    splits.folds(table.assign(labels=["only", *table["labels"][1:]]), 5, seed=0)
     assert "All clips of only are in one fold" in capsys.readouterr().out
     with pytest.raises(ValueError, match="the column fold says '3' of every clip"):
-        data.folds(table.assign(fold="3"), 5, seed=0)
+        splits.folds(table.assign(fold="3"), 5, seed=0)
     with pytest.raises(ValueError, match="the column fold is empty in 1 rows"):
-        data.folds(table.assign(fold=["", *table["fold"][1:]]), 5, seed=0)
+        splits.folds(table.assign(fold=["", *table["fold"][1:]]), 5, seed=0)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from utils import data, mel, own
+from utils import audio, data, mel, own, splits
 from utils.config import MelConfig
 
 
@@ -34,7 +34,7 @@ def test_folders_become_a_competition(sounds, tmp_path):
     assert sorted(labels["labels"]) == ["Bark", "Bark", "Church bell"]
     # Each sound is in one of the sets, once, under the label of its folder.
     everything = [os.path.realpath(path) for table in (competition.curated, competition.test) for path in table["path"]]
-    assert sorted(everything) == [str(path.resolve()) for path in own.find_sounds(sounds)]
+    assert sorted(everything) == [str(path.resolve()) for path in audio.find_sounds(sounds)]
     assert all(
         path.split("-")[0].endswith(label.replace(" ", "_")) for path, label in zip(labels["fname"], labels["labels"])
     )
@@ -52,7 +52,7 @@ def test_the_seed_draws_the_test_set(sounds, tmp_path):
 
 
 def test_a_csv_file_gives_several_labels(sounds, tmp_path):
-    fnames = [str(path.relative_to(sounds)) for path in own.find_sounds(sounds)][:6]
+    fnames = [str(path.relative_to(sounds)) for path in audio.find_sounds(sounds)][:6]
     listed = tmp_path / "list.csv"
     pd.DataFrame({"fname": fnames, "labels": ["Bark, Run"] * 3 + ["Bark", "Howl", "Howl,Bark"]}).to_csv(
         listed, index=False
@@ -69,7 +69,7 @@ def test_a_csv_file_gives_several_labels(sounds, tmp_path):
 
 def listed(sounds, tmp_path, **columns):
     """A CSV file of all sounds, each labelled with its folder, with further columns."""
-    fnames = [str(path.relative_to(sounds)) for path in own.find_sounds(sounds)]
+    fnames = [str(path.relative_to(sounds)) for path in audio.find_sounds(sounds)]
     labels = [fname.split("/")[0] for fname in fnames]
     pd.DataFrame({"fname": fnames, "labels": labels} | columns).to_csv(tmp_path / "list.csv", index=False)
     return tmp_path / "list.csv"
@@ -94,7 +94,7 @@ def test_the_test_set_is_the_first_fold_where_there_are_folds(sounds, tmp_path):
     curated, test = data.Competition(target).curated, data.read_table(target / "test_labels.csv", ["fold"])
     assert (len(set(curated["fold"])), len(set(test["fold"])), len(test)) == (4, 1, 3)
     assert not set(curated["fold"]) & set(test["fold"])
-    assert data.split(curated, 5, seed=0)  # and a validation split is left
+    assert splits.split(curated, 5, seed=0)  # and a validation split is left
     for folds, sentence in (
         ([""] + [1, 2, 3] * 4 + [1, 2], "the column fold is empty in 1 rows"),
         ([1] * 15, "give 3 folds"),

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 import torch
 
-from utils import audio, plots, predict, train
+from utils import audio, inference, plots, predict
 from utils.run_folder import Run
 
 RATE = 44_100
@@ -31,7 +31,7 @@ def test_scores_are_those_of_score_run(run, sets, competition):
     scores = predict.tag(list(few.table["path"]), run)
     assert list(scores.index) == list(few.table["fname"])
     assert list(scores.columns) == competition.classes
-    assert np.allclose(scores, train.score_run(run, few), atol=1e-5)
+    assert np.allclose(scores, inference.score_run(run, few), atol=1e-5)
 
 
 def test_sounds_of_every_kind_are_found_and_scored(run, tmp_path, capsys):

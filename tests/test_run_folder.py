@@ -12,10 +12,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from utils import models, train
+from utils import data, inference, metrics, models, train
 from utils.config import MelConfig, TrainingConfig
 from utils.mel import Cache
-from utils.run_folder import Run, find_runs, save_run
+from utils.run_folder import Run, common_clips, find_runs, save_run
 
 TINY = TrainingConfig(epochs=1, max_steps=1)
 
@@ -105,7 +105,7 @@ def test_a_malformed_run_is_refused_with_what_differs(name, copy, sets):
     change, sentence = MALFORMED[name]
     change(copy.folder)
     with pytest.raises(ValueError, match=sentence) as caught:
-        train.score_run(Run(copy.folder), sets[1])
+        inference.score_run(Run(copy.folder), sets[1])
     assert "\n" not in str(caught.value)
 
 
@@ -127,7 +127,7 @@ def test_no_pickle_is_ever_loaded(run, model, sets, cache, tmp_path, monkeypatch
         train.fit(model, *sets, TINY, tmp_path / "again", "Deep CNN")
     with pytest.raises(ValueError, match="Python objects in dtype"):
         Cache(tmp_path / "cache")
-    assert np.allclose(train.score_run(find_runs(run.folder.parent)[0], sets[1]), run.scores, atol=1e-5)
+    assert np.allclose(inference.score_run(find_runs(run.folder.parent)[0], sets[1]), run.scores, atol=1e-5)
 
 
 def test_a_clip_cannot_be_on_both_sides_and_both_are_kept_with_the_run(run, model, sets, tmp_path):
@@ -148,20 +148,27 @@ def test_find_runs_puts_the_best_first(copy, model, sets, capsys):
         find_runs(copy.folder / "nowhere")
 
 
-def test_runs_that_were_judged_on_other_clips_are_named(copy, run, capsys):
+def test_runs_are_ranked_by_the_clips_that_all_were_judged_on(copy, run, capsys):
     other = shutil.copytree(run.folder, copy.folder.with_name("other"))
-    find_runs(copy.folder.parent)
+    runs = find_runs(copy.folder.parent)
     assert capsys.readouterr().out == ""
-    first, rest = run.validation.iloc[:9], run.validation.iloc[9:]
-    # Of the clips that both were judged on, the other has all wrong; of those that it alone was judged on, all right.
-    wrong = first.assign(**{name: 1 - run.targets[:9, i] for i, name in enumerate(run.classes)})
-    right = rest.assign(fname=rest["fname"] + "x", **{name: run.targets[9:, i] for i, name in enumerate(run.classes)})
-    pd.concat([wrong, right]).to_csv(other / "validation_scores.csv", index=False)
-    assert [found.name for found in find_runs(copy.folder.parent)] == ["copy", "other"]
-    assert "are compared on the 9 validation clips that all of them were judged on" in capsys.readouterr().out
-    right.to_csv(other / "validation_scores.csv", index=False)
+    rank = metrics.label_rank(data.first_label(run.validation, run.classes), run.scores)
+    best = run.validation[rank == 1]  # the other run is judged on clips that this one is good at
+    best.to_csv(other / "validation_scores.csv", index=False)
+    runs = find_runs(copy.folder.parent)
+    assert f"compared on the {len(best)} validation clips that all of them were judged on" in capsys.readouterr().out
+    common = common_clips(runs)
+    assert runs[0].summary(common)["LWLRAP"] == runs[1].summary(common)["LWLRAP"] > run.summary()["LWLRAP"]
+    run.validation[rank > 1].to_csv(other / "validation_scores.csv", index=False)
+    best.to_csv(copy.folder / "validation_scores.csv", index=False)
     find_runs(copy.folder.parent)
-    assert "were judged on different validation clips, so their figures cannot be compared" in capsys.readouterr().out
+    assert "on different validation clips, so their figures cannot be compared" in capsys.readouterr().out
+
+
+def test_a_run_of_an_earlier_version_is_passed_over_in_print(copy, run, capsys):
+    settings("format", value=1)(shutil.copytree(run.folder, copy.folder.with_name("earlier")))
+    assert [found.name for found in find_runs(copy.folder.parent)] == ["copy"]
+    assert "earlier was made by another version of this kit: train it again" in capsys.readouterr().out
 
 
 def test_classes_and_clips_may_have_the_words_for_missing_values(tmp_path):
@@ -188,4 +195,4 @@ def test_a_run_tells_whether_it_began_with_imagenets_weights(run, sets, tmp_path
     transfer = train.fit(vgg19, *few, replace(TINY, batch_size=4), tmp_path / "transfer", "VGG19, transfer")
     assert transfer.pretrained
     assert not run.pretrained
-    assert np.allclose(train.score_run(transfer, few[1]), transfer.scores, atol=1e-5)
+    assert np.allclose(inference.score_run(transfer, few[1]), transfer.scores, atol=1e-5)

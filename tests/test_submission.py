@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils import submission
+from utils import metrics, submission
 
 
 @pytest.fixture
@@ -66,3 +66,11 @@ def test_the_default_run_is_the_best_that_the_competition_allows():
     assert submission.default_run([transfer, plain, worse]) is plain
     with pytest.raises(ValueError, match="which the competition forbade: run 03_cnn or name one"):
         submission.default_run([transfer])
+
+
+def test_blend_is_the_geometric_mean():
+    one, other = np.full((2, 3), 0.2), np.full((2, 3), 0.8)
+    assert np.allclose(metrics.blend([one, other]), 0.4)
+    assert metrics.blend([one]) is one
+    with pytest.raises(ValueError, match="choose at least one run"):
+        metrics.blend([])

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from utils import audio, data, mel, metrics, submission
+from utils import audio, data, mel, metrics, splits, submission
 from utils.config import QUICK, MelConfig
 from utils.dataset import MelDataset, load_split
 
@@ -486,7 +486,7 @@ def test_a_file_name_that_is_not_utf8_is_said_where_the_clips_are_read(folder, l
 
 def test_a_class_without_a_held_out_clip_leaves_the_scores_finite(folder):
     competition = data.Competition(folder)
-    _, validation = data.split(competition.curated, 3, seed=0)
+    _, validation = splits.split(competition.curated, 3, seed=0)
     targets = data.multi_hot(competition.curated.iloc[validation], competition.classes)
     scores = np.random.default_rng(0).random(targets.shape)
     assert (targets.sum(axis=0) == 0).any()

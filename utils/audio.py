@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import soundfile
 
+from . import files
 from .config import MelConfig
 
 MAX_LISTED = 10  # clips named in a message
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 REMEDY = "replace the file, or remove its row from the table"
 SAMPLES_PER_READ = 2**22  # of all channels, read at once: a header that promises more than is there takes little memory
 SAMPLES_PER_RETRY = 2**12  # where decoding fails: all of the block in which it does is lost
@@ -153,3 +155,20 @@ def _named(path: str | Path) -> Iterator[None]:
     except (OSError, soundfile.LibsndfileError, TypeError) as error:  # TypeError: the name ends in .raw
         detail = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
         raise UnreadableClip(path, f"cannot be read as audio ({detail.rstrip('.') or 'decoding fails'})") from error
+
+
+def find_sounds(folder: str | Path) -> list[Path]:
+    """The .wav, .flac, .ogg and .mp3 files in `folder` and below, sorted, without hidden ones.
+
+    Raises FileNotFoundError if there is none, ValueError if a name is not UTF-8.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: give the one that holds the sounds.")
+    found = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
+    # macOS leaves a ._NAME.wav that is no sound beside each NAME.wav on other systems' disks.
+    sounds = [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    if not sounds:
+        raise FileNotFoundError(f"There is no sound in {folder}: put {', '.join(SUFFIXES)} files there.")
+    files.refuse_undecodable([str(file.relative_to(folder)) for file in sounds], folder)
+    return sounds

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import data
+from . import data, splits
 from .config import Preset, TrainingConfig
 from .mel import Cache, format_unreadable
 
@@ -33,6 +33,7 @@ class MelDataset:
         self, cache: Cache, table: pd.DataFrame, classes: list[str], device: str | torch.device = "cpu"
     ) -> None:
         self.cache, self.table, self.classes, self.mel = cache, table, classes, cache.settings
+        self.sources = (cache.folder.name,)  # which tell the content of the clips
         self.device = torch.empty(0, device=device).device  # "cuda" by its number
         clips = cache.clips.iloc[cache.rows(table["fname"])]
         frames = torch.from_numpy(cache.frames)
@@ -62,6 +63,7 @@ class MelDataset:
     def join(self, other: "MelDataset") -> "MelDataset":
         """The clips of both, over a copy of the frames that they need."""
         joined = copy.copy(self)
+        joined.sources = self.sources + other.sources
         joined.table = pd.concat([self.table, other.table], ignore_index=True)
         rows = [torch.arange(start, start + length) for start, length in zip(other.starts, other.lengths)]
         rows = _move(torch.cat([*rows, torch.empty(0, dtype=torch.int64)]), other.frames.device)
@@ -111,7 +113,7 @@ def load_split(
     corrected.
     """
     clips = load_labelled(cache, table, classes, preset, device)
-    train_rows, validation_rows = data.split(clips.table, preset.n_folds, preset.seed)
+    train_rows, validation_rows = splits.split(clips.table, preset.n_folds, preset.seed)
     return clips.subset(train_rows), clips.subset(validation_rows)
 
 
@@ -123,7 +125,7 @@ def load_labelled(
 
     Raises ValueError with their list if not.
     """
-    table = data.correct_labels(table)
+    table = data.correct_labels(table, classes)
     unreadable = cache.unreadable[cache.unreadable["fname"].isin(table["fname"])]
     if len(unreadable):
         some = f"{len(unreadable)} of {len(table)} training clips cannot be read"

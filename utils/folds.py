@@ -2,7 +2,6 @@
 agrees with.
 """
 
-import copy
 import json
 import sys
 from dataclasses import asdict, replace
@@ -11,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from . import data, files, metrics, train
+from . import files, inference, metrics, splits, train
 from .config import Preset, TrainingConfig
 from .dataset import MelDataset
 from .models import MODELS
@@ -34,34 +34,50 @@ NOISY = "noisy/"  # before the names of noisy clips, which may be those of curat
 def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: str | Path) -> Run:
     """Train `best` fold by fold, and keep the outcome in `folder` as one Run of all folds.
 
-    For each fold, a model is trained on the curated clips of the other folds. With a noisy set that takes half of the
-    steps; in the other half the noisy clips join whose labels the model, which saw none of them, ranks above all other
-    classes. So every curated clip is scored by a model that it had no part in. Called again, it goes on where it was,
-    and trainings that have ended are not done again.
+    Each model is trained by `fit_fold`, and every curated clip scored by the one that it had no part in. Called
+    again, it goes on where it was, and trainings that have ended are not done again.
     """
     folder, entry = Path(folder), MODELS[NAME]
-    config = entry.config(preset.name)
-    stages = 1 if noisy is None else 2
-    steps = config.steps(len(curated)) // stages
-    config = replace(config, min_steps=steps, max_steps=steps, seed=preset.seed)
-    if noisy is not None:
-        noisy = copy.copy(noisy)
-        noisy.table = noisy.table.assign(fname=NOISY + noisy.table["fname"])
-    fold = data.folds(curated.table, preset.n_folds, preset.seed)
+    config = replace(entry.config(preset.name), seed=preset.seed)
+    config = replace(config, min_steps=config.steps(len(curated)), max_steps=config.steps(len(curated)))
+    fold = splits.folds(curated.table, preset.n_folds, preset.seed)
     names = [f"fold{number}" for number in range(fold.max() + 1)]
     (folder / "settings.json").unlink(missing_ok=True)  # a run is complete when its settings are there
-    with tqdm(total=len(names) * stages * steps, unit="step", file=sys.stdout, mininterval=1) as bar:
+    with tqdm(total=len(names) * config.max_steps, unit="step", file=sys.stdout, mininterval=1) as bar:
         for number, name in enumerate(names):
             train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
-            title = f"{entry.title}, fold {number + 1} of {len(names)}"
             torch.manual_seed(preset.seed + number)
             model = entry.build(len(curated.classes), preset.name)
-            if noisy is not None:
-                first = train.fit(model, train_set, held_out, config, folder / f"{name}-curated", title, bar)
-                train_set = train_set.join(noisy.subset(agreeing(first, noisy)))
-                model, title = first.models()[0], f"{title}, noisy clips joined"
-            train.fit(model, train_set, held_out, config, folder / name, title, bar)
+            title = f"{entry.title}, fold {number + 1} of {len(names)}"
+            fit_fold(model, train_set, held_out, noisy, config, folder / name, title, bar)
     return _save(folder, names, config, curated)
+
+
+def fit_fold(
+    model: nn.Module,
+    train_set: MelDataset,
+    held_out: MelDataset,
+    noisy: MelDataset | None,
+    config: TrainingConfig,
+    folder: Path,
+    title: str,
+    bar: tqdm,
+) -> Run:
+    """Train on the curated clips of `train_set`, and with a noisy set half of the steps on noisy clips too.
+
+    The first half is on the curated clips alone. Then those noisy clips join whose labels the model, which saw none of
+    them, ranks above all other classes, and which are of no group of `held_out`.
+    """
+    if noisy is None:
+        return train.fit(model, train_set, held_out, config, folder, title, bar)
+    half = replace(config, min_steps=config.max_steps // 2, max_steps=config.max_steps // 2)
+    rest = config.max_steps - half.max_steps
+    first = train.fit(model, train_set, held_out, half, folder.with_name(f"{folder.name}-curated"), title, bar)
+    noisy = noisy.subset(splits.apart(noisy.table, held_out.table))
+    noisy.table["fname"] = NOISY + noisy.table["fname"]
+    joined = train_set.join(noisy.subset(agreeing(first, noisy)))
+    config = replace(config, min_steps=rest, max_steps=rest)
+    return train.fit(first.models()[0], joined, held_out, config, folder, f"{title}, noisy clips joined", bar)
 
 
 def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFrame:
@@ -72,10 +88,11 @@ def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFr
     """
     entry, table = MODELS[NAME], []
     train_set, validation_set = (
-        curated.subset(rows) for rows in data.split(curated.table, preset.n_folds, preset.seed)
+        curated.subset(rows) for rows in splits.split(curated.table, preset.n_folds, preset.seed)
     )
     config = entry.config(preset.name)
     steps = min(LADDER_STEPS, config.steps(len(train_set)))
+    torch.manual_seed(preset.seed)
     model = entry.build(len(curated.classes), preset.name)
     with tqdm(total=steps * len(LADDER), unit="step", file=sys.stdout, mininterval=1) as bar:
         for name, change in LADDER.items():
@@ -87,20 +104,27 @@ def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFr
 
 
 def agreeing(run: Run, noisy: MelDataset) -> np.ndarray:
-    """Rows of the noisy clips whose labels the run's model, which has not seen them, ranks above all other classes."""
-    scores = train.predict_scores(run.models()[0], noisy, run.config)
-    targets = noisy.targets.numpy() > 0
-    lowest_label = np.where(targets, scores, np.inf).min(axis=1)
-    return np.flatnonzero(lowest_label > np.where(targets, -np.inf, scores).max(axis=1))
+    """Rows of the noisy clips whose labels the run's model, which has not seen them, ranks above all other classes.
+
+    Their names are kept in the run's folder: computed again on another machine, a near tie could turn.
+    """
+    kept = run.folder / f"{noisy.sources[0]}.csv"
+    if not kept.exists():
+        scores, targets = inference.predict_scores(run.models()[0], noisy, run.config), noisy.targets.numpy() > 0
+        lowest_label = np.where(targets, scores, np.inf).min(axis=1)
+        agree = lowest_label > np.where(targets, -np.inf, scores).max(axis=1)
+        with files.atomic_file(kept) as unfinished:
+            noisy.table.loc[agree, ["fname"]].to_csv(unfinished, index=False)
+    agree = pd.read_csv(kept, dtype=str, keep_default_na=False)["fname"]
+    return np.flatnonzero(noisy.table["fname"].isin(agree))
 
 
 def _save(folder: Path, names: list[str], config: TrainingConfig, curated: MelDataset) -> Run:
     """The run of all folds, of the runs of each: what it needs beside their folders."""
     runs = [Run(folder / name) for name in names]
     scored = pd.concat([run.validation for run in runs]).set_index("fname").loc[curated.table["fname"]]
-    history = pd.concat([run.history.dropna() for run in runs]).groupby("epoch", as_index=False).mean()
     record = runs[0].record | {"title": MODELS[NAME].title, "folds": names, "config": asdict(config)}
-    for name, table in (("validation_scores", scored.reset_index()), ("history", history)):
+    for name, table in (("validation_scores", scored.reset_index()), ("history", runs[0].history)):
         with files.atomic_file(folder / f"{name}.csv") as unfinished:
             table.to_csv(unfinished, index=False)
     with files.atomic_file(folder / "settings.json") as unfinished:
@@ -111,9 +135,8 @@ def _save(folder: Path, names: list[str], config: TrainingConfig, curated: MelDa
 def summary(run: Run) -> pd.DataFrame:
     """One row a fold: the curated and noisy clips it was trained on, and LWLRAP and top-5 of its own clips."""
     rows = []
-    for name in run.record["folds"]:
-        fold = Run(run.folder / name)
+    for fold in run.folds():
         noisy = fold.train_clips["fname"].str.startswith(NOISY).sum()
         clips = {"curated clips": len(fold.train_clips) - noisy, "noisy clips": noisy}
-        rows.append({"fold": name} | clips | {key: fold.summary()[key] for key in ("LWLRAP", "top-5")})
+        rows.append({"fold": fold.name} | clips | {key: fold.summary()[key] for key in ("LWLRAP", "top-5")})
     return pd.DataFrame(rows).set_index("fold")

@@ -107,7 +107,9 @@ def blend(scores: list[np.ndarray]) -> np.ndarray:
     """
     if not scores:
         raise ValueError("there are no scores to average: choose at least one run.")
-    return np.exp(np.mean([np.log(np.clip(some, 1e-6, 1)) for some in scores], axis=0)).astype(np.float32)
+    if len(scores) == 1:
+        return scores[0]
+    return np.exp(np.mean([np.log(np.clip(some, 1e-12, 1)) for some in scores], axis=0)).astype(np.float32)
 
 
 def by_number_of_labels(targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame:

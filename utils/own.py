@@ -9,29 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import data, files
+from . import audio, data, files, splits
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MIN_CLIPS_PER_CLASS = 3  # as many as there are sets: to train on, to validate and to test with
 MIN_FOLDS = 3  # for the same reason, where the clips come in folds
 RESERVED = ("", "fname", "labels")  # what other columns of the tables are called
-
-
-def find_sounds(folder: str | Path) -> list[Path]:
-    """The .wav, .flac, .ogg and .mp3 files in `folder` and below, sorted, without hidden ones.
-
-    Raises FileNotFoundError if there is none, ValueError if a name is not UTF-8.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder: give the one that holds the sounds.")
-    found = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
-    # macOS leaves a ._NAME.wav that is no sound beside each NAME.wav on other systems' disks.
-    sounds = [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
-    if not sounds:
-        raise FileNotFoundError(f"There is no sound in {folder}: put {', '.join(SUFFIXES)} files there.")
-    files.refuse_undecodable([str(file.relative_to(folder)) for file in sounds], folder)
-    return sounds
 
 
 def make_data_set(
@@ -60,7 +42,7 @@ def make_data_set(
     if "fold" in table and table["fold"].nunique() < MIN_FOLDS:
         raise ValueError(f"{source}: give {MIN_FOLDS} folds or more, or remove the column fold.")
     n_folds = max(2, min(round(1 / test_fraction), len(table)))
-    curated, test = (table.iloc[rows] for rows in data.split(table, n_folds, seed))
+    curated, test = (table.iloc[rows] for rows in splits.split(table, n_folds, seed))
     untrained = set(classes) - set(data.split_labels(curated["labels"]).explode())
     if untrained:
         alone = f"all clips of the class {min(untrained)!r} are test clips"
@@ -89,7 +71,7 @@ def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
 
 def _table_of_folders(folder: Path) -> pd.DataFrame:
     """`path` and `labels` of each sound: its label is the subfolder it is in, however far down."""
-    paths = find_sounds(folder)
+    paths = audio.find_sounds(folder)
     loose = [path for path in paths if path.parent == folder]
     if loose:
         remedy = "move it to a subfolder of its class, or list the clips in a CSV file"

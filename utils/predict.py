@@ -16,15 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import audio, mel, plots, train, workspace
+from . import audio, inference, mel, metrics, plots, workspace
 from .config import MelConfig
 from .dataset import MelDataset
-from .own import find_sounds
 from .run_folder import Run, find_runs
 
 
 def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
-    """The run's scores of each sound, as `train.score_run` gives them: a row a file (the index `fname`), a column a
+    """The run's scores of each sound, as `inference.score_run` gives them: a row a file (the index `fname`), a column a
     class.
 
     `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the folder
@@ -33,7 +32,7 @@ def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu")
     """
     table = _table(paths)
     with _clips(table, run, run.mel, device) as clips:
-        return pd.DataFrame(train.score_run(run, clips), index=pd.Index(table["fname"]), columns=run.classes)
+        return pd.DataFrame(inference.score_run(run, clips), index=pd.Index(table["fname"]), columns=run.classes)
 
 
 def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
@@ -68,8 +67,7 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
         offsets = torch.from_numpy(begins).round().long()
         windows.starts = windows.starts + offsets
         windows.lengths = (length - offsets).clamp(max=n_frames)
-        windows.mel = run.mel  # but for the trimming
-        values = train.score_run(run, windows)
+        values = metrics.blend([inference.predict_scores(model, windows, run.config) for model in run.models()])
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centred on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
@@ -95,7 +93,7 @@ def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     rows = []
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         if path.is_dir():
-            rows += [(str(sound.relative_to(path)), str(sound)) for sound in find_sounds(path)]
+            rows += [(str(sound.relative_to(path)), str(sound)) for sound in audio.find_sounds(path)]
         elif path.is_file():
             rows.append((path.name, str(path)))
         else:
@@ -131,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.over_time and (len(options.paths) > 1 or Path(options.paths[0]).is_dir()):
         parser.error("--over_time draws one sound: give one file")
     if options.run and not (Path(options.run) / "settings.json").is_file():
-        parser.error(f"{options.run} is not a run: give the folder that holds settings.json and weights.safetensors")
+        parser.error(f"{options.run} is not a run: give the folder that holds its settings.json")
     try:
         run = Run(Path(options.run).resolve()) if options.run else best_run()
         described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"

@@ -30,8 +30,8 @@ class Run:
     settings.json.
 
     One of several folds has a folder of this kind for each instead of weights; its `.validation` are then all
-    clips, each scored by the one model that was not trained on it (out of fold), and its `.history` is the mean of
-    theirs.
+    clips, each scored by the one model that was not trained on it (out of fold), and its `.history` is that of
+    the first fold.
 
     `.history` has a row an epoch; LWLRAP and top-5 in it are of one crop a clip. `.validation` has the validation clips
     with their `labels` and, a column a class, their scores by the finished model, all crops averaged; `.targets` and
@@ -94,14 +94,25 @@ class Run:
     def mel(self) -> MelConfig:
         return MelConfig(**self.record["mel"])
 
+    def folds(self) -> list["Run"]:
+        """The run of each fold; none if it is of one training."""
+        return [Run(self.folder / name) for name in self.record.get("folds", [])]
+
+    def on(self, fnames: Collection[str] | None) -> tuple[np.ndarray, np.ndarray]:
+        """Targets and scores, (clips, classes) each, of those validation clips that are called `fnames`; None: of
+        all.
+        """
+        rows = self.validation["fname"].isin(self.validation["fname"] if fnames is None else fnames).to_numpy()
+        return self.targets[rows], self.scores[rows]
+
     def summary(self, fnames: Collection[str] | None = None) -> dict:
         """Model, name, number of epochs, and LWLRAP and top-5 on the validation clips, or on those called `fnames`."""
-        rows = np.arange(len(self.validation)) if fnames is None else self.validation["fname"].isin(fnames).to_numpy()
-        first_label = data.first_label(self.validation, self.classes)[rows]
+        clips = self.validation if fnames is None else self.validation[self.validation["fname"].isin(fnames)]
+        targets, scores = self.on(fnames)
         return {
             "model": self.record["title"], "run": self.name, "epochs": len(self.history),
-            "LWLRAP": metrics.lwlrap(self.targets[rows], self.scores[rows]),
-            "top-5": metrics.top_k_accuracy(first_label, self.scores[rows]),
+            "LWLRAP": metrics.lwlrap(targets, scores),
+            "top-5": metrics.top_k_accuracy(data.first_label(clips, self.classes), scores),
         }  # fmt: skip
 
     def models(self) -> list[nn.Module]:
@@ -109,8 +120,8 @@ class Run:
 
         Raises ValueError, saying what differs, if the weights are not those of the settings.
         """
-        if "folds" in self.record:
-            return [model for name in self.record["folds"] for model in Run(self.folder / name).models()]
+        if self.folds():
+            return [model for fold in self.folds() for model in fold.models()]
         file = self.folder / "weights.safetensors"
         try:
             with torch.device("meta"):  # takes no memory, whatever the settings say
@@ -136,7 +147,7 @@ def find_runs(folder: str | Path) -> list[Run]:
     others too. Raises FileNotFoundError if there are none.
     """
     found = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
-    found = [file.parent for file in found if not files.is_temporary(file.parent)]
+    found = [file.parent for file in found if not files.is_temporary(file.parent) and _of_this_version(file.parent)]
     if not found:
         raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first.")
     runs = list({place.name: Run(place) for place in found}.values())  # those in `folder` come last, and win
@@ -148,9 +159,26 @@ def find_runs(folder: str | Path) -> list[Run]:
     return sorted(runs, key=lambda run: run.summary(common)["LWLRAP"], reverse=True)
 
 
+def _of_this_version(folder: Path) -> bool:
+    """Whether the run can be read; prints why not."""
+    try:
+        return bool(Run(folder).record)
+    except ValueError as error:
+        print(f"Passed over: {error}")
+        return False
+
+
 def common_clips(runs: list[Run]) -> set[str] | None:
     """The validation clips that all runs were judged on; None if there are none."""
     return set.intersection(*(set(run.validation["fname"]) for run in runs)) or None
+
+
+def finished(folder: Path, key: str) -> bool:
+    """Whether the run in `folder` is the outcome of the training with this fingerprint."""
+    try:
+        return Run(folder).record["fingerprint"] == key
+    except ValueError:  # there is none, or it is of another version: it will be made
+        return False
 
 
 def save_run(folder: Path, model: nn.Module, record: dict, tables: dict[str, pd.DataFrame]) -> Run:

@@ -1,0 +1,85 @@
+"""Scoring clips with a model, and judging the scores."""
+
+import contextlib
+import sys
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from . import data, distributed, metrics
+from .config import TrainingConfig
+from .dataset import MelDataset, tta_crops
+from .run_folder import Run
+
+
+@lru_cache
+def autocast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware computes in it, else float16 on a GPU, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot tell
+    return torch.bfloat16 if capabilities.get("avx512_bf16") else torch.float32
+
+
+def autocast(device: torch.device):  # noqa: ANN201
+    """The context in which a model computes on `device`."""
+    dtype = autocast_dtype(device)
+    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def device_name(device: torch.device) -> str:
+    """As run records and benchmarks name it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def activate(logits: Tensor, activation: str) -> Tensor:
+    """Probabilities of the classes, (clips, classes)."""
+    return logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=1)
+
+
+@torch.inference_mode()
+def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig, progress: str = "") -> np.ndarray:
+    """Scores of each clip, float32 (clips, classes): probabilities, averaged over at most `config.test_crops` crops.
+
+    Under torchrun every process calls it, takes its shard of the crops, and gets the scores of all clips.
+    """
+    model.to(dataset.device, memory_format=torch.channels_last).eval()
+    rows, offsets = tta_crops(dataset.lengths, config.n_frames, config.test_crops)
+    count = torch.bincount(rows, minlength=len(dataset))
+    total = torch.zeros(len(dataset), len(dataset.classes), device=dataset.device)
+    batches = list(zip(distributed.shard(rows).split(64), distributed.shard(offsets).split(64)))
+    for some, at in tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, disable=not progress):
+        x = dataset.crops(some, at, config.n_frames)
+        with autocast(dataset.device):
+            logits = model(x.contiguous(memory_format=torch.channels_last))
+        total.index_add_(0, dataset.to_device(some), activate(logits.float(), config.activation))
+    return (distributed.all_reduce(total) / dataset.to_device(count)[:, None]).cpu().numpy()
+
+
+def score_run(run: Run, dataset: MelDataset) -> np.ndarray:
+    """Scores by the run's model, or the blend of its folds', as `predict_scores`.
+
+    Raises ValueError if it was trained on other classes or mel settings.
+    """
+    if run.classes != dataset.classes:
+        known = f"{run.name} knows {len(run.classes)} classes, and not these {len(dataset.classes)}"
+        raise ValueError(f"{known}: train it on these data.")
+    if run.mel != dataset.mel:
+        raise ValueError(
+            f"{run.name} was trained on {run.mel}, and not on {dataset.mel}: make the cache with its settings."
+        )
+    return metrics.blend([predict_scores(model, dataset, run.config, progress=run.name) for model in run.models()])
+
+
+def evaluate(model: nn.Module, dataset: MelDataset, config: TrainingConfig) -> dict[str, float]:
+    """Loss, LWLRAP and top-5 accuracy of the model on a data set with labels."""
+    scores = predict_scores(model, dataset, config)
+    targets, p = dataset.targets.numpy(), scores.clip(1e-6, 1 - 1e-6)
+    return {
+        "validation loss": float(-np.where(targets > 0, np.log(p), np.log1p(-p)).mean()),
+        "LWLRAP": metrics.lwlrap(targets, scores),
+        "top-5": metrics.top_k_accuracy(data.first_label(dataset.table, dataset.classes), scores),
+    }

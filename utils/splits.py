@@ -1,0 +1,101 @@
+"""Which clips a model is trained on, and which it is judged by."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from .data import split_labels
+
+
+def split(table: pd.DataFrame, n_folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the training and of the validation clips: the validation split is the first of `n_folds` folds.
+
+    With five it is the paper's 80% and 20% at random (section III). Raises ValueError as `folds` does.
+    """
+    fold = folds(table, n_folds, seed)
+    return np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
+
+
+def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
+    """The fold of each clip, 0 to `n_folds` - 1, int (clips,): at random, each class in equal shares, groups kept
+    together.
+
+    A clip of several labels counts as of a class of its own where there are `n_folds` clips or more with the same
+    ones, else as of its first label's. Clips of one group, as the column `group` or, where there is none,
+    `freesound_id` names it, share a fold; a clip without a name is a group. Where the table has a column `fold`,
+    that is taken as it is, its values in order. There are fewer folds, which is said, where there are fewer clips
+    or groups. Prints a line if a class is in one fold only. Raises ValueError if there is one group, or if the
+    column has gaps or a single value.
+    """
+    fold = _given_folds(table["fold"]) if "fold" in table else _drawn_folds(table, n_folds, seed)
+    labels = pd.DataFrame({"label": split_labels(table["labels"]).to_numpy(), "fold": fold}).explode("label")
+    for label, count in labels.groupby("label")["fold"].nunique().items():
+        if count == 1:
+            print(f"All clips of {label} are in one fold, so no model that is judged on them has been trained on one.")
+    return fold
+
+
+def _given_folds(column: pd.Series) -> np.ndarray:
+    names = column.astype(str).str.strip()
+    if column.isna().any() or (names == "").any():
+        empty = (column.isna() | (names == "")).sum()
+        raise ValueError(f"the column fold is empty in {empty} rows: fill or remove it.")
+    values = sorted(set(names), key=lambda name: (len(name), name))  # 2 before 10
+    if len(values) < 2:
+        raise ValueError(f"the column fold says {values[0]!r} of every clip: give two values or more, or remove it.")
+    return names.map({name: number for number, name in enumerate(values)}).to_numpy()
+
+
+def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    group, strata = _groups(table), _strata(table, n_folds)
+    there = len(np.unique(group))
+    if there < 2:
+        raise ValueError(f"{len(table)} clips of one group cannot be split: add clips of another.")
+    if there < n_folds:
+        print(f"{there} clips, or groups of clips, fill only {there} of {n_folds} folds.")
+        n_folds = there
+    if np.bincount(strata).max() < n_folds:
+        strata[:] = 0  # scikit-learn does not stratify where every class has fewer clips than there are folds
+    grouped = np.bincount(group).max() > 1
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(n_folds, shuffle=True, random_state=seed)
+    fold = np.empty(len(table), dtype=int)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # it misses some folds
+        for number, (_, rows) in enumerate(splitter.split(table, strata, group if grouped else None)):
+            fold[rows] = number
+    return fold
+
+
+def _strata(table: pd.DataFrame, n_folds: int) -> np.ndarray:
+    """A number for each clip, the same for those that the folds are to share out evenly; int (clips,)."""
+    labels = split_labels(table["labels"])
+    together = labels.map(lambda some: ",".join(sorted(set(some))))
+    often = together.map(together.value_counts()) >= n_folds
+    return pd.factorize(together.where(often, labels.str[0]))[0]
+
+
+def group_column(table: pd.DataFrame) -> str | None:
+    """The column that names what clips must stay together with: a recording, a speaker, an uploader."""
+    return next((column for column in ("group", "freesound_id") if column in table), None)
+
+
+def apart(table: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
+    """Row numbers of the clips of `table` that are of no group of `others`."""
+    column = group_column(table)
+    if column is None or column not in others:
+        return np.arange(len(table))
+    alone = table[column].isna() | (table[column] == "")
+    return np.flatnonzero(alone | ~table[column].isin(others[column]))
+
+
+def _groups(table: pd.DataFrame) -> np.ndarray:
+    """A number from 0 for each clip, the same for those of one group; int (clips,)."""
+    column = group_column(table)
+    if column is None:
+        return np.arange(len(table))
+    alone = table[column].isna() | (table[column] == "")
+    numbers = np.where(alone, len(table) + np.arange(len(table)), pd.factorize(table[column])[0])
+    return np.unique(numbers, return_inverse=True)[1]
