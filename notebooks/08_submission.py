@@ -53,11 +53,11 @@ runs = find_runs(kit.runs)
 [run.name for run in runs]
 
 # %% [markdown]
-# By default the run with the highest validation LWLRAP is taken, of those that the competition allows: it forbade pretrained
+# By default the network with the highest validation LWLRAP is taken, of those that the competition allows: it forbade pretrained
 # weights. Name one or more of the list above to choose; the scores of several are averaged.
 
 # %%
-names = [next(run.name for run in runs if not run.pretrained)]
+names = [next(run.name for run in runs if run.has_weights and not run.pretrained)]
 
 # %% tags=["nbval-ignore-output"]
 chosen = [{run.name: run for run in runs}[name] for name in names]

@@ -18,8 +18,9 @@ READS = {  # the notebooks whose output each one reads
     "02_preprocessing": [],
     "03_cnn": ["02_preprocessing"],
     "04_vgg19": ["02_preprocessing"],
-    "07_evaluation": ["03_cnn", "04_vgg19"],
-    "08_submission": ["02_preprocessing", "03_cnn", "04_vgg19"],
+    "05_related_work": ["02_preprocessing"],
+    "07_evaluation": ["03_cnn", "04_vgg19", "05_related_work"],
+    "08_submission": ["02_preprocessing", "03_cnn", "04_vgg19", "05_related_work"],
 }
 NEEDS_GPU = ("03_cnn", "04_vgg19", "08_submission")
 

@@ -1,4 +1,4 @@
-"""The networks, and the one table of them. All take dB spectrograms (clips, 1, n_mels, frames) and give logits (clips, classes)."""
+"""The paper's networks, and the one table of all of them. They take dB spectrograms (clips, 1, n_mels, frames) and give logits (clips, classes)."""
 
 import os
 import urllib.request
@@ -9,24 +9,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .config import TrainingConfig
+from .networks import SBCNN, ImageNetwork, Logits, PiczakCNN, standardize
 
 VGG19_HUB = "timm/vgg19.tv_in1k"  # torchvision's ImageNet weights
-
-
-def standardize(x: Tensor) -> Tensor:
-    """Each spectrogram with mean 0 and standard deviation 1, so that its loudness does not matter."""
-    deviation, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True)
-    return (x - mean) / (deviation + 1e-5)
-
-
-class Logits(nn.Linear):
-    """The last layer, in float32 whatever the others compute in: in half precision scores tie, and ties share the worst rank."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.float())
 
 
 class DeepCNN(nn.Module):
@@ -172,6 +160,20 @@ _QUICK_VGG19 = replace(
     _QUICK, epochs=40, max_steps=200, learning_rate=1e-3, test_crops=1,
     mix_probability=0.0, resize_probability=0.0, spec_augment_probability=0.0,
 )  # fmt: skip
+# The related work, as published but for three things: AdamW took the place of the SGD of Piczak and of Salamon and Bello,
+# with learning rates to match; every class has a sigmoid, as in Hershey et al., for clips have several labels; and a clip
+# is one random crop in an epoch, where Piczak cut it into a dozen segments of which 1000 were a batch. Random crops are
+# also his random delays. Of SB-CNN's augmentation, resizing stands for time stretching and pitch shifting, and mixing
+# for background noise, with the labels of both; nothing stands for the compression of the dynamic range. Hershey et al.
+# leave the learning rate and the epochs open.
+_FULL_PICZAK = TrainingConfig(
+    epochs=150, batch_size=100, learning_rate=3e-4, weight_decay=0.001, activation="sigmoid", crop="random", test_crops=8
+)
+_FULL_SBCNN = replace(_FULL_PICZAK, epochs=50, learning_rate=1e-3, mix_probability=0.5, resize_probability=0.5)
+_FULL_HERSHEY = replace(_FULL_PICZAK, epochs=100, batch_size=128, weight_decay=0.0)
+_QUICK_SBCNN = replace(_QUICK, epochs=40, max_steps=150, spec_augment_probability=0.0)
+_QUICK_PICZAK = replace(_QUICK_VGG19, max_steps=150, test_crops=8)
+_QUICK_HERSHEY = replace(_QUICK_VGG19, max_steps=20)  # of the thousands that these networks need
 _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e-4, crop="start")
 
 MODELS: dict[str, Entry] = {
@@ -190,6 +192,30 @@ MODELS: dict[str, Entry] = {
     "best": Entry("Best", DeepCNN, {
         "full": ({"width": 32, "stem": 16}, _BEST),
         "quick": ({"width": 32, "stem": 16}, _QUICK_BEST),
+    }),
+    "piczak": Entry("Piczak's CNN", PiczakCNN, {
+        "full": ({}, _FULL_PICZAK),
+        "quick": ({"hidden": 1000}, _QUICK_PICZAK),
+    }),
+    "sb_cnn": Entry("SB-CNN", SBCNN, {
+        "full": ({}, _FULL_SBCNN),
+        "quick": ({}, _QUICK_SBCNN),
+    }),
+    "alexnet": Entry("AlexNet", ImageNetwork, {
+        "full": ({"network": "alexnet"}, _FULL_HERSHEY),
+        "quick": ({"network": "alexnet", "downsample": 2}, _QUICK_HERSHEY),
+    }),
+    "vgg19_bn": Entry("VGG19, normalised", ImageNetwork, {
+        "full": ({"network": "vgg19_bn"}, _FULL_HERSHEY),
+        "quick": ({"network": "vgg19_bn", "downsample": 4}, _QUICK_HERSHEY),
+    }),
+    "inception_v3": Entry("Inception V3", ImageNetwork, {
+        "full": ({"network": "inception_v3"}, _FULL_HERSHEY),
+        "quick": ({"network": "inception_v3", "downsample": 4}, _QUICK_HERSHEY),
+    }),
+    "resnet50": Entry("ResNet-50", ImageNetwork, {
+        "full": ({"network": "resnet50"}, _FULL_HERSHEY),
+        "quick": ({"network": "resnet50", "downsample": 4}, _QUICK_HERSHEY),
     }),
 }  # fmt: skip
 
@@ -225,6 +251,14 @@ def build(config: dict) -> nn.Module:
     if name not in networks:
         raise ValueError(f"{name!r} is not a network of this kit, which has {', '.join(networks)}.")
     return networks[name](**options)
+
+
+def cost(config: dict, n_mels: int, n_frames: int) -> dict[str, float]:
+    """Of the network that `model.config` describes: its parameters, and the millions of multiply-accumulates of one crop."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:  # takes neither memory nor time
+        model = build(config).eval()
+        model(torch.zeros(1, 1, n_mels, n_frames))
+    return {"parameters": sum(p.numel() for p in model.parameters()), "MMAC": counter.get_total_flops() / 2e6}
 
 
 def layers(model: nn.Module) -> list[dict]:
