@@ -50,7 +50,7 @@ def feature_table(dataset: MelDataset) -> np.ndarray:
 def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: str | Path) -> Run:
     """Fit "knn" or "naive_bayes" to `train_set`, score `validation_set`, and keep the scores in `folder` as a Run.
 
-    Every class has a classifier of its own, for clips have several labels. It is not kept: to fit it again takes seconds.
+    Every class has a classifier of its own, for clips have several labels. None is kept: fitting again takes seconds.
     """
     from sklearn.multiclass import OneVsRestClassifier  # takes seconds, and `predict` does without
     from sklearn.naive_bayes import GaussianNB
@@ -67,7 +67,7 @@ def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: st
     scores = pipeline.predict_proba(feature_table(validation_set))
     validation = validation_set.table[["fname", "labels"]]
     tables = {
-        "history": pd.DataFrame(columns=["epoch"]),
+        "history": pd.DataFrame(columns=["epoch", "loss", "validation loss", "LWLRAP", "top-5"]),
         "train_clips": train_set.table[["fname", "labels"]],
         "validation_scores": validation.join(pd.DataFrame(scores, columns=validation_set.classes)),
     }

@@ -185,7 +185,7 @@ def make_batch(
         x = mix_in_power(x, other, dataset.to_device(draw["gain"]))
         mixed = (draw["gain"] > -math.inf)[:, None]
         targets = torch.maximum(targets, dataset.targets[draw["other_rows"]] * mixed)
-    if "stretch" in draw:
+    if "stretch" in draw and draw["resized"].any():
         some = torch.nonzero(draw["resized"])[:, 0]
         factors = [dataset.to_device(draw[name][some]) for name in ("stretch", "mel_scale", "mel_shift")]
         some = dataset.to_device(some)

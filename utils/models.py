@@ -1,4 +1,7 @@
-"""The paper's networks, and the one table of all of them. They take dB spectrograms (clips, 1, n_mels, frames) and give logits (clips, classes)."""
+"""The paper's networks, and the one table of all networks.
+
+They take dB spectrograms (clips, 1, n_mels, frames) and give logits (clips, classes).
+"""
 
 import os
 import urllib.request
@@ -160,20 +163,21 @@ _QUICK_VGG19 = replace(
     _QUICK, epochs=40, max_steps=200, learning_rate=1e-3, test_crops=1,
     mix_probability=0.0, resize_probability=0.0, spec_augment_probability=0.0,
 )  # fmt: skip
-# The related work, as published but for three things: AdamW took the place of the SGD of Piczak and of Salamon and Bello,
-# with learning rates to match; every class has a sigmoid, as in Hershey et al., for clips have several labels; and a clip
-# is one random crop in an epoch, where Piczak cut it into a dozen segments of which 1000 were a batch. Random crops are
-# also his random delays. Of SB-CNN's augmentation, resizing stands for time stretching and pitch shifting, and mixing
-# for background noise, with the labels of both; nothing stands for the compression of the dynamic range. Hershey et al.
-# leave the learning rate and the epochs open.
+# The related work, as published but for three things. AdamW takes the place of the SGD of Piczak and of Salamon and
+# Bello, with learning rates to match. Every class has a sigmoid, as with Hershey et al., for clips have several labels.
+# A clip is one random crop in an epoch, where Piczak cut it into many segments, of which 1000 were a batch; the crops
+# also stand for his random delays. Of SB-CNN's augmentation, resizing stands for time stretching and pitch shifting,
+# mixing for background noise, with the labels of both, and nothing for the compression of the dynamic range.
+# Hershey et al. searched for the learning rate and do not count in epochs: these values are ours.
 _FULL_PICZAK = TrainingConfig(
-    epochs=150, batch_size=100, learning_rate=3e-4, weight_decay=0.001, activation="sigmoid", crop="random", test_crops=8
-)
+    epochs=150, batch_size=100, learning_rate=3e-4, weight_decay=0.001, activation="sigmoid",
+    crop="random", test_crops=8,
+)  # fmt: skip
 _FULL_SBCNN = replace(_FULL_PICZAK, epochs=50, learning_rate=1e-3, mix_probability=0.5, resize_probability=0.5)
 _FULL_HERSHEY = replace(_FULL_PICZAK, epochs=100, batch_size=128, weight_decay=0.0)
-_QUICK_SBCNN = replace(_QUICK, epochs=40, max_steps=150, spec_augment_probability=0.0)
-_QUICK_PICZAK = replace(_QUICK_VGG19, max_steps=150, test_crops=8)
-_QUICK_HERSHEY = replace(_QUICK_VGG19, max_steps=20)  # of the thousands that these networks need
+_QUICK_SBCNN = replace(_QUICK, epochs=40, max_steps=180, spec_augment_probability=0.0)
+_QUICK_PICZAK = replace(_QUICK_VGG19, epochs=50, max_steps=300, test_crops=8)
+_QUICK_HERSHEY = replace(_QUICK_VGG19, epochs=2, max_steps=12)  # of the thousands that these networks need
 _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e-4, crop="start")
 
 MODELS: dict[str, Entry] = {
@@ -254,8 +258,8 @@ def build(config: dict) -> nn.Module:
 
 
 def cost(config: dict, n_mels: int, n_frames: int) -> dict[str, float]:
-    """Of the network that `model.config` describes: its parameters, and the millions of multiply-accumulates of one crop."""
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:  # takes neither memory nor time
+    """Parameters of the network that `model.config` describes, and millions of multiply-accumulates (MMAC) of a crop."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:  # computes nothing
         model = build(config).eval()
         model(torch.zeros(1, 1, n_mels, n_frames))
     return {"parameters": sum(p.numel() for p in model.parameters()), "MMAC": counter.get_total_flops() / 2e6}

@@ -1,4 +1,4 @@
-"""The networks of the related work, each with what departs from its publication, and what all networks of the kit share."""
+"""The networks of the related work, each with how it departs from its publication, and what all networks share."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,10 @@ def standardize(x: Tensor) -> Tensor:
 
 
 class Logits(nn.Linear):
-    """The last layer, in float32 whatever the others compute in: in half precision scores tie, and ties share the worst rank."""
+    """The last layer, in float32 whatever the others compute in.
+
+    In half precision scores tie, and ties share the worst rank.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):  # there is none for the meta device
@@ -20,16 +23,16 @@ class Logits(nn.Linear):
 
 
 class PiczakCNN(nn.Module):
-    """Piczak's CNN: filters nearly as high as the spectrogram, over it and its deltas; two convolutions and two dense layers.
+    """Piczak's CNN: filters nearly as high as the spectrogram, over it and its deltas, and two large dense layers.
 
-    As published: log-mel and deltas as two channels of 60 bands x 101 frames; 80 filters of 57x6, maximum over 4x3; 80
-    filters of 1x3, maximum over 1x3; twice `hidden` units; half of the units dropped after the first convolution and after
-    each dense layer. Not so: 60 bands and 101 frames are averages of our 128 x 128, which are 2 s instead of 2.3 s.
-    Segments that were silent were left out; here all are taken.
+    As published: log-mel and deltas as two channels of 60 bands x 101 frames; 80 filters of 57x6, maximum over 4x3;
+    80 filters of 1x3, maximum over 1x3; twice `hidden` units; half of the units dropped after the first convolution
+    and after each dense layer. Not so: 60 bands and 101 frames are averages of our 128 x 128, which are 2 s, not 2.3 s.
+    Silent segments were left out; here all are taken.
     """
 
-    # Source: K. J. Piczak, Environmental sound classification with convolutional neural networks, MLSP 2015; which units
-    # are dropped is told by his code, https://github.com/karolpiczak/paper-2015-esc-convnet
+    # Source: K. J. Piczak, Environmental sound classification with convolutional neural networks, MLSP 2015; sizes and
+    # dropout as in his code, https://github.com/karolpiczak/paper-2015-esc-convnet
 
     def __init__(self, n_classes: int, hidden: int = 5000) -> None:
         super().__init__()
@@ -43,9 +46,13 @@ class PiczakCNN(nn.Module):
             Logits(hidden, n_classes),
         )  # fmt: skip
 
-    def forward(self, x: Tensor) -> Tensor:
+    def channels(self, x: Tensor) -> Tensor:
+        """Log-mel and deltas, (clips, 2, 60, 101), of dB (clips, 1, n_mels, frames)."""
         x = self.shape(standardize(x))
-        return self.layers(torch.cat([x, standardize(deltas(x))], dim=1))
+        return torch.cat([x, standardize(deltas(x))], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(self.channels(x))
 
 
 def deltas(x: Tensor) -> Tensor:
@@ -55,10 +62,10 @@ def deltas(x: Tensor) -> Tensor:
 
 
 class SBCNN(nn.Module):
-    """SB-CNN of Salamon and Bello: three convolutions of 5x5, the first two followed by a maximum, and a dense layer of 64.
+    """SB-CNN of Salamon and Bello: three convolutions of 5x5, the first two pooled, and a dense layer of 64.
 
-    As published: takes 128 bands x 128 frames, pads nothing, pools 4 frames and 2 bands, and drops half of what enters
-    either dense layer. Not so: its 128 frames were 3 s; ours are 2 s.
+    As published: it takes 128 bands x 128 frames, pads nothing, keeps the maximum of 4 frames x 2 bands, and drops half
+    of what enters either dense layer. Not so: its 128 frames were 3 s, ours are 2 s.
     """
 
     # Source: J. Salamon, J. P. Bello, Deep convolutional neural networks and data augmentation for environmental sound
@@ -82,13 +89,14 @@ class SBCNN(nn.Module):
 class ImageNetwork(nn.Module):
     """A network made for photographs, as Hershey et al. gave it spectrograms: torchvision's, with one input channel.
 
-    `network`, a name in `LAYERS`, is changed as they did: AlexNet begins with stride 2 instead of 4 and is batch
-    normalised; Inception V3 is without its first four layers and its auxiliary output; ResNet-50 begins with stride 1; the
-    dense layers of AlexNet and VGG19 take the last feature map as small as it is. Not so: they gave it 96 frames x 64
-    bands, where AlexNet strode over time alone, and without dropout, which 70 million clips do not need.
+    `network`, a name in `LAYERS`, is changed as they did: AlexNet begins with a smaller stride and has batch
+    normalisation; Inception V3 is without its first four layers and its auxiliary output; ResNet-50 begins with
+    stride 1; the dense layers of AlexNet and VGG19 take the last feature map as small as it is. Not so: they gave it 96
+    frames x 64 bands, so AlexNet's stride was 2 in time and 1 along mel, and is 2 and 2 here; they dropped no units,
+    having 70 million clips; and torchvision's AlexNet has fewer channels than the first one.
 
-    The spectrogram is averaged over squares of `downsample` first. `pretrained`: the layers that are as ImageNet's begin
-    with its weights, which torchvision downloads once; those of the first convolution are summed over its channels.
+    The spectrogram is averaged over squares of `downsample` first. `pretrained`: the layers that are as ImageNet's
+    begin with its weights, which torchvision downloads once; the first convolution's are summed over its channels.
     """
 
     # Source: S. Hershey et al., CNN architectures for large-scale audio classification, ICASSP 2017,

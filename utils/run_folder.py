@@ -27,8 +27,8 @@ class Run:
     """A finished training: a folder with weights.safetensors, history.csv, train_clips.csv, validation_scores.csv, settings.json.
 
     One of several folds has a folder of this kind for each instead of weights; its `.validation` are then all clips, each
-    scored by the one model that was not trained on it (out of fold), and its `.history` is the mean of theirs. A baseline
-    (see `baselines`) has no weights: its scores are kept, and its `.history` is empty.
+    scored by the one model that was not trained on it (out of fold), and its `.history` is the mean of theirs. One of
+    `baselines` keeps its scores alone: it has no weights, and its `.history` is empty.
 
     `.history` has a row an epoch; LWLRAP and top-5 in it are of one crop a clip. `.validation` has the validation clips
     with their `labels` and, a column a class, their scores by the finished model, all crops averaged; `.targets` and
@@ -107,9 +107,9 @@ class Run:
         }  # fmt: skip
 
     def cost(self) -> dict[str, float]:
-        """Parameters, millions of multiply-accumulates to score one crop, and seconds of training; of all folds together.
+        """Parameters, millions of multiply-accumulates to score one crop, and seconds of training; of folds, the sum.
 
-        A baseline has no parameters, and its seconds include the features.
+        A baseline has no parameters (NaN), and its seconds include the features.
         """
         if "folds" in self.record:
             return pd.DataFrame([Run(self.folder / name).cost() for name in self.record["folds"]]).sum().to_dict()
