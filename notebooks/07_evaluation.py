@@ -24,7 +24,7 @@
 # clips to listen to next.
 #
 # **You get** the paper's Table 1 with our figures beside it, tables like its Tables 2 to 5, the most confused pairs, and
-# the worst clips. **Reads** the runs of notebooks 3 and 4. **Writes** nothing. **Takes** seconds.
+# the worst clips. **Reads** the runs of notebooks 3 to 6. **Writes** nothing. **Takes** seconds.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set

@@ -78,8 +78,9 @@ def _write_job(
     train_set.table.to_csv(job / "train.csv", index=False)
     validation_set.table.to_csv(job / "validation.csv", index=False)
     arguments = {
-        "model": model.config, "pretrained": getattr(model, "pretrained", False), "classes": train_set.classes, "cache": str(train_set.cache.folder.resolve()),
-        "device": train_set.device.type, "config": asdict(config), "folder": str(Path(folder).resolve()), "title": title,
+        "model": model.config, "pretrained": getattr(model, "pretrained", False), "classes": train_set.classes,
+        "cache": str(train_set.cache.folder.resolve()), "device": train_set.device.type,
+        "config": asdict(config), "folder": str(Path(folder).resolve()), "title": title,
     }  # fmt: skip
     (job / "job.json").write_text(json.dumps(arguments))
 

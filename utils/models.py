@@ -209,7 +209,7 @@ MODELS: dict[str, Entry] = {
         "full": ({"network": "alexnet"}, _FULL_HERSHEY),
         "quick": ({"network": "alexnet", "downsample": 2}, _QUICK_HERSHEY),
     }),
-    "vgg19_bn": Entry("VGG19, normalised", ImageNetwork, {
+    "vgg19_bn": Entry("VGG19-BN", ImageNetwork, {
         "full": ({"network": "vgg19_bn"}, _FULL_HERSHEY),
         "quick": ({"network": "vgg19_bn", "downsample": 4}, _QUICK_HERSHEY),
     }),

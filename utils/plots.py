@@ -161,12 +161,13 @@ def intervals(table: pd.DataFrame) -> None:
 
 
 def score_over_cost(table: pd.DataFrame) -> None:
-    """LWLRAP over seconds of training and over multiply-accumulates, a dot a run; columns as `Run.summary` and `Run.cost`."""
+    """LWLRAP over seconds of training and over MMAC, a dot a run; columns as of `Run.summary` and `Run.cost`."""
     _, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
     for ax, (column, label) in zip(axes, {"seconds": "seconds of training", "MMAC": "MMAC a crop"}.items()):
         for marker, (_, run) in zip("os^vD*PX<>" * len(table), table.iterrows()):
             ax.plot(run[column], run["LWLRAP"], marker, label=run["model"])
         ax.set(xlabel=label, xscale="log")
+        ax.tick_params(axis="x", which="minor", labelbottom=False)
         ax.grid(alpha=0.3)
     axes[0].set(ylabel="LWLRAP")
     axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
