@@ -24,9 +24,10 @@ def test_every_model_of_the_table_gives_logits_and_is_built_again_from_its_confi
         again = models.build(model.config)
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
     assert again.config == model.config
-    narrow = entry.build(12, preset, width=2)
-    assert narrow.config == model.config | {"width": 2}
-    assert narrow(10 * torch.randn(2, 1, 128, 300)).shape == (2, 12)
+    if "width" in model.config:
+        narrow = entry.build(12, preset, width=2)
+        assert narrow.config == model.config | {"width": 2}
+        assert narrow(10 * torch.randn(2, 1, 128, 300)).shape == (2, 12)
     assert entry.config(preset).epochs >= 1
 
 
