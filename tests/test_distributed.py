@@ -159,5 +159,5 @@ def test_the_shell_trains_a_model_of_the_table(competition, cache, tmp_path, mon
     written = tmp_path / printed.splitlines()[-1].removeprefix("written: ")
     assert written.name == "deep_cnn-quick"
     assert (Run(written).config.max_steps, Run(written).config.batch_size) == (1, 8)
-    with pytest.raises(FileNotFoundError, match="There are no ImageNet weights: go online, or name"):
+    with pytest.raises(SystemExit, match="No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS"):
         launch.main(["vgg19_transfer", "--data", str(competition.folder)])

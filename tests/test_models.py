@@ -73,13 +73,11 @@ def test_without_weights_all_of_vgg19_trains():
 
 def test_imagenet_weights_come_from_the_named_file_or_not_at_all(tmp_path, monkeypatch):
     assert models.imagenet_weights() is None  # the tests run offline, with an empty cache
-    with pytest.raises(FileNotFoundError, match="There are no ImageNet weights"):
-        models.require_imagenet_weights()
     monkeypatch.setenv("FAT_VGG19_WEIGHTS", str(tmp_path / "absent.safetensors"))
     with pytest.raises(FileNotFoundError, match=r"absent\.safetensors, which is not a file"):
         models.imagenet_weights()
     (tmp_path / "absent.safetensors").write_bytes(b"")
-    assert models.require_imagenet_weights() == models.imagenet_weights() == tmp_path / "absent.safetensors"
+    assert models.imagenet_weights() == tmp_path / "absent.safetensors"
 
 
 def test_standardize_leaves_a_silent_clip_finite():

@@ -63,7 +63,7 @@ def test_top_classes_are_the_highest_first():
 
 @pytest.mark.parametrize("rate", [RATE, 16_000])
 def test_tags_over_time_tell_when_in_the_untrimmed_recording(run, tmp_path, monkeypatch, rate):
-    monkeypatch.setattr(Run, "model", lambda self: Loudness())
+    monkeypatch.setattr(Run, "models", lambda self: [Loudness()])
     scores = predict.tag_over_time(tone(tmp_path / "tone.wav", 10, 6, 8, rate), run)
     assert list(scores.index) == list(range(1, 10))  # 4 s of near silence before the tone would be trimmed away
     heard = scores[scores.max().idxmax()]
@@ -73,7 +73,7 @@ def test_tags_over_time_tell_when_in_the_untrimmed_recording(run, tmp_path, monk
 
 
 def test_windows_cover_the_recording_and_hardly_more(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(Run, "model", lambda self: Loudness())
+    monkeypatch.setattr(Run, "models", lambda self: [Loudness()])
     for duration in (0.3, 2, 2.4, 2.6, 7.3, 9.9):
         path = tone(tmp_path / f"{duration}.wav", duration, 0, duration)
         for seconds in (0.25, 1, 5):

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,13 @@ def test_on_kaggle_a_copy_goes_where_the_competition_looks(competition, scores, 
     monkeypatch.setattr(submission, "KAGGLE_WORKING", tmp_path / "working")
     file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
     assert (tmp_path / "working/submission.csv").read_bytes() == file.read_bytes()
+
+
+def test_the_default_run_is_the_best_that_the_competition_allows():
+    transfer, plain, worse = (SimpleNamespace(pretrained=pretrained) for pretrained in (True, False, False))
+    assert submission.default_run([transfer, plain, worse]) is plain
+    with pytest.raises(ValueError, match="which the competition forbade: run 03_cnn or name one"):
+        submission.default_run([transfer])
 
 
 def test_blend_is_the_geometric_mean():

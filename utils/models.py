@@ -135,13 +135,6 @@ def imagenet_weights() -> Path | None:
         return None
 
 
-def require_imagenet_weights() -> Path:
-    """The same file. Raises FileNotFoundError if there is none."""
-    if file := imagenet_weights():
-        return file
-    raise FileNotFoundError("There are no ImageNet weights: go online, or name timm's vgg19 with FAT_VGG19_WEIGHTS.")
-
-
 def build(config: dict) -> nn.Module:
     """The untrained network that `model.config` describes. Raises ValueError on a name that is not a network's."""
     networks = {entry.network.__name__: entry.network for entry in MODELS.values()}
