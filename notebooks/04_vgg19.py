@@ -119,4 +119,4 @@ run.history.dropna().tail()
 plots.learning_curves({run.name: run.history for run in find_runs(kit.runs)})
 
 # %% [markdown]
-# Next: `07_evaluation` puts all runs side by side.
+# Next: `05_related_work` trains what the paper was built on.

@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--folds", type=int, default=QUICK.n_folds, help="train so many of each seed's five folds only")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--list", action="store_true", help="show the rows and end")
     options = parser.parse_args()
@@ -127,13 +128,12 @@ def main() -> None:
             print(f"{name}: there is no noisy set in these data")
             continue
         folder = kit.folder / "ablation" / kit.competition.folder.name / f"{options.steps}-{seed}" / name
-        cases = [joblib.delayed(train_fold)(name, options.steps, seed, n, folder) for n in range(QUICK.n_folds)]
-        scores = np.zeros_like(targets)
-        for rows, values in joblib.Parallel(n_jobs=options.jobs)(cases):
-            scores[rows] = values
-        low, high = metrics.bootstrap_interval(targets, scores)
-        row = {"row": name, "seed": seed, "LWLRAP": metrics.lwlrap(targets, scores), "low": low, "high": high}
-        table.append(row | metrics.by_number_of_labels(targets, scores)["LWLRAP"].to_dict())
+        cases = [joblib.delayed(train_fold)(name, options.steps, seed, n, folder) for n in range(options.folds)]
+        rows, scores = map(np.concatenate, zip(*joblib.Parallel(n_jobs=options.jobs)(cases)))
+        judged = targets[rows], scores
+        low, high = metrics.bootstrap_interval(*judged)
+        row = {"row": name, "seed": seed, "LWLRAP": metrics.lwlrap(*judged), "low": low, "high": high}
+        table.append(row | metrics.by_number_of_labels(*judged)["LWLRAP"].to_dict())
         print(pd.DataFrame(table[-1:]).round(3).to_string(index=False, header=len(table) == 1), flush=True)
 
 

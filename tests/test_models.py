@@ -4,7 +4,7 @@ import safetensors.torch
 import timm
 import torch
 
-from utils import models
+from utils import models, networks
 
 
 def test_the_deep_cnn_is_small_and_indifferent_to_loudness():
@@ -24,9 +24,10 @@ def test_every_model_of_the_table_gives_logits_and_is_built_again_from_its_confi
         again = models.build(model.config)
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
     assert again.config == model.config
-    narrow = entry.build(12, preset, width=2)
-    assert narrow.config == model.config | {"width": 2}
-    assert narrow(10 * torch.randn(2, 1, 128, 300)).shape == (2, 12)
+    if "width" in model.config:
+        narrow = entry.build(12, preset, width=2)
+        assert narrow.config == model.config | {"width": 2}
+        assert narrow(10 * torch.randn(2, 1, 128, 300)).shape == (2, 12)
     assert entry.config(preset).epochs >= 1
 
 
@@ -54,7 +55,7 @@ def test_transfer_takes_the_weights_of_the_file_and_trains_the_last_block(tmp_pa
     imagenet.head.fc = model.classifier[-1]  # the output layer is all that is not ImageNet's
     x = 10 * torch.randn(1, 1, 128, 128)
     with torch.inference_mode():
-        expected = imagenet(models.standardize(x).expand(-1, 3, -1, -1))
+        expected = imagenet(networks.standardize(x).expand(-1, 3, -1, -1))
         assert torch.allclose(model(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
         assert torch.equal(model.head(model.frozen_features(x)), model(x))
     trains = [layer["kind"] for layer in models.layers(model) if layer["trains"]]
@@ -80,5 +81,5 @@ def test_imagenet_weights_come_from_the_named_file_or_not_at_all(tmp_path, monke
 
 
 def test_standardize_leaves_a_silent_clip_finite():
-    x = models.standardize(torch.full((1, 1, 128, 128), -100.0))
+    x = networks.standardize(torch.full((1, 1, 128, 128), -100.0))
     assert np.abs(x.numpy()).max() < 1

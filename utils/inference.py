@@ -40,7 +40,7 @@ def activate(logits: Tensor, activation: str) -> Tensor:
     return logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=1)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference_mode, `to` can leave a model in training with weights that no gradient may reach
 def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig, progress: str = "") -> np.ndarray:
     """Scores of each clip, float32 (clips, classes): probabilities, averaged over at most `config.test_crops` crops.
 

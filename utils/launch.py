@@ -76,9 +76,9 @@ def _write_job(
     train_set.table.to_csv(job / "train.csv", index=False)
     validation_set.table.to_csv(job / "validation.csv", index=False)
     arguments = {
-        "model": model.config, "classes": train_set.classes, "cache": str(train_set.cache.folder.resolve()),
-        "device": train_set.device.type, "config": asdict(config),
-        "folder": str(Path(folder).resolve()), "title": title,
+        "model": model.config, "pretrained": getattr(model, "pretrained", False), "classes": train_set.classes,
+        "cache": str(train_set.cache.folder.resolve()), "device": train_set.device.type,
+        "config": asdict(config), "folder": str(Path(folder).resolve()), "title": title,
     }  # fmt: skip
     (job / "job.json").write_text(json.dumps(arguments))
 
@@ -89,6 +89,7 @@ def _run_job(job: Path) -> None:
     tables = [pd.read_csv(job / f"{name}.csv", dtype=str, keep_default_na=False) for name in ("train", "validation")]
     sets = [MelDataset(cache, table, arguments["classes"], arguments["device"]) for table in tables]
     model = models.build(arguments["model"])
+    model.pretrained = arguments["pretrained"]
     model.load_state_dict(safetensors.torch.load_file(job / "weights.safetensors"))
     train.fit(model, *sets, TrainingConfig(**arguments["config"]), arguments["folder"], arguments["title"])
 

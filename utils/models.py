@@ -1,150 +1,19 @@
-"""The networks, and the one table of them. All take dB spectrograms (clips, 1, n_mels, frames) and give logits
-(clips, classes).
-"""
+"""The one table of models: what each network is called, how it is built, and how each preset trains it."""
 
 import os
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .config import TrainingConfig
+from .networks import SBCNN, VGG19, DeepCNN, ImageNetwork, PiczakCNN
 
 VGG19_HUB = "timm/vgg19.tv_in1k"  # torchvision's ImageNet weights
-
-
-def standardize(x: Tensor) -> Tensor:
-    """Each spectrogram with mean 0 and standard deviation 1, so that its loudness does not matter."""
-    deviation, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True)
-    return (x - mean) / (deviation + 1e-5)
-
-
-class Logits(nn.Linear):
-    """The last layer, in float32 whatever the others compute in: in half precision scores tie, and ties share the
-    worst rank.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.float())
-
-
-class DeepCNN(nn.Module):
-    """Our reading of the paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense
-    output.
-
-    The paper gives neither depth nor widths. Here: four blocks of two 3x3 convolutions with batch normalisation,
-    each halving both axes; then the mean over time, the maximum over frequency, dropout and one dense layer.
-    `width` channels in the first block, doubled in each further one.
-
-    `stem`: channels of a 5x5 convolution of stride 2 and a pooling layer before the blocks, which leave a sixteenth of
-    the picture to them, as ImageNet's networks begin; 0: none. The last block then does not pool.
-    """
-
-    # Source: the blocks and the pooling are those of mhiro2's "Simple 2D-CNN Classifier with PyTorch",
-    # https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch
-
-    def __init__(self, n_classes: int, width: int = 64, stem: int = 0, dropout: float = 0.2) -> None:
-        super().__init__()
-        self.config = {"name": "DeepCNN", "n_classes": n_classes, "width": width, "stem": stem, "dropout": dropout}
-        channels = [stem or 1, width, 2 * width, 4 * width, 8 * width]
-        self.stem = nn.Sequential(*_convolution(1, stem, 5, stride=2), nn.AvgPool2d(2)) if stem else nn.Identity()
-        self.blocks = nn.Sequential(*(_block(i, o) for i, o in pairwise(channels)))
-        if stem:
-            self.blocks[-1][-1] = nn.Identity()
-        self.dropout = nn.Dropout(dropout)
-        self.dense = Logits(channels[-1], n_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(self.stem(standardize(x)))
-        x = x.mean(dim=3).amax(dim=2)
-        return self.dense(self.dropout(x))
-
-
-def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> list[nn.Module]:
-    layer = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
-    return [layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-
-
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(*_convolution(inputs, outputs), *_convolution(outputs, outputs), nn.AvgPool2d(2))
-
-
-class VGG19(nn.Module):
-    """VGG19 on spectrograms as grey pictures (paper, section IV.B): timm's layers, with a new output layer.
-
-    `weights`: a file with timm's ImageNet weights. Only the last block of four convolutions and the dense layers then
-    train. Without it, all of it is random and trains. `width`: channels of the first block, of which all others are
-    multiples; 64 is VGG19. The spectrogram is averaged over squares of `downsample` first.
-    """
-
-    def __init__(self, n_classes: int, weights: str | Path | None = None, width: int = 64, downsample: int = 1) -> None:
-        import timm  # takes seconds, which only those who use it should wait
-        from timm.models.vgg import VGG
-
-        super().__init__()
-        self.config = {"name": "VGG19", "n_classes": n_classes, "width": width, "downsample": downsample}
-        self.pretrained, self.frozen = weights is not None, 0  # so many of the first layers do not train
-        self.downsample = nn.AvgPool2d(downsample) if downsample > 1 else nn.Identity()
-        layers = [c for n, count in ((1, 2), (2, 2), (4, 4), (8, 4), (8, 4)) for c in [n * width] * count + ["M"]]
-        if weights is not None:
-            network = timm.create_model("vgg19", pretrained=True, pretrained_cfg_overlay={"file": str(weights)})
-            hidden = [_dense(network.pre_logits.fc1), _dense(network.pre_logits.fc2)]
-        else:
-            network = VGG(layers)
-            hidden = [nn.Linear(8 * width * 7 * 7, 64 * width), nn.Linear(64 * width, 64 * width)]
-        self.features = network.features
-        self.classifier = nn.Sequential(
-            nn.AdaptiveAvgPool2d(7), nn.Flatten(),
-            hidden[0], nn.ReLU(inplace=True), nn.Dropout(0.5),
-            hidden[1], nn.ReLU(inplace=True), nn.Dropout(0.5),
-            Logits(64 * width, n_classes),
-        )  # fmt: skip
-        if self.pretrained:
-            self.freeze()
-
-    def freeze(self) -> None:
-        """Let only what lies behind the last but one pooling layer train."""
-        pools = [i for i, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
-        self.frozen = pools[-2] + 1
-        self.features[: self.frozen].requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.frozen_features(x))
-
-    def frozen_features(self, x: Tensor) -> Tensor:
-        """What the frozen layers make of spectrograms; with none frozen, the grey pictures themselves."""
-        with torch.no_grad():
-            return self.features[: self.frozen](self.downsample(standardize(x)).expand(-1, 3, -1, -1))
-
-    def head(self, features: Tensor) -> Tensor:
-        """Logits (clips, classes) from `frozen_features`."""
-        return self.classifier(self.features[self.frozen :](features))
-
-
-def _dense(convolution: nn.Conv2d) -> nn.Linear:
-    """A convolution with its whole input as the matrix product that it is: the same numbers, and much faster to
-    train.
-    """
-    weight = convolution.weight.flatten(1)
-    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    layer.weight, layer.bias = nn.Parameter(weight.detach()), convolution.bias
-    return layer
-
-
-class Head(nn.Module):
-    """The part of a model with frozen layers that trains, by itself: from `frozen_features` to logits."""
-
-    def __init__(self, model: VGG19) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.model.head(features)
 
 
 @dataclass(frozen=True)
@@ -181,6 +50,21 @@ _QUICK_VGG19 = replace(
     _QUICK, epochs=40, max_steps=200, learning_rate=1e-3, test_crops=1,
     mix_probability=0.0, resize_probability=0.0, spec_augment_probability=0.0,
 )  # fmt: skip
+# The related work, as published but for three things. AdamW takes the place of the SGD of Piczak and of Salamon and
+# Bello, with learning rates to match. Every class has a sigmoid, as with Hershey et al., for clips have several labels.
+# A clip is one random crop in an epoch, where Piczak cut it into many segments, of which 1000 were a batch; the crops
+# also stand for his random delays. Of SB-CNN's augmentation, resizing stands for time stretching and pitch shifting,
+# mixing for background noise, with the labels of both, and nothing for the compression of the dynamic range.
+# Hershey et al. searched for the learning rate and do not count in epochs: these values are ours.
+_FULL_PICZAK = TrainingConfig(
+    epochs=150, batch_size=100, learning_rate=3e-4, weight_decay=0.001, activation="sigmoid",
+    crop="random", test_crops=8,
+)  # fmt: skip
+_FULL_SBCNN = replace(_FULL_PICZAK, epochs=50, learning_rate=1e-3, mix_probability=0.5, resize_probability=0.5)
+_FULL_HERSHEY = replace(_FULL_PICZAK, epochs=100, batch_size=128, weight_decay=0.0)
+_QUICK_SBCNN = replace(_QUICK, epochs=40, max_steps=180, spec_augment_probability=0.0)
+_QUICK_PICZAK = replace(_QUICK_VGG19, epochs=50, max_steps=300, test_crops=8)
+_QUICK_HERSHEY = replace(_QUICK_VGG19, epochs=2, max_steps=12)  # of the thousands that these networks need
 _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e-4, crop="start")
 
 MODELS: dict[str, Entry] = {
@@ -199,6 +83,30 @@ MODELS: dict[str, Entry] = {
     "best": Entry("Best", DeepCNN, {
         "full": ({"width": 32, "stem": 16}, _BEST),
         "quick": ({"width": 32, "stem": 16}, _QUICK_BEST),
+    }),
+    "piczak": Entry("Piczak's CNN", PiczakCNN, {
+        "full": ({}, _FULL_PICZAK),
+        "quick": ({"hidden": 1000}, _QUICK_PICZAK),
+    }),
+    "sb_cnn": Entry("SB-CNN", SBCNN, {
+        "full": ({}, _FULL_SBCNN),
+        "quick": ({}, _QUICK_SBCNN),
+    }),
+    "alexnet": Entry("AlexNet", ImageNetwork, {
+        "full": ({"network": "alexnet"}, _FULL_HERSHEY),
+        "quick": ({"network": "alexnet", "downsample": 2}, _QUICK_HERSHEY),
+    }),
+    "vgg19_bn": Entry("VGG19-BN", ImageNetwork, {
+        "full": ({"network": "vgg19_bn"}, _FULL_HERSHEY),
+        "quick": ({"network": "vgg19_bn", "downsample": 4}, _QUICK_HERSHEY),
+    }),
+    "inception_v3": Entry("Inception V3", ImageNetwork, {
+        "full": ({"network": "inception_v3"}, _FULL_HERSHEY),
+        "quick": ({"network": "inception_v3", "downsample": 4}, _QUICK_HERSHEY),
+    }),
+    "resnet50": Entry("ResNet-50", ImageNetwork, {
+        "full": ({"network": "resnet50"}, _FULL_HERSHEY),
+        "quick": ({"network": "resnet50", "downsample": 4}, _QUICK_HERSHEY),
     }),
 }  # fmt: skip
 
@@ -237,6 +145,16 @@ def build(config: dict) -> nn.Module:
     if "weights" in options:  # a run that somebody shared must not choose a file for us to read
         raise ValueError("a config with a file of weights is not a network's.")
     return networks[name](**options)
+
+
+def cost(config: dict, n_mels: int, n_frames: int) -> dict[str, float]:
+    """Parameters of the network that `model.config` describes, and millions of multiply-accumulates (MMAC) of a
+    crop.
+    """
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:  # computes nothing
+        model = build(config).eval()
+        model(torch.zeros(1, 1, n_mels, n_frames))
+    return {"parameters": sum(p.numel() for p in model.parameters()), "MMAC": counter.get_total_flops() / 2e6}
 
 
 def layers(model: nn.Module) -> list[dict]:

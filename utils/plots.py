@@ -162,6 +162,19 @@ def intervals(table: pd.DataFrame) -> None:
     ax.grid(axis="x", alpha=0.3)
 
 
+def score_over_cost(table: pd.DataFrame) -> None:
+    """LWLRAP over seconds of training and over MMAC, a dot a run; columns as of `Run.summary` and `Run.cost`."""
+    _, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
+    for ax, (column, label) in zip(axes, {"seconds": "seconds of training", "MMAC": "MMAC a crop"}.items()):
+        for marker, (_, run) in zip("os^vD*PX<>" * len(table), table.iterrows()):
+            ax.plot(run[column], run["LWLRAP"], marker, label=run["model"])
+        ax.set(xlabel=label, xscale="log")
+        ax.tick_params(axis="x", which="minor", labelbottom=False)
+        ax.grid(alpha=0.3)
+    axes[0].set(ylabel="LWLRAP")
+    axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
 def per_class(table: pd.DataFrame, column: str) -> None:
     """One dot a class (the index) and a run (the columns), sorted by the first run."""
     table = table.rename(index=words).sort_values(table.columns[0])

@@ -73,14 +73,15 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
 
 
 def best_run() -> Run:
-    """The run with the highest validation LWLRAP in the work folder, whatever its data. Raises FileNotFoundError if
-    there is none.
+    """The run with the highest validation LWLRAP in the work folder, whatever its data, of those that can score sounds.
+
+    Raises FileNotFoundError if there is none.
     """
     found = []
     folder = workspace.work_folder() / "runs"
     for data_set in folder.glob("*/"):
         with suppress(FileNotFoundError):
-            found.append(find_runs(data_set)[0])
+            found += [run for run in find_runs(data_set) if run.has_weights]
     if not found:
         raise FileNotFoundError(
             f"There is no run in {folder}: train one with python -m utils.run, or name one with --run."

@@ -30,8 +30,8 @@ class Run:
     settings.json.
 
     One of several folds has a folder of this kind for each instead of weights; its `.validation` are then all
-    clips, each scored by the one model that was not trained on it (out of fold), and its `.history` is that of
-    the first fold.
+    clips, each scored by the one model that was not trained on it (out of fold), and its `.history` is that of the
+    first. One of `baselines` keeps its scores alone: it has no weights, and its `.history` is empty.
 
     `.history` has a row an epoch; LWLRAP and top-5 in it are of one crop a clip. `.validation` has the validation clips
     with their `labels` and, a column a class, their scores by the finished model, all crops averaged; `.targets` and
@@ -87,6 +87,11 @@ class Run:
         return self.record["pretrained"]
 
     @property
+    def has_weights(self) -> bool:
+        """Whether it can score other clips; a baseline cannot."""
+        return "model" in self.record
+
+    @property
     def config(self) -> TrainingConfig:
         return TrainingConfig(**self.record["config"])
 
@@ -115,11 +120,25 @@ class Run:
             "top-5": metrics.top_k_accuracy(data.first_label(clips, self.classes), scores),
         }  # fmt: skip
 
+    def cost(self) -> dict[str, float]:
+        """Parameters, millions of multiply-accumulates to score one crop, and seconds of training; of folds, the sum.
+
+        A baseline has no parameters (NaN), and its seconds include the features.
+        """
+        if self.folds():
+            return pd.DataFrame([fold.cost() for fold in self.folds()]).sum().to_dict()
+        network = {"parameters": np.nan, "MMAC": np.nan}
+        if self.has_weights:
+            network = models.cost(self.record["model"], self.mel.n_mels, self.config.n_frames)
+        return network | {"seconds": self.record["seconds"]}
+
     def models(self) -> list[nn.Module]:
         """The trained models, on the CPU: one, or one a fold.
 
-        Raises ValueError, saying what differs, if the weights are not those of the settings.
+        Raises ValueError if there are none, or, saying what differs, if the weights are not those of the settings.
         """
+        if not self.has_weights:
+            raise ValueError(f"{self.name} is a baseline, whose scores alone were kept: choose a run of a network.")
         if self.folds():
             return [model for fold in self.folds() for model in fold.models()]
         file = self.folder / "weights.safetensors"
@@ -181,14 +200,15 @@ def finished(folder: Path, key: str) -> bool:
         return False
 
 
-def save_run(folder: Path, model: nn.Module, record: dict, tables: dict[str, pd.DataFrame]) -> Run:
+def save_run(folder: Path, model: nn.Module | None, record: dict, tables: dict[str, pd.DataFrame]) -> Run:
     """Write a Run: it is whole or not there. An earlier one of that name goes. Raises OSError if it cannot be written.
 
-    `tables`: history, train_clips and validation_scores.
+    `model`: None for a baseline. `tables`: history, train_clips and validation_scores.
     """
     with files.atomic_folder(folder, replace=True) as unfinished:
-        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        (unfinished / "weights.safetensors").write_bytes(safetensors.torch.save(weights))
+        if model is not None:
+            weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+            (unfinished / "weights.safetensors").write_bytes(safetensors.torch.save(weights))
         for name, table in tables.items():
             table.to_csv(unfinished / f"{name}.csv", index=False)
         (unfinished / "settings.json").write_text(json.dumps({"format": FORMAT} | record, indent=1))

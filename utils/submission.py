@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
 
 def default_run(runs: Sequence["Run"]) -> "Run":
-    """The first of `runs` that the competition allows: it forbade pretrained weights. Raises ValueError if none is."""
+    """The first of `runs` that can score clips and that the competition allows: it forbade pretrained weights.
+
+    Raises ValueError if there is none.
+    """
     for run in runs:
-        if not run.pretrained:
+        if run.has_weights and not run.pretrained:
             return run
-    raise ValueError("All runs began with pretrained weights, which the competition forbade: run 03_cnn or name one.")
+    raise ValueError("No run is of a network without pretrained weights, as the competition asks: run 03_cnn.")
 
 
 def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Competition) -> np.ndarray:

@@ -19,7 +19,7 @@ from . import distributed
 from .config import TrainingConfig
 from .dataset import MelDataset, draw_batch, make_batch
 from .inference import autocast, autocast_dtype, device_name, evaluate, predict_scores
-from .models import Head
+from .networks import Head
 from .run_folder import Checkpoint, Run, fingerprint, finished, save_run
 
 EVALUATIONS = 50  # of the validation set during a training, at most

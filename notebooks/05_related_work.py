@@ -1,0 +1,180 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/freesound-tagging-kit/blob/main/notebooks/05_related_work.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/freesound-tagging-kit/blob/main/notebooks/05_related_work.ipynb)
+#
+# # 5. The related work
+#
+# The paper names four systems that came before it: [4] compares old classifiers on features, [5] and [7] are small networks for
+# sounds, [6] gives spectrograms to the networks that won at photographs. Here they meet the paper's own on the same clips.
+#
+# **You get** each system, trained, and one table: what it costs, what it scores. **Reads** the cache of notebook 2, and for the table
+# all runs there are. **Writes** eight runs to `work/runs`. **Takes** two minutes with the `quick` preset on two cores.
+
+# %% tags=["parameters"]
+data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
+preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
+
+# %% tags=["nbval-ignore-output"]
+import os, sys
+
+places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
+sys.path[:0] = places
+
+# %% tags=["nbval-ignore-output"]
+from utils import setup
+
+kit = setup(data_folder, preset)
+
+# %%
+import pandas as pd
+import torch
+
+from utils import baselines, dataset, launch, mel, models, networks, plots
+from utils.run_folder import find_runs
+
+competition, preset_name = kit.competition, kit.preset.name
+cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
+train_set, validation_set = dataset.load_split(cache, competition.curated, competition.classes, kit.preset, kit.device)
+len(train_set), len(validation_set)
+
+# %% [markdown]
+# ## [4] Nearest neighbours and naive Bayes
+#
+# Homburg, Mierswa and others (2005) published 1,886 songs of nine genres to compare classifiers on, k-NN and naive Bayes among
+# them. Such a classifier sees a clip as a few dozen numbers. Theirs were found by a search over signal operations; ours are the usual
+# ones: mean and standard deviation over time of 20 MFCC, of the spectrum's centroid, bandwidth, roll-off and flatness, and of the loudness.
+
+# %%
+features = baselines.feature_table(train_set)
+features.shape
+
+# %% [markdown]
+# Two of the fifty, on average over the training clips of each first label. The sounds differ, but no number tells them apart:
+
+# %% tags=["nbval-ignore-output"]
+first_label = train_set.table["labels"].str.split(",").str[0].rename("first label")
+some = pd.DataFrame({"centroid, mel band": features[:, 20], "loudness, dB": features[:, 24]})
+some.groupby(first_label).mean().round(1)
+
+# %% [markdown]
+# Each class has a classifier of its own, since a clip may have several labels: the ten nearest neighbours vote by their distance, or each
+# feature is taken as a normal distribution that knows nothing of the others. Only the scores are kept: fitting again takes seconds.
+
+# %% tags=["nbval-ignore-output"]
+for name in baselines.TITLES:
+    run = baselines.fit(name, train_set, validation_set, kit.run_folder(name))
+    print(run.summary())
+
+# %% [markdown]
+# ## [5] Piczak's CNN
+#
+# Piczak (2015) was among the first to train a CNN on environmental sounds. It sees two channels: the log-mel spectrogram of 60 bands, and its
+# **deltas**, the slope in time at each point, by a line through nine frames.
+
+# %%
+x, _ = dataset.example_batch(train_set, models.MODELS["piczak"].config(preset_name), 1)
+channels = networks.PiczakCNN(n_classes=2, hidden=1).channels(torch.from_numpy(x))[0]
+plots.batch(channels[:, None].numpy(), torch.eye(2).numpy(), ["log-mel of 60 bands", "deltas"])
+
+# %% [markdown]
+# Its first filters are 57 bands high, so each knows a whole spectrum and may slide by three bands only. Two dense layers of 5,000
+# follow, with `quick` of 1,000.
+
+# %%
+def build(name):
+    return models.MODELS[name].build(len(competition.classes), preset_name)
+
+
+pd.DataFrame(models.layers(build("piczak")))
+
+# %% [markdown]
+# All networks here are trained as the Deep CNN of notebook 3 is, by `launch.fit` on the same clips.
+
+# %% tags=["nbval-ignore-output"]
+def fit(name):
+    entry = models.MODELS[name]
+    config, folder = entry.config(preset_name), kit.run_folder(name)
+    return launch.fit(build(name), train_set, validation_set, config, folder, entry.title)
+
+
+runs = [fit("piczak")]
+
+# %% [markdown]
+# ## [7] SB-CNN
+#
+# Salamon and Bello (2017) took small filters, a dense layer of 64 instead of twice 5,000, and made up for little data by augmentation:
+# time stretched, pitch shifted, dynamic range compressed, background noise added. Of these the kit has on spectrograms what
+# notebook 6 shows: clips **resized** along time and mel axis, and **mixed** with others. Nothing stands for the compression.
+
+# %%
+config = models.MODELS["sb_cnn"].config(preset_name)
+examples = dataset.augmentation_examples(train_set, config)
+plots.spectrograms({name: examples[name] for name in ("as it is", "mixed in power", "resized")}, kit.preset.mel)
+
+# %%
+pd.DataFrame(models.layers(build("sb_cnn")))
+
+# %% tags=["nbval-ignore-output"]
+runs.append(fit("sb_cnn"))
+
+# %%
+plots.learning_curves({run.name: run.history for run in runs})
+
+# %% [markdown]
+# ## [6] Networks made for photographs
+#
+# Hershey and others (2017) gave spectrograms of 70 million videos to AlexNet, VGG, Inception V3 and ResNet-50. As they did, the first
+# layers are changed so that a small picture is not made smaller at once. Weights are random; with `pretrained=True` as an
+# option of `build` they begin with ImageNet's, which the competition forbade.
+
+# %%
+hershey = ["alexnet", "vgg19_bn", "inception_v3", "resnet50"]
+sizes = {name: models.cost({"name": "ImageNetwork", "n_classes": 80, "network": name}, 128, 128) for name in hershey}
+pd.DataFrame(sizes).T.astype(int)
+
+# %% [markdown]
+# That is 8 to 160 times what the Deep CNN of `quick` computes. With the `quick` preset they are shown 64 x 64 or 32 x 32 points of a
+# spectrogram and take **12 steps**: they have hardly begun, and their scores below say nothing about what they can do. The `full` preset
+# trains them on whole crops for 100 epochs, which wants a GPU.
+
+# %% tags=["nbval-ignore-output"]
+runs += [fit(name) for name in hershey]
+pd.DataFrame([run.history.iloc[-1] for run in runs[2:]], index=hershey).round(3)
+
+# %% [markdown]
+# ## All of them
+#
+# Parameters, millions of multiply-accumulates (MMAC) for one crop, seconds of training, and the scores of the same validation clips. What
+# notebooks 3 and 4 have trained on these data stands beside them. The README has the table for real recordings, each network trained on as many clips,
+# by `python -m tests.related`.
+
+# %% tags=["nbval-ignore-output", "results"]
+table = pd.DataFrame([run.summary() | run.cost() for run in find_runs(kit.runs)]).astype({"parameters": "Int64"})
+table.set_index("run").drop(columns="model").round({"LWLRAP": 3, "top-5": 3, "MMAC": 0, "seconds": 0})
+
+# %%
+plots.score_over_cost(table)
+
+# %% [markdown]
+# On the mini set the old classifiers are ahead of these small networks: sounds made by formula differ in just what the features measure.
+# It is a place to try things, not to rank them.
+#
+# Next: `06_beyond_the_paper` trains the model that is meant to score.

@@ -1,0 +1,69 @@
+"""The related work on your data: python -m tests.related [SYSTEM ...] [--data DIR] [--preset NAME] [--epochs N]
+
+Every network is shown each training clip as often, `--epochs` times, in batches and with an augmentation of its own,
+and judged by its last step on the fifth of the clips that is held out; a seed draws that, the weights and the crops.
+The preset says how large networks are: with `quick` those made for photographs see 32 x 32 or 64 x 64 points of a crop,
+with `full` all of it, which takes ten times as long. What is done is kept in the work folder, and not done again.
+"""
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from utils import baselines, launch, mel, models, setup
+from utils.dataset import load_split
+from utils.run_folder import Run
+from utils.workspace import Workspace
+
+NETWORKS = [name for name in launch.ONE_TRAINING if not models.MODELS[name].pretrained]
+
+
+def train_system(name: str, kit: Workspace, epochs: int, seed: int) -> Run:
+    """The run of one system, trained or found."""
+    case = f"{kit.preset.name}-{epochs}-{seed}"
+    folder = kit.folder / "related" / kit.competition.folder.name / case / name
+    if (folder / "settings.json").exists():
+        return Run(folder)
+    table, classes, preset = kit.competition.curated, kit.competition.classes, replace(kit.preset, seed=seed)
+    cache = mel.build_cache(table, kit.cache, "curated", preset.mel)
+    sets = load_split(cache, table, classes, preset, kit.device)
+    if name in baselines.TITLES:
+        return baselines.fit(name, *sets, folder)
+    entry = models.MODELS[name]
+    config = replace(entry.config(preset.name), epochs=epochs, min_steps=1, max_steps=None, seed=seed)
+    torch.manual_seed(seed)
+    return launch.fit(entry.build(len(classes), preset.name), *sets, config, folder, entry.title)
+
+
+def main() -> None:
+    systems = [*baselines.TITLES, *NETWORKS]
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.related", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=f"all if left out: {', '.join(systems)}")
+    parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
+    parser.add_argument("--preset", help="full or quick (FAT_PRESET)")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=2)
+    options = parser.parse_args()
+    if unknown := set(options.systems) - set(systems):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(systems)}")
+    if options.data:
+        os.environ["FAT_DATA"] = str(Path(options.data).resolve())
+    kit, rows = setup(preset=options.preset), []
+    for name in options.systems or systems:
+        for seed in range(options.seeds):
+            run = train_system(name, kit, options.epochs, seed)
+            rows.append(run.summary() | run.cost() | {"seed": seed})
+    table = pd.DataFrame(rows)
+    scores = table.pivot(index="model", columns="seed", values="LWLRAP").add_prefix("LWLRAP, seed ")
+    mean = table.groupby("model")[["LWLRAP", "top-5", "parameters", "MMAC", "seconds"]].mean()
+    print(scores.join(mean).sort_values("LWLRAP").round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The related work: its networks, its features, and that a run without weights is not taken for one with."""
+
+import warnings
+from dataclasses import replace
+
+import librosa
+import numpy as np
+import pytest
+import torch
+
+from utils import baselines, inference, launch, metrics, models, networks, predict, train
+from utils.config import QUICK, MelConfig, TrainingConfig
+from utils.dataset import load_split
+from utils.run_folder import find_runs
+
+NETWORKS = ["piczak", "sb_cnn", "alexnet", "vgg19_bn", "inception_v3", "resnet50"]
+
+
+@pytest.fixture(scope="module")
+def clips(competition, cache):
+    return load_split(cache, competition.curated, competition.classes, QUICK, "cpu")
+
+
+@pytest.fixture(scope="module")
+def three(clips):
+    """Three clips of different labels to train on, and three others."""
+    rows = np.unique(clips[0].targets.argmax(dim=1), return_index=True)[1]
+    return clips[0].subset(rows[:3]), clips[1].subset(np.arange(3))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_has_its_shape_in_both_presets_and_is_rebuilt_from_its_config(name):
+    for preset in ("full", "quick"):
+        with torch.device("meta"):
+            model = models.MODELS[name].build(80, preset)
+            again = models.build(model.config)
+            assert model.eval()(torch.zeros(2, 1, 128, 128)).shape == (2, 80)
+        shapes, others = ({n: t.shape for n, t in some.state_dict().items()} for some in (model, again))
+        assert shapes == others and again.config == model.config
+
+
+def test_the_networks_cost_what_their_authors_say():
+    # Hershey et al.: 96 frames x 64 bands, 3087 labels; 62 M weights and 2.4 G multiplies, 28 M, 30 M and 1.9 G.
+    def cost(network):
+        return models.cost({"name": "ImageNetwork", "n_classes": 3087, "network": network}, 64, 96)
+
+    assert cost("vgg19_bn")["MMAC"] == pytest.approx(2400, rel=0.05)
+    assert cost("inception_v3")["parameters"] == pytest.approx(28e6, rel=0.05)
+    assert cost("resnet50")["parameters"] == pytest.approx(30e6, rel=0.05)
+    assert cost("resnet50")["MMAC"] == pytest.approx(1900, rel=0.05)
+    piczak = models.PiczakCNN(50)
+    assert piczak.layers[:7](piczak.channels(torch.zeros(1, 1, 128, 128))).shape == (1, 80, 1, 10)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_learns_three_clips_by_heart(name, three):
+    torch.manual_seed(0)
+    model = models.MODELS[name].build(12, "quick").train()
+    x, targets = three[0].crops(torch.arange(3), torch.zeros(3, dtype=torch.int64), 128), three[0].targets
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(40):
+        loss = train.bce(model(x), targets, "sigmoid").mean()
+        if loss < 0.1:  # knowing how many labels there are, and not which, is worth 0.29
+            break
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert loss < 0.1
+
+
+@pytest.mark.parametrize("name", ["piczak", "sb_cnn", "inception_v3"])
+def test_a_run_read_back_gives_the_scores_that_were_written(name, three, tmp_path):
+    config = TrainingConfig(epochs=2, activation="sigmoid")  # two, for a model that is evaluated trains on
+    run = train.fit(models.MODELS[name].build(12, "quick"), *three, config, tmp_path / name, name)
+    assert np.allclose(inference.score_run(run, three[1]), run.scores, atol=1e-5)
+    assert run.has_weights and not run.pretrained
+    assert run.cost()["parameters"] == sum(p.numel() for p in run.models()[0].parameters())
+
+
+def test_several_processes_remember_that_a_model_is_pretrained(three, tmp_path):
+    model = models.DeepCNN(12, width=2)
+    model.pretrained = True
+    assert launch.fit(model, *three, TrainingConfig(epochs=1), tmp_path / "run", "run", processes=2).pretrained
+
+
+def test_deltas_are_the_slope_of_nine_frames():
+    x = np.random.default_rng(0).normal(size=(60, 101)).astype(np.float32)
+    expected = librosa.feature.delta(x, width=9, mode="nearest")
+    assert np.allclose(networks.deltas(torch.from_numpy(x)[None, None])[0, 0], expected, atol=1e-5)
+
+
+def test_features_are_finite_and_as_many_for_every_clip(cache, competition):
+    settings = MelConfig()
+    silent, one_frame = np.full((128, 200), -100, np.float16), cache[competition.curated["fname"].iloc[0]][:, :1]
+    some = [baselines.features(x, settings) for x in (silent, one_frame, cache[competition.curated["fname"].iloc[1]])]
+    assert np.isfinite(some).all() and np.shape(some) == (3, 50)
+    assert np.allclose(some[1][25:], 0)  # a frame does not vary
+
+
+@pytest.mark.parametrize("name", baselines.TITLES)
+def test_a_baseline_beats_chance_also_where_a_class_has_no_clip(name, clips, tmp_path):
+    known = np.flatnonzero(clips[0].targets[:, 0] == 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = baselines.fit(name, clips[0].subset(known), clips[1], tmp_path / name)
+    chance = metrics.lwlrap(run.targets, np.random.default_rng(0).random(run.targets.shape))
+    assert run.summary()["LWLRAP"] > 2 * chance
+    assert (run.scores[:, 0] == 0).all()
+
+
+def test_a_baseline_is_found_and_compared_and_not_asked_for_other_clips(clips, three, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAT_WORK", str(tmp_path))
+    folder = tmp_path / "runs" / "mini"
+    baseline = baselines.fit("knn", *clips, folder / "knn-quick")
+    assert not baseline.has_weights and not list(baseline.folder.glob("*.safetensors"))
+    with pytest.raises(ValueError, match="knn-quick is a baseline, whose scores alone were kept"):
+        inference.score_run(baseline, clips[1])
+    with pytest.raises(FileNotFoundError, match="There is no run"):
+        predict.best_run()
+    config = replace(models.MODELS["sb_cnn"].config("quick"), epochs=1)
+    train.fit(models.MODELS["sb_cnn"].build(12, "quick"), three[0], clips[1], config, folder / "sb_cnn-quick", "SB-CNN")
+    assert [run.name for run in find_runs(folder)] == ["knn-quick", "sb_cnn-quick"]
+    assert predict.best_run().name == "sb_cnn-quick"
+    assert np.isnan(baseline.cost()["MMAC"]) and baseline.cost()["seconds"] > 0
