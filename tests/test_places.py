@@ -1,7 +1,7 @@
 """The notebooks in the places where people run them, each laid out in a temporary folder without a network.
 
-The kit is copied there with `/kaggle` and `/content` turned into folders of the test, and with trainings of two
-steps. All notebooks run whole in one place, Kaggle of today; in the others, as far as these differ.
+The kit is copied there with `/kaggle` and `/content` turned into folders of the test, and with tiny models that
+train for two steps. All notebooks run whole in one place, Kaggle of today; in the others, as far as these differ.
 """
 
 import os
@@ -31,10 +31,11 @@ def only_here(self, address):
     return connect(self, address)
 socket.socket.connect = only_here
 """
-TWO_STEPS_EACH = """
-for _entry in MODELS.values():
-    _options, _config = _entry.presets["quick"]
-    _entry.presets["quick"] = (_options | {"width": 2}, replace(_config, max_steps=2))
+TINY_MODELS = """
+for _name, _entry in list(MODELS.items()):
+    MODELS[_name + " as it is"] = _entry  # notebook 5 asks what such networks cost
+    _config = replace(_entry.config("quick"), max_steps=2)
+    MODELS[_name] = replace(_entry, network=DeepCNN, presets={"quick": ({"width": 2, "stem": 2}, _config)})
 """
 
 
@@ -51,7 +52,7 @@ class Place:
         config = self.kit / "utils/config.py"
         config.write_text(self.here(config.read_text()))
         with open(self.kit / "utils/models.py", "a") as models:
-            models.write(TWO_STEPS_EACH)
+            models.write(TINY_MODELS)
 
     def here(self, text: str) -> str:
         for folder in ("/kaggle", "/content"):
