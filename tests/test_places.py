@@ -34,7 +34,8 @@ socket.socket.connect = only_here
 TWO_STEPS_EACH = """
 for _entry in MODELS.values():
     _options, _config = _entry.presets["quick"]
-    _entry.presets["quick"] = (_options | {"width": 2}, replace(_config, max_steps=2))
+    _narrow = {"width": 2} if "width" in _options else {}
+    _entry.presets["quick"] = (_options | _narrow, replace(_config, max_steps=2))
 """
 
 
