@@ -1,8 +1,9 @@
-"""Ours against the plain way, in one run: python -m tests.bench [--data DIR] [--quick]
+"""Ours against a baseline, in one run: python -m tests.bench [--data DIR] [--quick]
 
-Each row alternates the two and takes medians; only ratios within one run mean anything. The plain ways: librosa's functions, one
-clip after another; a DataLoader over one .npy file per clip, with the same model; VGG19 with its frozen layers run
-in every epoch; LWLRAP clip by clip, and scikit-learn's. Memory is the most that a process held, at ten times the clips.
+Each row alternates the two and takes medians; only ratios within one run mean anything. The baselines: librosa's
+functions, one clip after another; a DataLoader over one .npy file per clip, with the same model; torch.compile; scores
+clip by clip; VGG19 with its frozen layers run in every epoch; LWLRAP clip by clip, and scikit-learn's. Memory is the
+most that a process held, at ten times the clips.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -26,9 +28,10 @@ import soundfile
 import torch
 from sklearn.metrics import label_ranking_average_precision_score
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
-from utils import mel, metrics, models, setup, train
-from utils.config import FULL, MelConfig
+from utils import inference, mel, metrics, models, setup, train
+from utils.config import MelConfig, TrainingConfig
 from utils.dataset import MelDataset
 from utils.workspace import ROOT, Workspace
 
@@ -36,7 +39,7 @@ MEL = MelConfig()
 rows = []
 
 
-def compare(what: str, plain_way: str, plain: Callable[[], object], ours: Callable[[], object], repeats: int) -> None:
+def compare(what: str, baseline: str, plain: Callable[[], object], ours: Callable[[], object], repeats: int) -> None:
     """Run the two in turn, after a first run of both, and keep the median seconds of either as a row."""
     seconds = {plain: [], ours: []}
     for repeat in range(repeats + 1):
@@ -47,19 +50,28 @@ def compare(what: str, plain_way: str, plain: Callable[[], object], ours: Callab
                 torch.cuda.synchronize()
             if repeat:
                 seconds[way].append(time.perf_counter() - began)
-    add_row(what, plain_way, statistics.median(seconds[plain]), statistics.median(seconds[ours]), "s")
+    add_row(what, baseline, statistics.median(seconds[plain]), statistics.median(seconds[ours]), "s")
 
 
-def add_row(what: str, plain_way: str, plain: float, ours: float, unit: str) -> None:
-    rows.append({"what": what, "the plain way": plain_way, "plain": plain, "ours": ours, "unit": unit, "ratio": plain / ours})
-    print(f"{what} against {plain_way}: {plain / ours:.1f}x", flush=True)
+def add_row(what: str, baseline: str, plain: float, ours: float, unit: str) -> None:
+    rows.append(
+        {"what": what, "baseline": baseline, "it takes": plain, "ours": ours, "unit": unit, "ratio": plain / ours}
+    )
+    print(f"{what} against {baseline}: {plain / ours:.1f}x", flush=True)
 
 
 def plain_log_mel(path: str) -> np.ndarray:
     samples, _ = librosa.load(path, sr=MEL.sample_rate)
     samples, _ = librosa.effects.trim(samples, top_db=MEL.trim_db)
     power = librosa.feature.melspectrogram(
-        y=samples, sr=MEL.sample_rate, n_fft=MEL.n_fft, hop_length=MEL.hop_length, n_mels=MEL.n_mels, fmin=MEL.fmin, fmax=MEL.fmax, htk=True
+        y=samples,
+        sr=MEL.sample_rate,
+        n_fft=MEL.n_fft,
+        hop_length=MEL.hop_length,
+        n_mels=MEL.n_mels,
+        fmin=MEL.fmin,
+        fmax=MEL.fmax,
+        htk=True,
     )
     return librosa.power_to_db(power)
 
@@ -81,15 +93,17 @@ class NpyClips(Dataset):
         return clip[None, :, offset : offset + 128], self.targets[i]
 
 
-def training_epoch(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable) -> None:
-    """One pass of forward, loss, backward and step over `batches`, as `fit` does it."""
-    model.train()
+def training_epoch(trainer: train.Trainer, batches: Iterable) -> None:
+    """One pass of forward, loss, backward and step over `batches` that come from elsewhere, as `Trainer.step` does."""
+    trainer.trained.train()
     for x, targets in batches:
-        with train._autocast(x.device):
-            logits = model(x)
-        optimizer.zero_grad(set_to_none=True)
-        train.bce(logits.float(), targets, "sigmoid").mean().backward()
-        optimizer.step()
+        with inference.autocast(x.device):
+            logits = trainer.trained(x.contiguous(memory_format=torch.channels_last))
+        loss = train.bce(logits.float(), targets, trainer.config.activation).mean()
+        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.scaler.scale(loss).backward()
+        trainer.scaler.step(trainer.optimizer)
+        trainer.scaler.update()
 
 
 def clip_by_clip(targets: np.ndarray, scores: np.ndarray) -> float:
@@ -120,11 +134,17 @@ def preprocessing(table: pd.DataFrame, folder: str, repeats: int) -> None:
             mel.build_cache(many, folder, f"cache{next(number)}", MEL, n_jobs)
 
     many = pd.concat([table] * 8, ignore_index=True)
-    compare(f"cache of {len(many)} clips, {cores} cores", "ours on one core", lambda: cache(1), lambda: cache(cores), repeats)
+    compare(
+        f"cache of {len(many)} clips, {cores} cores",
+        "ours on one core",
+        lambda: cache(1),
+        lambda: cache(cores),
+        repeats,
+    )
 
 
 def memory(clips: int, folder: str) -> None:
-    """Peak memory per worker while caching `clips` clips of 8 s, and while caching a tenth of them, each in fresh processes.
+    """Peak memory of a worker while caching `clips` clips of 8 s, and a tenth of them, each in fresh processes.
 
     The disk is slower than the workers, as one in a network may be: what is not yet written must not pile up.
     """
@@ -164,8 +184,9 @@ print(max(workers), peak())
 
 
 def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> None:
-    device, classes, settings = torch.device(kit.device), kit.competition.classes, kit.preset.deep_cnn
-    gpu = device.type == "cuda"
+    device, classes, preset = torch.device(kit.device), kit.competition.classes, kit.preset.name
+    gpu, entry, silent = device.type == "cuda", models.MODELS["deep_cnn"], tqdm(disable=True)
+    config = TrainingConfig(epochs=1, crop="random", activation="sigmoid", test_crops=8)
     clips = MelDataset(mel.build_cache(table, folder, "bench", MEL), table, classes, device)
     files = [Path(folder) / f"{fname}.npy" for fname in table["fname"]]
     for file, path in zip(files, table["path"]):
@@ -174,32 +195,43 @@ def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> 
         clips = clips.subset(np.resize(np.arange(len(clips)), 4000))
         files = list(np.resize(np.array(files, dtype=object), 4000))
     n = len(clips)
-    dataset = NpyClips(files, clips.targets.cpu())
-    loader = DataLoader(dataset, 32, shuffle=True, num_workers=os.cpu_count(), persistent_workers=True, pin_memory=gpu)
-    generator = torch.Generator(clips.home).manual_seed(0)
-    network = models.DeepCNN(len(classes), kit.preset.width).to(device, memory_format=torch.channels_last)
-    adam = torch.optim.Adam(network.parameters(), fused=True)
-
-    def order() -> torch.Tensor:
-        return torch.randperm(n, generator=generator, device=clips.home)
-
+    loader = DataLoader(
+        NpyClips(files, clips.targets), 32, shuffle=True, num_workers=os.cpu_count(), persistent_workers=True,
+        pin_memory=gpu,
+    )  # fmt: skip
+    model = entry.build(len(classes), preset)
+    ours, compiled = (train.Trainer(model, clips, config, entry.title) for _ in range(2))
+    what = f"training epoch of {n} clips, Deep CNN of {preset}, {device.type}"
     compare(
-        f"training epoch of {n} clips, width {kit.preset.width}, {device.type}", "DataLoader, .npy per clip",
-        lambda: training_epoch(network, adam, ((x.to(device), y.to(device)) for x, y in loader)),
-        lambda: training_epoch(network, adam, (train._batch(clips, some, settings, generator) for some in order().split(32))), repeats,
+        what, "DataLoader, .npy per clip",
+        lambda: training_epoch(ours, ([part.to(device, non_blocking=True) for part in batch] for batch in loader)),
+        lambda: ours.epoch(1, 0, silent), repeats,
     )  # fmt: skip
     if gpu:
         print(f"400 epochs of {n} clips at that rate: {400 * rows[-1]['ours'] / 60:.1f} minutes")
 
+    compiled.trained = torch.compile(compiled.trained)
+    began = time.perf_counter()
+    compiled.epoch(1, 0, silent)
+    print(f"torch.compile: the first epoch took {time.perf_counter() - began:.0f} s")
+    compare(what, "torch.compile", lambda: compiled.epoch(1, 0, silent), lambda: ours.epoch(1, 0, silent), repeats)
+
+    each = [clips.subset(np.array([row])) for row in range(min(n, 240))]
+    some = clips.subset(np.arange(len(each)))
+    compare(
+        f"scores of {len(some)} clips, at most 8 crops each", "clip by clip",
+        lambda: [inference.predict_scores(ours.model, clip, config) for clip in each],
+        lambda: inference.predict_scores(ours.model, some, config), repeats,
+    )  # fmt: skip
+
     few = clips.subset(np.arange(min(n, 1000 if gpu else 32 * repeats)))
-    everything = torch.arange(len(few), device=few.home)
-    vgg19 = models.freeze_early_layers(models.vgg19(len(classes))).to(device, memory_format=torch.channels_last)
-    adam = torch.optim.Adam([parameter for parameter in vgg19.parameters() if parameter.requires_grad], lr=1e-5, fused=True)
-    kept, late, transfer = train.early_outputs(vgg19, few, FULL.vgg19_transfer), models.Late(vgg19), FULL.vgg19_transfer
+    vgg19 = models.VGG19(len(classes))
+    vgg19.freeze()
+    once, again = (train.Trainer(vgg19, few, replace(config, crop=crop), "VGG19") for crop in ("start", "random"))
+    assert once.features is not None and again.features is None
     compare(
         f"VGG19 transfer epoch of {len(few)} clips, {device.type}", "frozen layers run again",
-        lambda: training_epoch(vgg19, adam, (train._batch(few, some, transfer, generator) for some in everything.split(32))),
-        lambda: training_epoch(late, adam, (train._batch(few, some, transfer, generator, kept) for some in everything.split(32))), repeats,
+        lambda: again.epoch(1, 0, silent), lambda: once.epoch(1, 0, silent), repeats,
     )  # fmt: skip
 
 
@@ -209,7 +241,9 @@ def lwlrap(repeats: int) -> None:
     scores = rng.random((4481, 80)).astype(np.float32)
     plain = {
         "clip by clip": lambda: clip_by_clip(targets, scores),
-        "scikit-learn": lambda: label_ranking_average_precision_score(targets, scores, sample_weight=targets.sum(axis=1)),
+        "scikit-learn": lambda: label_ranking_average_precision_score(
+            targets, scores, sample_weight=targets.sum(axis=1)
+        ),
     }
     for name, way in plain.items():
         assert abs(way() - metrics.lwlrap(targets, scores)) < 1e-6
@@ -217,7 +251,9 @@ def lwlrap(repeats: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--quick", action="store_true", help="fewer clips and repeats")
     options = parser.parse_args()
@@ -229,7 +265,7 @@ def main() -> None:
         memory(500 if options.quick else 5000, folder)
         training(kit, table, folder, repeats)
     lwlrap(repeats)
-    machine = f"{train._device_name(torch.device(kit.device))}, {os.cpu_count()} cores"
+    machine = f"{inference.device_name(torch.device(kit.device))}, {os.cpu_count()} cores"
     print(f"\n{machine}, python {platform.python_version()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
     print(pd.DataFrame(rows).round(3).to_string(index=False))
 

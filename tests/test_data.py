@@ -12,7 +12,11 @@ from utils.data import Competition
 def kaggle(competition, tmp_path):
     """A small copy of the mini set, free to be spoilt."""
     folder = tmp_path / "kaggle"
-    for name, table in [("train_curated", competition.curated), ("train_noisy", competition.noisy), ("test", competition.test)]:
+    for name, table in [
+        ("train_curated", competition.curated),
+        ("train_noisy", competition.noisy),
+        ("test", competition.test),
+    ]:
         (folder / name).mkdir(parents=True)
         for path in table["path"][:6]:
             shutil.copy(path, folder / name)
@@ -32,7 +36,9 @@ def zenodo(kaggle, tmp_path):
     for name in ("train_curated", "train_noisy"):
         shutil.copy(kaggle / f"{name}.csv", meta / f"{name}_post_competition.csv")
     test = pd.read_csv(kaggle / "sample_submission.csv")[["fname"]]
-    test.assign(labels="Knock", usage="Public", freesound_id=1, license="CC0").to_csv(meta / "test_post_competition.csv", index=False)
+    test.assign(labels="Knock", usage="Public", freesound_id=1, license="CC0").to_csv(
+        meta / "test_post_competition.csv", index=False
+    )
     pd.DataFrame({"label": list(mini.RECIPES)}).to_csv(meta / "vocabulary.csv", header=False)
     return folder
 
@@ -70,7 +76,10 @@ def edit(file, change):
 
 
 SPOILT = {
-    "neither layout": (lambda d: (d / "train_curated.csv").unlink(), r"neither train_curated\.csv .* nor FSDKaggle2019\.meta"),
+    "neither layout": (
+        lambda d: (d / "train_curated.csv").unlink(),
+        r"neither train_curated\.csv .* nor FSDKaggle2019\.meta",
+    ),
     "no sample": (lambda d: (d / "sample_submission.csv").unlink(), r"sample_submission\.csv is not there"),
     "no column": (
         lambda d: edit(d / "train_curated.csv", lambda t: t.rename(columns={"labels": "tags"})),
@@ -80,8 +89,14 @@ SPOILT = {
         lambda d: edit(d / "train_noisy.csv", lambda t: t.assign(labels="Knock,Unicorn")),
         r"train_noisy\.csv: [0-9a-f]{8}\.wav has the label 'Unicorn', which is not one of the 12 classes",
     ),
-    "absent clip": (lambda d: next((d / "train_curated").iterdir()).unlink(), r"train_curated\.csv lists [0-9a-f]{8}\.wav not found"),
-    "absent test clip": (lambda d: next((d / "test").iterdir()).unlink(), r"sample_submission\.csv lists [0-9a-f]{8}\.wav not found"),
+    "absent clip": (
+        lambda d: next((d / "train_curated").iterdir()).unlink(),
+        r"train_curated\.csv lists [0-9a-f]{8}\.wav not found",
+    ),
+    "absent test clip": (
+        lambda d: next((d / "test").iterdir()).unlink(),
+        r"sample_submission\.csv lists [0-9a-f]{8}\.wav not found",
+    ),
     "absent audio": (
         lambda d: shutil.rmtree(d / "test"),
         r"test is not there, but sample_submission\.csv lists its clips",
@@ -109,7 +124,9 @@ def test_spoilt_data_get_one_sentence_with_the_file(kaggle, what):
 def test_a_label_that_is_no_class_is_named_in_zenodos_layout_too(zenodo):
     file = zenodo / "FSDKaggle2019.meta/train_curated_post_competition.csv"
     edit(file, lambda t: t.assign(labels=["Knock,Unicorn", *t["labels"][1:]]))
-    with pytest.raises(ValueError, match=r"train_curated_post_competition\.csv: [0-9a-f]{8}\.wav has the label 'Unicorn'"):
+    with pytest.raises(
+        ValueError, match=r"train_curated_post_competition\.csv: [0-9a-f]{8}\.wav has the label 'Unicorn'"
+    ):
         Competition(zenodo)
 
 

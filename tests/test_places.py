@@ -1,7 +1,7 @@
 """The notebooks in the places where people run them, each laid out in a temporary folder without a network.
 
-The kit is copied there with `/kaggle` and `/content` turned into folders of the test, and with trainings of two steps. All
-notebooks run whole in one place, Kaggle of today; in the others, as far as these differ.
+The kit is copied there with `/kaggle` and `/content` turned into folders of the test, and with trainings of two
+steps. All notebooks run whole in one place, Kaggle of today; in the others, as far as these differ.
 """
 
 import os

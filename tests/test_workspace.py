@@ -138,6 +138,8 @@ mel.build_cache(table, {str(tmp_path / "work/cache")!r}, "curated", config.MelCo
 
 
 def test_the_runner_knows_its_notebooks():
-    shown = subprocess.run([sys.executable, "-m", "utils.run", "99"], cwd=workspace.ROOT, capture_output=True, text=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "utils.run", "99"], cwd=workspace.ROOT, capture_output=True, text=True
+    )
     assert shown.returncode == 2
     assert "there is no notebook 99; there are 01_eda, 02_preprocessing" in shown.stderr
