@@ -163,8 +163,8 @@ pd.DataFrame([run.history.iloc[-1] for run in runs[2:]], index=hershey).round(3)
 # ## All of them
 #
 # Parameters, millions of multiply-accumulates (MMAC) for one crop, seconds of training, and the scores of the same validation clips. What
-# notebooks 3 and 4 have trained on these data stands beside them. The README has the table for real recordings, each network trained on as many clips,
-# by `python -m tests.related`.
+# notebooks 3 and 4 have trained on these data stands beside them. `python -m tests.related` makes the comparison fair: it shows each
+# network as many clips.
 
 # %% tags=["nbval-ignore-output", "results"]
 table = pd.DataFrame([run.summary() | run.cost() for run in find_runs(kit.runs)]).astype({"parameters": "Int64"})
@@ -174,7 +174,7 @@ table.set_index("run").drop(columns="model").round({"LWLRAP": 3, "top-5": 3, "MM
 plots.score_over_cost(table)
 
 # %% [markdown]
-# On the mini set the old classifiers are ahead of these small networks: sounds made by formula differ in just what the features measure.
+# On the mini set the old classifiers are ahead of these small networks: synthetic sounds differ in just what the features measure.
 # It is a place to try things, not to rank them.
 #
 # Next: `06_beyond_the_paper` trains the model that is meant to score.

@@ -184,7 +184,7 @@ def per_class(table: pd.DataFrame, column: str) -> None:
     ax.set_yticks(range(len(table)), table.index)
     ax.set(xlabel=column, xlim=(-0.02, 1.02))
     ax.grid(axis="y", alpha=0.3)
-    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(table.columns))
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(3, len(table.columns)))
 
 
 def scores(names: Sequence[str], values: np.ndarray, title: str) -> None:
