@@ -310,6 +310,10 @@ def strata_of(lists, n_folds):
 @given(labelled(), st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_folds_hold_each_clip_once_and_every_stratum_in_equal_shares(case, n_folds, seed):
     _, lists, table = case
+    if len(table) == 1:
+        with pytest.raises(ValueError, match="1 clips of one group cannot be split"):
+            splits.folds(table, n_folds, seed)
+        return
     n_folds = min(n_folds, len(table))  # as many as there are clips
     fold = splits.folds(table, n_folds, seed)
     assert set(fold) == set(range(n_folds))

@@ -62,10 +62,11 @@ def test_on_kaggle_a_copy_goes_where_the_competition_looks(competition, scores, 
 
 
 def test_the_default_run_is_the_best_that_the_competition_allows():
-    transfer, plain, worse = (SimpleNamespace(pretrained=pretrained) for pretrained in (True, False, False))
-    assert submission.default_run([transfer, plain, worse]) is plain
-    with pytest.raises(ValueError, match="which the competition forbade: run 03_cnn or name one"):
-        submission.default_run([transfer])
+    allowed = {"baseline": (False, False), "transfer": (True, True), "best": (True, False), "worse": (True, False)}
+    runs = [SimpleNamespace(name=name, has_weights=w, pretrained=p) for name, (w, p) in allowed.items()]
+    assert submission.default_run(runs).name == "best"
+    with pytest.raises(ValueError, match="No run is of a network without pretrained weights.*run 03_cnn"):
+        submission.default_run(runs[:2])
 
 
 def test_blend_is_the_geometric_mean():
