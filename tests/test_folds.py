@@ -1,16 +1,23 @@
 """Best: nothing that trained a fold's model has seen a clip of the fold, and a stopped training goes on."""
 
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from utils import folds, inference, mel, metrics, models, splits, train
+from utils import folds, inference, launch, mel, metrics, models, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset
 from utils.run_folder import Run
+from utils.workspace import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +37,15 @@ def small_best(monkeypatch):
     config = replace(entry.config("quick"), max_steps=12, test_crops=2)
     small = replace(entry, presets={"quick": ({"width": 4, "stem": 4}, config)})
     monkeypatch.setitem(models.MODELS, "best", small)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """All trainings in this process, where they see what is patched here."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +84,74 @@ def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_by_its_f
     assert list(run.validation["fname"]) == list(curated.table["fname"])
     table = folds.summary(run)
     assert (table["curated clips"].iloc[0], table["noisy clips"].iloc[0]) == (len(curated) - 12, 8)
+
+
+def trainings(sets, folder, rates=(1e-3, 1e-3)):
+    """Arguments of one short training for each learning rate, named by its number."""
+    train_set, held_out = sets[0].subset(np.arange(40)), sets[0].subset(np.arange(40, 60))
+    torch.manual_seed(0)
+    model = models.build({"name": "DeepCNN", "n_classes": 12, "width": 2, "stem": 2})
+    config = replace(models.MODELS["best"].config("quick"), max_steps=4, test_crops=1)
+    configs = [replace(config, learning_rate=rate, seed=number) for number, rate in enumerate(rates)]
+    return [(model, train_set, held_out, c, folder / str(c.seed), str(c.seed)) for c in configs]
+
+
+def test_side_by_side_in_processes_the_trainings_come_to_the_same(sets, tmp_path, capsys):
+    launch.side_by_side(train.fit, trainings(sets, tmp_path / "here"), 8, sets[0].device)
+    torch.set_num_threads(2)
+    launch.side_by_side(train.fit, trainings(sets, tmp_path / "there"), 8, sets[0].device)
+    assert "2 trainings, 2 at once: 100%" in capsys.readouterr().out
+    for name in "01":
+        here, there = (Run(tmp_path / place / name) for place in ("here", "there"))
+        assert np.array_equal(here.scores, there.scores)
+    assert not np.array_equal(Run(tmp_path / "there/0").scores, Run(tmp_path / "there/1").scores)
+
+
+def test_side_by_side_the_first_that_fails_ends_the_others(sets, tmp_path):
+    torch.set_num_threads(2)
+    long, failing = trainings(sets, tmp_path, rates=(1e-3, 1e30))
+    long = (*long[:3], replace(long[3], min_steps=10**6, max_steps=10**6), *long[4:])
+    with pytest.raises(FloatingPointError, match="1: the loss is"):
+        launch.side_by_side(train.fit, [long, failing], 10**6, sets[0].device)
+    assert not (tmp_path / "0/settings.json").exists()
+    assert not multiprocessing.active_children()
+
+
+SLEEPERS = """
+import os, time
+import torch
+from utils import launch
+
+def sleep(folder, bar):
+    open(f"{folder}/{os.getpid()}", "w").close()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    launch.side_by_side(sleep, [(os.environ["TMP"],)] * 3, 3, torch.device("cpu"))
+"""
+
+
+def test_processes_end_with_a_parent_that_is_killed(tmp_path):
+    script, started = tmp_path / "sleepers.py", tmp_path / "started"
+    script.write_text(SLEEPERS)
+    started.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMP": str(started)}
+    with subprocess.Popen([sys.executable, script], env=environment) as parent:
+        while len(list(started.iterdir())) < 2:
+            assert parent.poll() is None
+            time.sleep(0.1)
+        parent.kill()
+    processes = [int(path.name) for path in started.iterdir()]
+    deadline = time.monotonic() + 60
+    while any(map(runs, processes)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def runs(process):
+    status = Path(f"/proc/{process}/status")  # one that has ended may stay there as a zombie
+    return status.exists() and "State:\tZ" not in status.read_text()
 
 
 def test_the_folds_are_blended_by_their_geometric_mean(sets, tmp_path):

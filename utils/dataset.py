@@ -1,6 +1,5 @@
 """Spectrograms of clips on a device: what a model is trained on and asked about, its crops and their augmentation."""
 
-import copy
 import math
 from dataclasses import replace
 
@@ -51,9 +50,13 @@ class MelDataset:
         place = place.replace("CUDA", "GPU")
         return f"{len(self)} clips of a cache of {self.frames.nbytes / 1e6:,.0f} MB, {place}"
 
+    def __reduce__(self) -> tuple:
+        """For another process, which maps the frames of one cache into its memory instead of getting them."""
+        return _restored, (self.__dict__ | ({"frames": None} if len(self.sources) == 1 else {}),)
+
     def subset(self, rows: np.ndarray) -> "MelDataset":
         """The clips of these rows, over the same frames."""
-        part = copy.copy(self)
+        part = _restored(self.__dict__)
         part.table = self.table.iloc[rows].reset_index(drop=True)
         for name in ("starts", "lengths", "pad_values", "targets"):
             if (tensor := getattr(self, name)) is not None:
@@ -62,7 +65,7 @@ class MelDataset:
 
     def join(self, other: "MelDataset") -> "MelDataset":
         """The clips of both, over a copy of the frames that they need."""
-        joined = copy.copy(self)
+        joined = _restored(self.__dict__)
         joined.sources = self.sources + other.sources
         joined.table = pd.concat([self.table, other.table], ignore_index=True)
         rows = [torch.arange(start, start + length) for start, length in zip(other.starts, other.lengths)]
@@ -93,6 +96,14 @@ class MelDataset:
     def to_device(self, tensor: Tensor) -> Tensor:
         """`tensor` on the device. The copy to a GPU runs while it computes."""
         return _move(tensor, self.device)
+
+
+def _restored(state: dict) -> MelDataset:
+    dataset = object.__new__(MelDataset)
+    dataset.__dict__.update(state)
+    if dataset.frames is None:
+        dataset.frames = torch.from_numpy(dataset.cache.frames)
+    return dataset
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

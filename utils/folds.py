@@ -3,7 +3,6 @@ agrees with.
 """
 
 import json
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import files, inference, metrics, splits, train
+from . import files, inference, launch, metrics, splits, train
 from .config import Preset, TrainingConfig
 from .dataset import MelDataset
 from .models import MODELS
@@ -43,13 +42,14 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
     fold = splits.folds(curated.table, preset.n_folds, preset.seed)
     names = [f"fold{number}" for number in range(fold.max() + 1)]
     (folder / "settings.json").unlink(missing_ok=True)  # a run is complete when its settings are there
-    with tqdm(total=len(names) * config.max_steps, unit="step", file=sys.stdout, mininterval=1) as bar:
-        for number, name in enumerate(names):
-            train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
-            torch.manual_seed(preset.seed + number)
-            model = entry.build(len(curated.classes), preset.name)
-            title = f"{entry.title}, fold {number + 1} of {len(names)}"
-            fit_fold(model, train_set, held_out, noisy, config, folder / name, title, bar)
+    trainings = []
+    for number, name in enumerate(names):
+        train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
+        torch.manual_seed(preset.seed + number)
+        model = entry.build(len(curated.classes), preset.name)
+        title = f"{entry.title}, fold {number + 1} of {len(names)}"
+        trainings.append((model, train_set, held_out, noisy, config, folder / name, title))
+    launch.side_by_side(fit_fold, trainings, len(names) * config.max_steps, curated.device)
     return _save(folder, names, config, curated)
 
 
@@ -86,7 +86,7 @@ def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFr
     Each is one training of at most 600 steps on the validation split: a first look at these data, whose intervals say
     what it cannot tell. `python -m tests.ablation` takes all folds.
     """
-    entry, table = MODELS[NAME], []
+    entry, trainings, folder = MODELS[NAME], [], Path(folder)
     train_set, validation_set = (
         curated.subset(rows) for rows in splits.split(curated.table, preset.n_folds, preset.seed)
     )
@@ -94,12 +94,14 @@ def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFr
     steps = min(LADDER_STEPS, config.steps(len(train_set)))
     torch.manual_seed(preset.seed)
     model = entry.build(len(curated.classes), preset.name)
-    with tqdm(total=steps * len(LADDER), unit="step", file=sys.stdout, mininterval=1) as bar:
-        for name, change in LADDER.items():
-            config = replace(config, min_steps=steps, max_steps=steps, **change)
-            run = train.fit(model, train_set, validation_set, config, Path(folder) / name, name, bar)
-            low, high = metrics.bootstrap_interval(run.targets, run.scores)
-            table.append({"recipe": name, "LWLRAP": run.summary()["LWLRAP"], "low": low, "high": high})
+    for name, change in LADDER.items():
+        config = replace(config, min_steps=steps, max_steps=steps, **change)
+        trainings.append((model, train_set, validation_set, config, folder / name, name))
+    launch.side_by_side(train.fit, trainings, len(LADDER) * steps, curated.device)
+    table = []
+    for run in (Run(folder / name) for name in LADDER):
+        low, high = metrics.bootstrap_interval(run.targets, run.scores)
+        table.append({"recipe": run.name, "LWLRAP": run.summary()["LWLRAP"], "low": low, "high": high})
     return pd.DataFrame(table).set_index("recipe")
 
 

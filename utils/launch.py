@@ -1,4 +1,4 @@
-"""Training on every GPU there is, from a notebook or from a shell.
+"""Training on every GPU or core there is, from a notebook or from a shell.
 
 python -m utils.launch deep_cnn --data DIR                                        one process
 torchrun --standalone --nproc_per_node=gpu -m utils.launch deep_cnn --data DIR    all GPUs of this machine
@@ -6,10 +6,15 @@ torchrun --standalone --nproc_per_node=gpu -m utils.launch deep_cnn --data DIR  
 
 import argparse
 import json
+import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import asdict, replace
 from io import TextIOWrapper
 from pathlib import Path
@@ -18,6 +23,7 @@ import pandas as pd
 import safetensors.torch
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from . import distributed, mel, models, train
 from .config import TrainingConfig
@@ -25,6 +31,7 @@ from .dataset import MelDataset, load_split
 from .run_folder import Run
 from .workspace import ROOT, setup, short_path
 
+STOP = -(2**62)  # a count of steps that tells the processes of `side_by_side` to end
 ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # which is one of several, in notebook 06
 
 
@@ -92,6 +99,60 @@ def _run_job(job: Path) -> None:
     model.pretrained = arguments["pretrained"]
     model.load_state_dict(safetensors.torch.load_file(job / "weights.safetensors"))
     train.fit(model, *sets, TrainingConfig(**arguments["config"]), arguments["folder"], arguments["title"])
+
+
+def side_by_side(fit: Callable[..., Run], trainings: list[tuple], steps: int, device: torch.device) -> None:
+    """`fit(*arguments, bar)` for the arguments of every training, with one progress bar of all their `steps`.
+
+    On a CPU several run at once, each in a process with its part of the threads: small networks gain more by that than
+    by threads. On a GPU they run one after another. If one fails, the others end too, and what it raised is raised.
+    """
+    n_threads = torch.get_num_threads()
+    at_once = min(n_threads, len(trainings)) if device.type == "cpu" else 1
+    with tqdm(total=steps, unit="step", file=sys.stdout, mininterval=1) as bar:
+        if at_once == 1:
+            for arguments in trainings:
+                fit(*arguments, bar)
+            return
+        bar.set_description(f"{len(trainings)} trainings, {at_once} at once")
+        context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of torch's threads
+        done = context.Value("q", 0)
+        with ProcessPoolExecutor(at_once, context, _begin, (done, n_threads // at_once)) as pool:
+            try:
+                running = {pool.submit(_work, pickle.dumps((fit, arguments))) for arguments in trainings}
+                while running:
+                    ended, running = wait(running, timeout=1, return_when=FIRST_EXCEPTION)
+                    for future in ended:
+                        future.result()
+                    bar.update(done.value - bar.n)
+            except BaseException:
+                done.value = STOP
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+class _Steps(tqdm):
+    """The progress bar of a process of `side_by_side`: it shows nothing, and counts for that of the parent."""
+
+    done = None
+
+    def update(self, n: int = 1) -> None:
+        with self.done.get_lock():
+            if self.done.value < 0:
+                raise KeyboardInterrupt
+            self.done.value += n
+
+
+def _begin(done, n_threads: int) -> None:  # noqa: ANN001
+    _Steps.done = done
+    torch.set_num_threads(n_threads)
+    # A parent that is killed says nothing: without this its processes would train on, or wait for ever.
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+
+
+def _work(pickled: bytes) -> None:  # by value, since shared memory may be small
+    fit, arguments = pickle.loads(pickled)
+    fit(*arguments, _Steps(disable=True))
 
 
 def _weights() -> Path:

@@ -124,6 +124,9 @@ class Cache:
         self.frames = np.load(self.folder / "frames.npy", mmap_mode="c", allow_pickle=False)
         self._row = pd.Index(self.clips["fname"])
 
+    def __reduce__(self) -> tuple:
+        return Cache, (self.folder,)  # another process opens it
+
     def __len__(self) -> int:
         return len(self.clips)
 
