@@ -152,7 +152,7 @@ pd.DataFrame(sizes).T.astype(int)
 
 # %% [markdown]
 # That is 8 to 160 times what the Deep CNN of `quick` computes. With the `quick` preset they are shown 64 x 64 or 32 x 32 points of a
-# spectrogram and take **12 steps**: they have hardly begun, and their scores below say nothing about what they can do. The `full` preset
+# spectrogram and take **four steps**: they have hardly begun, and their scores below say nothing about what they can do. The `full` preset
 # trains them on whole crops for 100 epochs, which wants a GPU.
 
 # %% tags=["nbval-ignore-output"]
