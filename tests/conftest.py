@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "work" / "tests"
@@ -19,12 +20,29 @@ os.environ["FAT_PRESET"] = "quick"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = str(WORK / "no_weights")
 os.environ.pop("FAT_VGG19_WEIGHTS", None)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # two workers of two threads each would fight for two cores
 
 import torch  # noqa: E402
 
 from utils import config, data, dataset, mel, mini, models, train  # noqa: E402
 
 os.environ["FAT_DATA"] = str(mini.make_mini_set(WORK / mini.NAME))
+
+
+class Scheduling(LoadFileScheduling):
+    """One worker runs the notebooks, in their order; the files of tests are shared out."""
+
+    def _split_scope(self, nodeid):
+        return "notebooks" if nodeid.startswith("notebooks/") else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.suffix != ".ipynb")  # what takes longest begins first
 
 
 @pytest.fixture(scope="session")
