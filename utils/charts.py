@@ -27,13 +27,13 @@ def bars(values: pd.Series, xlabel: str) -> None:
 
 def durations(seconds: dict[str, np.ndarray]) -> None:
     """One histogram a set, over the same seconds."""
-    _, axes = plt.subplots(1, len(seconds), figsize=(10, 2.4), sharex=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(seconds), figsize=(10, 2.6), sharex=True, squeeze=False)
     bins = np.linspace(0, max(values.max() for values in seconds.values()), 41)
     for ax, (name, values) in zip(axes[0], seconds.items()):
         ax.hist(values, bins=bins)
-        ax.axvline(2, color="black", linewidth=1, linestyle=":", label="2 s, a model's input")
+        line = ax.axvline(2, color="black", linewidth=1, linestyle=":")
         ax.set(title=f"{name}: median {np.median(values):.1f} s", xlabel="Duration (s)", ylabel="Clips")
-    axes[0, 0].legend()
+    figure.legend([line], ["2 s, what a model is shown at once"], loc="outside lower center")
 
 
 def per_class(table: pd.DataFrame, column: str) -> None:

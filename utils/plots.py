@@ -33,12 +33,10 @@ def words(label: str) -> str:
     return label.replace("_", " ").replace(",", ", ")
 
 
-def waveform(
-    ax: Axes, samples: np.ndarray, settings: MelConfig, title: str, kept: tuple[int, int] | None = None
-) -> None:
+def waveform(ax: Axes, samples: np.ndarray, settings: MelConfig, title: str, kept: Sequence[int] | None = None) -> None:
     """Amplitude over time (paper, figure 1). What lies outside of the samples `kept` is shaded."""
     ax.plot(np.arange(len(samples)) / settings.sample_rate, samples, linewidth=0.4)
-    for span in [(0, kept[0]), (kept[1], len(samples))] if kept else []:
+    for span in [(0, kept[0]), (kept[1], len(samples))] if kept is not None else []:
         ax.axvspan(*np.array(span) / settings.sample_rate, color="tab:orange", alpha=0.3, linewidth=0)
     ax.set(title=title, xlabel="Time (s)", ylabel="Amplitude")
     ax.margins(x=0)
@@ -68,7 +66,7 @@ def hz_to_mel(hz: np.ndarray) -> np.ndarray:
     return 2595 * np.log10(1 + hz / 700)
 
 
-def waveforms(stages: dict[str, np.ndarray], settings: MelConfig, kept: tuple[int, int] | None = None) -> None:
+def waveforms(stages: dict[str, np.ndarray], settings: MelConfig, kept: Sequence[int] | None = None) -> None:
     """Several versions of one clip, side by side; of the first, what lies outside of the samples `kept` is shaded."""
     _, axes = plt.subplots(1, len(stages), figsize=(10, 2), sharex=True, sharey=True, squeeze=False)
     for ax, (title, samples) in zip(axes[0], stages.items()):
@@ -92,7 +90,7 @@ def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Au
 
 def clip(samples: np.ndarray, log_mel: np.ndarray, settings: MelConfig, title: str) -> None:
     """Waveform, and beneath it the mel spectrogram over the same seconds."""
-    _, (upper, lower) = plt.subplots(2, 1, figsize=(7, 3.4), sharex=True, height_ratios=[1, 2])
+    _, (upper, lower) = plt.subplots(2, 1, figsize=(6.2, 3), sharex=True, height_ratios=[1, 2])
     waveform(upper, samples, settings, words(title))
     spectrogram(lower, log_mel, settings, "")
     upper.set(xlabel="", xlim=(0, len(samples) / settings.sample_rate))
@@ -122,6 +120,7 @@ def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
     right.plot(bins, (filters / filters.max(axis=1, keepdims=True))[::8].T, color="tab:blue", linewidth=1)
     right.set(title="every eighth filter, scaled to one height", xlabel="Frequency (Hz)", ylabel="Weight")
     right.set(xscale="log", xlim=(settings.fmin, settings.fmax))
+    right.set_xticks([100, 500, 2000, 10_000], [100, 500, 2000, 10_000])
 
 
 def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
@@ -173,7 +172,7 @@ def architecture(shapes: dict[str, Sequence[int]]) -> None:
 
 def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
     """Loss, on the training and the validation set, LWLRAP and top-5 over the epochs, one colour a run."""
-    _, axes = plt.subplots(1, 3, figsize=(10, 2.6))
+    figure, axes = plt.subplots(1, 3, figsize=(10, 2.6))
     for color, (title, history) in zip(plt.rcParams["axes.prop_cycle"].by_key()["color"], histories.items()):
         axes[0].plot(history["epoch"], history["loss"], color=color, linestyle=":")
         evaluated = history.dropna()
@@ -182,10 +181,11 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
             ax.plot(evaluated["epoch"], evaluated[column], color=color, label=title, marker=marker)
             ax.set(title=f"validation {column}, one crop a clip", xlabel="Epoch")
     axes[0].set(title="loss: validation, and training (dotted)", yscale="log")
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     for ax, column in zip(axes[1:], ["LWLRAP", "top-5"]):  # the first epochs would flatten all that follows
-        later = [history.dropna()[column].iloc[len(history.dropna()) // 10 :].min() for history in histories.values()]
-        ax.set_ylim(bottom=min(later) - 0.02)
+        curves = [history[column].dropna().to_numpy(float) for history in histories.values()]
+        later = np.concatenate([curve[len(curve) // 10 :] for curve in curves])
+        ax.set_ylim(later.min() - 0.02, min(later.max() + 0.02, 1.005))
 
 
 def intervals(table: pd.DataFrame) -> None:
