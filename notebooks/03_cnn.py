@@ -171,7 +171,7 @@ run.summary()
 row = int(validation_set.targets.sum(dim=1).argmax())
 clip = validation_set.table.iloc[row]
 samples, scores = audio.load_clip(clip["path"], kit.preset.mel), run.validation[run.classes].iloc[row]
-plots.tagged_clip(samples, scores, kit.preset.mel, clip["labels"], clip["labels"].split(","))
+plots.tagged_clip(samples, scores, kit.preset.mel, plots.words(clip["labels"]), clip["labels"].split(","))
 plots.player(samples, kit.preset.mel)
 
 # %% [markdown]

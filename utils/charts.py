@@ -40,8 +40,8 @@ def per_class(table: pd.DataFrame, column: str) -> None:
     """One dot a class (the index) and a run (the columns), sorted by the first run."""
     table = table.rename(index=words).sort_values(table.columns[0])
     _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(table)))
-    for run in table:
-        ax.plot(table[run], range(len(table)), "o", label=run)
+    for number, run in enumerate(table):  # ever smaller dots, for many lie on each other
+        ax.plot(table[run], range(len(table)), "o", markersize=max(3, 9 - 3 * number), label=run)
     ax.set_yticks(range(len(table)), table.index)
     ax.set(xlabel=column, xlim=(-0.02, 1.02))
     ax.grid(axis="y", alpha=0.3)
@@ -54,15 +54,15 @@ def f1_over_threshold(curves: pd.DataFrame) -> None:
     for run in curves:
         (line,) = ax.plot(curves[run], label=run)
         ax.plot(curves[run].idxmax(), curves[run].max(), "o", color=line.get_color())
-    ax.set(xlabel="Threshold", ylabel="Mean F1", xscale="log", ylim=(0, 1.02))
+    ax.set(xlabel="Threshold", ylabel="Mean F1", xlim=(0, 1), ylim=(0, 1.02))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def ap_over_clips(table: pd.DataFrame) -> None:
-    """Average precision of each class (the index) over its number of training clips; the lowest ten are named."""
+    """Average precision of each class (the index) over its number of training clips; the lowest five under 1 are named."""
     _, ax = plt.subplots(figsize=(7, 3))
     ax.plot(table["training clips"], table["AP"], "o")
-    for name, row in table.nsmallest(10, "AP").iterrows():
+    for name, row in table[table["AP"] < 1].nsmallest(5, "AP").iterrows():
         ax.annotate(words(name), (row["training clips"], row["AP"]), (4, 4), textcoords="offset points", fontsize=7)
     ax.set(xlabel="Training clips of the class", ylabel="Average precision")
     ax.grid(alpha=0.3)

@@ -25,7 +25,7 @@ plt.rcParams.update({
     "figure.dpi": 110, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 10, "axes.titlelocation": "left", "font.size": 9, "legend.frameon": False,
 })  # fmt: skip
-LEVEL = "Level (dB re maximum)"
+LEVEL = "Level (dB re max)"
 
 
 def words(label: str) -> str:
@@ -103,7 +103,7 @@ def tagged_clip(
     its `labels` are orange.
     """
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4), width_ratios=[1.6, 1])
-    spectrogram(left, mel.log_mel(samples, settings), settings, words(title))
+    spectrogram(left, mel.log_mel(samples, settings), settings, title)
     top = scores.nlargest(5)[::-1]
     colors = ["tab:orange" if name in labels else "tab:blue" for name in top.index]
     right.barh([words(name) for name in top.index], top, color=colors)
@@ -150,7 +150,7 @@ def _grid(titles: Sequence[str], images: Sequence[np.ndarray], settings: MelConf
     figure.supxlabel("Time (s)" if settings else "Frame", fontsize=9)
     figure.supylabel("Frequency (Hz)" if settings else "Band", fontsize=9)
     if settings:
-        figure.colorbar(image, ax=axes, label=LEVEL if rows > 1 else "dB re maximum", pad=0.01)
+        figure.colorbar(image, ax=axes, label=LEVEL, pad=0.01)
 
 
 def architecture(shapes: dict[str, Sequence[int]]) -> None:
@@ -179,8 +179,8 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
         for ax, column in zip(axes, ["validation loss", "LWLRAP", "top-5"]):
             marker = "." if len(evaluated) < 10 else ""
             ax.plot(evaluated["epoch"], evaluated[column], color=color, label=title, marker=marker)
-            ax.set(title=f"validation {column}, one crop a clip", xlabel="Epoch")
-    axes[0].set(title="loss: validation, and training (dotted)", yscale="log")
+            ax.set(title=f"validation {column}, one crop", xlabel="Epoch")
+    axes[0].set(title="validation loss (dotted: training)", yscale="log")
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     for ax, column in zip(axes[1:], ["LWLRAP", "top-5"]):  # the first epochs would flatten all that follows
         curves = [history[column].dropna().to_numpy(float) for history in histories.values()]
