@@ -187,22 +187,22 @@ charts.bars(pairs, "Clips") if len(pairs) else "the highest score is one of its 
 # %% [markdown]
 # ## The worst clips
 #
-# Those whose first label ranks lowest. Often the label is wrong, or the sound is too short or too faint; listen before you tune.
+# Those with the lowest LWLRAP. Often the label is wrong, or the sound is too short or too faint; listen before you tune.
 # Each player has the first two seconds.
 
 # %% tags=["nbval-ignore-output"]
 worst = best.validation[["fname", "labels"]].assign(
-    rank=metrics.label_rank(data.first_label(best.validation, best.classes), best.scores),
+    LWLRAP=[metrics.lwlrap(labels[None], some[None]) for labels, some in zip(best.targets, best.scores)],
     highest=[best.classes[i] for i in best.scores.argmax(axis=1)],
 )
-worst = worst.sort_values("rank", ascending=False).head(3)
-worst
+worst = worst.sort_values("LWLRAP", kind="stable").head(3)
+worst.round(3)
 
 # %% tags=["nbval-ignore-output"]
 paths = kit.competition.curated.set_index("fname")["path"]
 for clip in worst[worst["fname"].isin(paths.index)].itertuples():  # one may have left the table since
     samples = audio.load_clip(paths[clip.fname], kit.preset.mel)
-    title = f"{plots.words(clip.labels)}: {clip.fname}, rank {clip.rank}"
+    title = f"{plots.words(clip.labels)}: {clip.fname}, LWLRAP {clip.LWLRAP:.2f}"
     plots.tagged_clip(samples, best.validation.loc[clip.Index, best.classes], kit.preset.mel, title, clip.labels.split(","))
     display(plots.player(samples, kit.preset.mel))
 

@@ -59,7 +59,7 @@ def f1_over_threshold(curves: pd.DataFrame) -> None:
 
 
 def ap_over_clips(table: pd.DataFrame) -> None:
-    """Average precision of each class (the index) over its number of training clips; the lowest five under 1 are named."""
+    """Average precision of each class (the index) over its training clips; the lowest five under 1 are named."""
     _, ax = plt.subplots(figsize=(7, 3))
     ax.plot(table["training clips"], table["AP"], "o")
     for name, row in table[table["AP"] < 1].nsmallest(5, "AP").iterrows():

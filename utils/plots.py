@@ -214,12 +214,14 @@ def score_over_cost(table: pd.DataFrame) -> None:
 
 def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> Figure:
     """A recording's spectrogram, and beneath it, over the same seconds, the scores of the `top` classes with the
-    highest peaks.
+    highest peaks, in the order of these.
 
     `samples`: mono, untrimmed; `scores`: a row a window, with its middle in seconds as index, and a column a class.
     """
     duration = len(samples) / settings.sample_rate
-    highest = scores[scores.max().nlargest(top).index[::-1]]
+    highest = scores[
+        scores[scores.max().nlargest(top).index].idxmax().sort_values(ascending=False, kind="stable").index
+    ]
     middles = scores.index.to_numpy()
     edges = np.concatenate([[0], (middles[:-1] + middles[1:]) / 2, [duration]])
     rows = len(highest.columns)
@@ -229,8 +231,9 @@ def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfi
     spectrogram(upper, mel.log_mel(samples, settings), settings, "log-mel spectrogram")
     upper.set(xlabel="", xlim=(0, duration))
     image = lower.pcolormesh(edges, np.arange(rows + 1), highest.T, cmap="Blues", vmin=0, vmax=1)
+    lower.hlines(np.arange(1, rows), 0, duration, color="white", linewidth=3)
     lower.set_yticks(np.arange(rows) + 0.5, [words(name) for name in highest])
     lower.tick_params(axis="y", length=0)
     lower.set(title="scores", xlabel="Time (s)")
-    figure.colorbar(image, ax=lower, label="score", pad=0.01)
+    figure.colorbar(image, ax=lower, label="Score", pad=0.01)
     return figure
