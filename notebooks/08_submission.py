@@ -22,9 +22,9 @@
 #
 # The test clips get a score for each class from one model, or from the blend of several.
 #
-# **You get** a checked `submission.csv`, the steps that submit it and, with the public release of the data, its score. **Reads** the runs of the notebooks before, and the test cache of notebook 2, which it makes if the test
-# clips are others by now, as in the second stage of the competition.
-# **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds with the Deep CNN.
+# **You get** a checked `submission.csv`, the steps that submit it and, with the public release of the data, its score. **Reads** the runs of
+# the notebooks before, and the test cache of notebook 2, which it makes if the test clips are others by now, as in the second stage of
+# the competition. **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds with the Deep CNN.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
