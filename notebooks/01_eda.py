@@ -23,7 +23,7 @@
 # Eighty kinds of sound; five thousand clips with labels checked by people, twenty thousand with labels made by machine.
 # Before any model: what is in there, how long is it, what does it sound and look like?
 #
-# **You get** the tables, the classes, the durations, and a look at and a listen to some clips.
+# **You get** the tables, the classes, the durations, a picture of every class, and some clips to see and hear.
 # **Reads** the competition's folder. **Writes** nothing. **Takes** less than a minute.
 
 # %% tags=["parameters"]
@@ -51,7 +51,7 @@ kit = setup(data_folder, preset)
 # %%
 from IPython.display import display
 
-from utils import audio, data, mel, plots
+from utils import audio, charts, data, mel, plots
 
 competition = kit.competition
 curated, noisy, test = competition.curated, competition.noisy, competition.test
@@ -70,7 +70,7 @@ labels_per_clip.rename_axis("labels per clip").fillna(0).astype(int)
 # %% [markdown]
 # ## The classes
 #
-# In the competition the curated set has at most 75 clips per class, the noisy set 300.
+# In the competition the curated set has at most 75 clips per class, the noisy set 300. Sorted by the curated set:
 
 # %%
 counts = pd.DataFrame({name: lists.explode().value_counts() for name, lists in labels.items()})
@@ -78,19 +78,19 @@ counts = counts.reindex(competition.classes).fillna(0).astype(int)
 counts.agg(["min", "median", "max"])
 
 # %%
-plots.clips_per_class(counts)
+charts.clips_per_class(counts)
 
 # %% [markdown]
-# Which labels go together? Each cell counts the curated clips that carry both.
+# Which labels go together? The pairs that most curated clips carry:
 
 # %%
-cooccurrence = data.label_cooccurrence(curated, competition.classes)
-plots.label_cooccurrence(cooccurrence)
+pairs = data.label_pairs(curated, competition.classes)
+charts.bars(pairs.head(10), "Curated clips with both labels") if len(pairs) else "no clip has two labels"
 
 # %% [markdown]
 # ## How long they are
 #
-# The dotted line is at 2 s, the length that the paper's models see.
+# The dotted line is at 2 s: the paper's models are shown so much of a clip at once.
 
 # %%
 sets = {"curated": curated, "noisy": noisy, "test": test}
@@ -98,7 +98,26 @@ seconds = {name: audio.durations(table) for name, table in sets.items() if len(t
 pd.DataFrame({name: pd.Series(values).describe() for name, values in seconds.items()}).round(2)
 
 # %%
-plots.durations(seconds)
+charts.durations(seconds)
+
+# %% [markdown]
+# ## One of each class
+#
+# The first clip that has the label and no other, its first 2 s. Brightness is the level, relative to the clip's loudest point.
+# Strokes are short in time, hums are level in frequency, noise is everywhere: a network for pictures can tell them apart.
+
+# %%
+from contextlib import suppress
+
+settings = kit.preset.mel
+one_label = curated[curated["labels"].isin(competition.classes)]
+examples = {}
+for clip in one_label.drop_duplicates("labels").sort_values("labels").itertuples():
+    with suppress(audio.UnreadableClip):  # notebook 2 lists them
+        samples = mel.trim(audio.load_clip(clip.path, settings), settings)
+        two_seconds = mel.fit_length(samples, 2 * settings.sample_rate)
+        examples[plots.words(clip.labels)] = mel.log_mel(two_seconds, settings)
+plots.spectrograms(examples, settings)
 
 # %% [markdown]
 # ## How they look and sound
@@ -108,12 +127,12 @@ plots.durations(seconds)
 
 # %%
 def show(clip):
-    samples = audio.load_clip(clip["path"], kit.preset.mel)
-    plots.clip(samples, mel.log_mel(samples, kit.preset.mel), kit.preset.mel, clip["labels"])
-    return plots.player(samples, kit.preset.mel)
+    samples = audio.load_clip(clip["path"], settings)
+    plots.clip(samples, mel.log_mel(samples, settings), settings, clip["labels"])
+    return plots.player(samples, settings)
 
 
-some = curated.drop_duplicates("labels").head(3)
+some = curated.drop_duplicates("labels").head(2)
 
 # %% tags=["nbval-ignore-output"]
 for _, clip in some.iterrows():

@@ -45,10 +45,11 @@ kit = setup(data_folder, preset)
 
 # %%
 from utils import audio, dataset, launch, mel, models, plots
+from utils.config import as_table
 
 entry = models.MODELS["deep_cnn"]
 config = entry.config(kit.preset.name)
-config
+as_table(config)
 
 # %% [markdown]
 # ## The clips
@@ -63,25 +64,54 @@ len(train_set), len(validation_set)
 
 # %% [markdown]
 # What the model is shown: with the `full` preset the first 2 s of each clip, with `quick` another 2 s of it each time. Shorter
-# clips are padded with silence.
+# clips are padded with silence. Without augmentation:
 
 # %%
-plots.batch(*dataset.example_batch(train_set, config, 6), competition.classes)
+import dataclasses
+
+off = {"mix_probability": 0, "resize_probability": 0, "spec_augment_probability": 0}
+plain = dataclasses.replace(config, **off)
+plots.batch(*dataset.example_batch(train_set, plain, 6), competition.classes, kit.preset.mel)
+
+# %% [markdown]
+# The same clips as `quick` trains on them: some are mixed with another and have its labels too, some are resized, and of some a band
+# and a stretch of time are masked. Notebook 6 shows each by itself. `full`, like the paper, changes nothing.
+
+# %%
+plots.batch(*dataset.example_batch(train_set, config, 6), competition.classes, kit.preset.mel)
 
 # %% [markdown]
 # ## The network
 #
-# The paper gives neither depth nor widths, so this is our reading of it: four blocks of two 3x3 convolutions, each with batch
-# normalisation and ReLU, and pooling between them. What is left is averaged over time, the maximum over frequency is kept, and one
-# dense layer turns it into a number for each class. `full` is 64 channels wide. `quick` begins with a stem, which leaves a sixteenth
-# of the picture to blocks half as wide: a step then takes a fiftieth of the arithmetic.
+# The paper gives neither depth nor widths. The blocks and the pooling here are those of the best-known starter kernel of the
+# competition, mhiro2's [Simple 2D-CNN Classifier with PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch):
+# four blocks of two 3x3 convolutions, each with batch normalisation and ReLU, and average pooling between them. What is left is
+# averaged over time, the maximum over frequency is kept, and one dense layer turns it into a number for each class. `full` is 64
+# channels wide. `quick` begins with a stem, which leaves a sixteenth of the picture to blocks half as wide: a step then takes a
+# fiftieth of the arithmetic.
 #
-# `python -m tests.ablation` compares the parts of it on your data.
+# One clip on its way through: channels x mel bands x frames after each stage.
+
+# %%
+import torch
+
+model = entry.build(len(competition.classes), kit.preset.name).eval()
+stages = [("stem", model.stem), *((f"block {i}", block) for i, block in enumerate(model.blocks, 1))]
+x = torch.zeros(1, 1, kit.preset.mel.n_mels, config.n_frames)
+shapes = {"input": x.shape[1:]}
+for name, stage in stages:
+    x = stage(x)
+    shapes[name] = x.shape[1:]
+x = x.mean(dim=3).amax(dim=2)
+shapes |= {"pooled": x.shape[1:], "dense": model.dense(x).shape[1:]}
+plots.architecture(shapes)
+
+# %% [markdown]
+# And its layers. `python -m tests.ablation` compares the parts of it on your data.
 
 # %%
 import pandas as pd
 
-model = entry.build(len(competition.classes), kit.preset.name)
 layers = pd.DataFrame(models.layers(model))
 layers
 
@@ -113,6 +143,10 @@ config.activation
 run = launch.fit(model, train_set, validation_set, config, kit.run_folder("deep_cnn"), entry.title)
 run.history.dropna().tail()
 
+# %% [markdown]
+# The losses of `quick` part at the end: its last tenth is trained without augmentation, on clips that are easier. From there on the
+# validation loss tells whether it still learns what carries over. The first epochs are cut off in the pictures of the scores.
+
 # %%
 plots.learning_curves({run.name: run.history})
 
@@ -130,12 +164,15 @@ run.summary()
 # %% [markdown]
 # ## A first look
 #
-# One validation clip, and the five classes that the model finds likeliest. The player has its first two seconds.
+# A validation clip with several labels, if there is one, and the five classes that the model finds likeliest. The player has its first
+# two seconds.
 
 # %% tags=["nbval-ignore-output"]
-clip = validation_set.table.iloc[0]
-plots.scores(competition.classes, run.scores[0], clip["labels"])
-plots.player(audio.load_clip(clip["path"], kit.preset.mel), kit.preset.mel)
+row = int(validation_set.targets.sum(dim=1).argmax())
+clip = validation_set.table.iloc[row]
+samples, scores = audio.load_clip(clip["path"], kit.preset.mel), run.validation[run.classes].iloc[row]
+plots.tagged_clip(samples, scores, kit.preset.mel, plots.words(clip["labels"]), clip["labels"].split(","))
+plots.player(samples, kit.preset.mel)
 
 # %% [markdown]
 # Next: `04_vgg19` asks whether a network that learned to see photographs does better.

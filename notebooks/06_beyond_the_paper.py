@@ -48,12 +48,13 @@ kit = setup(data_folder, preset)
 from IPython.display import display
 
 from utils import dataset, folds, mel, metrics, models, plots
+from utils.config import as_table
 
 competition, entry = kit.competition, models.MODELS["best"]
 config = entry.config(kit.preset.name)
 cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
 curated = dataset.load_labelled(cache, competition.curated, competition.classes, kit.preset, kit.device)
-config
+as_table(config)
 
 # %% [markdown]
 # ## A network that costs a quarter

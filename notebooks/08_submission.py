@@ -22,9 +22,9 @@
 #
 # The test clips get a score for each class from one model, or from the blend of several.
 #
-# **You get** a checked `submission.csv`. **Reads** the runs of the notebooks before, and the test cache of notebook 2, which it makes if the test
-# clips are others by now, as in the second stage of the competition.
-# **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds with the Deep CNN.
+# **You get** a checked `submission.csv`, the steps that submit it and, with the public release of the data, its score. **Reads** the runs of
+# the notebooks before, and the test cache of notebook 2, which it makes if the test clips are others by now, as in the second stage of
+# the competition. **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds with the Deep CNN.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -44,7 +44,9 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %% tags=["nbval-ignore-output"]
-from utils import audio, inference, mel, metrics, plots, submission
+from IPython.display import display
+
+from utils import audio, charts, inference, mel, metrics, plots, submission
 from utils.dataset import MelDataset
 from utils.run_folder import find_runs
 from utils.workspace import short_path
@@ -53,9 +55,17 @@ runs = find_runs(kit.runs)
 [run.name for run in runs]
 
 # %% [markdown]
-# By default the run with the highest validation LWLRAP is taken, of those that the competition allows: it forbade pretrained
-# weights. Name one or more of the list above to choose; the scores of several are blended by
-# their geometric mean, as are those of the folds of `best`.
+# ## One run, or a blend
+#
+# The scores of several models are blended by their geometric mean, as are those of the folds of `best`. The three best runs that
+# can score clips and that the competition allows (it forbade pretrained weights), and their blend, on the same validation clips:
+
+# %% tags=["nbval-ignore-output"]
+allowed = [run for run in runs if run.has_weights and not run.pretrained][:3]
+submission.blend_table(allowed).round(3)
+
+# %% [markdown]
+# By default the first of them is taken. Name several of the list above to blend them, such as `[run.name for run in allowed]`.
 
 # %%
 names = [submission.default_run(runs).name]
@@ -68,6 +78,14 @@ scores = metrics.blend([inference.score_run(run, test_set) for run in chosen])
 scores.shape
 
 # %% [markdown]
+# How sure is it? A score near 1 is a class that it hears, and most of the classes are not in a clip:
+
+# %% tags=["nbval-ignore-output"]
+charts.score_histogram(scores)
+
+# %% [markdown]
+# ## The file
+#
 # Every test clip needs a row. One that cannot be read is named here, and gets the share of the training clips that carry each class.
 
 # %% tags=["nbval-ignore-output"]
@@ -87,6 +105,37 @@ submission.check(file, kit.competition).iloc[:5, :6].round(3)
 # One test clip, its first two seconds to hear, and what the submission says of it:
 
 # %% tags=["nbval-ignore-output"]
+import pandas as pd
+
 clip = test_set.table.iloc[0]
-plots.scores(kit.competition.classes, scores[0], clip["fname"])
-plots.player(audio.load_clip(clip["path"], kit.preset.mel), kit.preset.mel)
+samples = audio.load_clip(clip["path"], kit.preset.mel)
+plots.tagged_clip(samples, pd.Series(scores[0], kit.competition.classes), kit.preset.mel, clip["fname"])
+plots.player(samples, kit.preset.mel)
+
+# %% [markdown]
+# ## Submit it on Kaggle
+#
+# The competition takes no files, but notebooks that write one, and late submissions still. From a shell, in this kit's folder:
+#
+# 1. Accept the [rules](https://www.kaggle.com/c/freesound-audio-tagging-2019/rules), `pip install kaggle`, and put the token that
+#    [your settings](https://www.kaggle.com/settings/api) make into `~/.kaggle/access_token`.
+# 2. `python -m utils.kaggle YOU` writes the notebooks for your account and prints the commands that upload the kit and push them. Push
+#    `02_preprocessing`, then `03_cnn` or `06_beyond_the_paper`, then `08_submission`, each after the one before has finished. This
+#    notebook finds their outputs, has the internet switched off, as the rules ask, and writes `/kaggle/working/submission.csv`.
+# 3. Submit the version that the last push printed, here 1, or press *Submit to competition* beside the notebook's output:
+#    `kaggle competitions submit freesound-audio-tagging-2019 -k YOU/freesound-tagging-kit-08-submission -v 1 -f submission.csv -m best`
+# 4. Kaggle runs it again, within an hour on a GPU, on test clips of its own: `kaggle competitions submissions freesound-audio-tagging-2019`
+#    tells the score.
+#
+# ## The leaderboard at home
+#
+# The public release on Zenodo tells the labels of the test clips, and which of them made Kaggle's Public and Private leaderboards. With
+# those data this is what the leaderboards would have said. Expect about 0.14 less than on validation clips:
+# [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), for one, had 0.862 in cross-validation on curated
+# clips and 0.723 on the Public leaderboard with one model.
+
+# %% tags=["nbval-ignore-output"]
+if "usage" in kit.competition.test:
+    display(submission.leaderboard(file, kit.competition).round(3))
+else:
+    print("These data do not tell the labels of the test clips.")

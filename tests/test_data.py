@@ -140,7 +140,8 @@ def test_multi_hot_first_label_and_labels_together():
     classes = ["Bark", "Run", "Tap"]
     assert data.multi_hot(table, classes).tolist() == [[1, 1, 0], [0, 0, 1], [1, 0, 0]]
     assert data.first_label(table, classes).tolist() == [1, 2, 0]
-    assert data.label_cooccurrence(table, classes).to_numpy().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    together = pd.DataFrame({"labels": ["Tap,Run", "Run,Bark", "Bark,Run", "Tap"]})
+    assert list(data.label_pairs(together, classes).items()) == [("Bark + Run", 2), ("Run + Tap", 1)]
     with pytest.raises(ValueError, match="'Tap' is not one of the 2 classes"):
         data.multi_hot(table, classes[:2])
 

@@ -1,8 +1,22 @@
 import numpy as np
 import pytest
-from sklearn.metrics import label_ranking_average_precision_score, precision_recall_fscore_support
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    label_ranking_average_precision_score,
+    precision_recall_fscore_support,
+)
 
-from utils.metrics import label_rank, lwlrap, most_confused_pairs, per_class_lwlrap, per_class_table, top_k_accuracy
+from utils.metrics import (
+    f1_over_threshold,
+    label_rank,
+    lwlrap,
+    lwlrap_by_hand,
+    most_confused_pairs,
+    per_class_lwlrap,
+    per_class_table,
+    top_k_accuracy,
+)
 
 
 def by_definition(targets, scores):
@@ -80,8 +94,34 @@ def test_per_class_table_is_scikit_learns():
                     targets[:, i], scores[:, i] >= 0.5, average="binary", zero_division=0
                 )
                 assert table.loc[name, ["precision", "recall", "F1"]].tolist() == pytest.approx(oracle[:3])
+                assert table.loc[name, "AP"] == pytest.approx(average_precision_score(targets[:, i], scores[:, i]))
             else:
                 assert name not in table.index
+
+
+def test_f1_over_threshold_is_scikit_learns_macro_average():
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        targets, scores = random_case(rng, least_classes=2)
+        there = targets.any(axis=0)
+        for threshold, f1 in f1_over_threshold(targets, scores, np.array([0, 0.3, 1, 9])).items():
+            found = scores[:, there] >= threshold
+            oracle = [f1_score(a, b, zero_division=0) for a, b in zip(targets[:, there].T, found.T)]
+            assert f1 == pytest.approx(np.mean(oracle))
+
+
+def test_the_lwlrap_of_a_clip_by_hand():
+    targets, scores = np.array([0, 1, 0, 1]), np.array([0.5, 0.9, 0.4, 0.3])
+    table = lwlrap_by_hand(targets, scores, list("abcd"))
+    assert list(table.index) == ["b", "d"]
+    assert table["rank"].tolist() == [1, 4]
+    assert table["precision"].tolist() == [1, 0.5]
+    rng = np.random.default_rng(4)
+    for _ in range(50):
+        targets, scores = random_case(rng)
+        one = targets.any(axis=1).argmax()
+        by_hand = lwlrap_by_hand(targets[one], scores[one], [str(c) for c in range(targets.shape[1])])
+        assert by_hand["precision"].mean() == pytest.approx(lwlrap(targets[[one]], scores[[one]]))
 
 
 def test_confusions_count_clips_whose_highest_score_is_no_label():

@@ -181,7 +181,7 @@ def test_with_zenodos_data_beside_the_notebooks_the_leaderboard_is_at_home(place
     clone = shutil.copytree(place.kit, place.root / "clone")
     place.put_zenodo(clone / "data")
     before = listing(clone / "data")
-    for notebook in ("02_preprocessing", "03_cnn", "08_submission", "07_evaluation"):
+    for notebook in ("02_preprocessing", "03_cnn", "08_submission"):
         printed = place.open(notebook, clone / "notebooks")
         assert "data     data: 12 classes; 36 curated" in printed
     assert "Private" in printed

@@ -69,6 +69,18 @@ def test_the_default_run_is_the_best_that_the_competition_allows():
         submission.default_run(runs[:2])
 
 
+def test_the_blend_is_judged_clip_by_clip_on_those_that_all_runs_share():
+    def run(name, **scores):
+        rows = [{"fname": fname, "labels": "ab"[int(fname[1]) % 2]} | dict(zip("ab", s)) for fname, s in scores.items()]
+        return SimpleNamespace(name=name, classes=["a", "b"], validation=pd.DataFrame(rows))
+
+    one = run("one", c0=(0.9, 0.2), c1=(0.6, 0.5), c2=(0.1, 0.9))
+    other = run("other", c3=(0.9, 0.1), c1=(0.1, 0.9), c0=(0.4, 0.5))  # in another order
+    table = submission.blend_table([one, other])
+    assert table["LWLRAP"].to_dict() == {"one": 0.75, "other": 0.75, "their blend": 1}
+    assert submission.blend_table([one, run("third", c5=(0.5, 0.4))]).empty
+
+
 def test_blend_is_the_geometric_mean():
     one, other = np.full((2, 3), 0.2), np.full((2, 3), 0.8)
     assert np.allclose(metrics.blend([one, other]), 0.4)

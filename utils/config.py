@@ -1,8 +1,10 @@
 """Every setting of the kit: frozen dataclasses, and the presets, which are values of one of them."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import pandas as pd
 
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
@@ -15,6 +17,11 @@ def attached(pattern: str) -> list[Path]:
     These are mounted one to three folders down, and some copies hold their folder once more.
     """
     return [path for depth in range(1, 5) for path in sorted(KAGGLE_INPUT.glob("*/" * depth + pattern))]
+
+
+def as_table(config: "MelConfig | TrainingConfig") -> pd.DataFrame:
+    """The settings of a config, one a row, as text: to look at."""
+    return pd.DataFrame({"value": {name: str(value) for name, value in asdict(config).items()}})
 
 
 @dataclass(frozen=True)

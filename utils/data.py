@@ -218,12 +218,14 @@ def _class_index(labels: pd.Series, classes: list[str]) -> np.ndarray:
     return index
 
 
-def label_cooccurrence(table: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """How many clips carry both of two labels: (classes, classes), zeros on the diagonal."""
+def label_pairs(table: pd.DataFrame, classes: list[str]) -> pd.Series:
+    """How many clips carry both of two labels, most first; the index is 'Bark + Run', without pairs on no clip."""
     targets = multi_hot(table, classes)
-    together = (targets.T @ targets).astype(int)
-    np.fill_diagonal(together, 0)
-    return pd.DataFrame(together, index=classes, columns=classes)
+    together = np.triu(targets.T @ targets, 1).astype(int)
+    first, second = np.nonzero(together)
+    names = [f"{classes[a]} + {classes[b]}" for a, b in zip(first, second)]
+    counts = pd.Series(together[first, second], index=pd.Index(names, name="labels"), name="clips")
+    return counts.sort_values(ascending=False, kind="stable")
 
 
 def correct_labels(curated: pd.DataFrame, classes: list[str]) -> pd.DataFrame:

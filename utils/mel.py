@@ -71,7 +71,7 @@ def _window(n_fft: int) -> np.ndarray:
 
 
 def log_mel(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
-    """Log-mel spectrogram in dB (full scale 1), float32 (n_mels, frames).
+    """Log-mel spectrogram, float32 (n_mels, frames), in dB of power: 0 dB is a power of 1, not full scale.
 
     `samples`: mono, shape (n,). Frame i is centred on sample i * hop_length, zeros lie beyond the ends, so there are 1
     + n // hop_length frames. Values more than `top_db` under the loudest one, or under that of `amin`, are cut there.
@@ -91,9 +91,7 @@ def log_mel(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
 
 
 def griffin_lim(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
-    """Mono float32 samples whose log-mel spectrogram is about `log_mel`, (n_mels, frames), in dB; phases are made
-    up.
-    """
+    """Mono float32 samples whose log-mel spectrogram is about `log_mel`, (n_mels, frames); phases are made up."""
     power = np.linalg.pinv(mel_filters(settings)) @ 10 ** (log_mel / 10)
     magnitude = np.sqrt(power.clip(0))
     return librosa.griffinlim(magnitude, hop_length=settings.hop_length, n_fft=settings.n_fft, random_state=0)
@@ -105,13 +103,14 @@ def clip_to_log_mel(path: str | Path, settings: MelConfig) -> np.ndarray:
 
 
 class Cache:
-    """The log-mel spectrograms of a list of clips, one after another in one memory-mapped array.
+    """The log-mel spectrograms of a list of whole clips, one after another in one memory-mapped array.
 
-    `.frames` float16 (frames of all clips, n_mels), in dB; `.clips` a table with the columns `fname`, `start` (its
-    first row in `.frames`), `length` (its rows) and `pad_value` (dB, what silence in it would be); `.settings` the
-    MelConfig it was made with. `cache[fname]` is one clip, (n_mels, length). `.unreadable` is a table of the clips that
-    are not in it because their files are no clips, with the columns `fname` and `reason`; `.damaged` is one of those
-    that are in it as far as their files go.
+    The paper cuts a clip to 2 s before it is transformed. Cut afterwards, its last two frames hear what follows, and
+    `top_db` reaches less deep where the loudest point comes later. `.frames` float16 (frames of all clips, n_mels), in
+    dB; `.clips` a table with the columns `fname`, `start` (its first row in `.frames`), `length` (its rows) and
+    `pad_value` (dB, what silence in it would be); `.settings` the MelConfig it was made with. `cache[fname]` is one
+    clip, (n_mels, length). `.unreadable` is a table of the clips that are not in it because their files are no clips,
+    with the columns `fname` and `reason`; `.damaged` is one of those that are in it as far as their files go.
     """
 
     def __init__(self, folder: Path) -> None:

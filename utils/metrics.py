@@ -1,4 +1,4 @@
-"""LWLRAP, top-k accuracy and the per-class table."""
+"""LWLRAP, top-k accuracy, and what they look like clip by clip and class by class."""
 
 import numpy as np
 import pandas as pd
@@ -61,21 +61,45 @@ def top_k_accuracy(first_label: np.ndarray, scores: np.ndarray, k: int = 5) -> f
 
 
 def per_class_table(targets: np.ndarray, scores: np.ndarray, classes: list[str], threshold: float) -> pd.DataFrame:
-    """Precision, recall, F1 (of scores at or above `threshold`), LWLRAP and number of clips of each class, best F1
-    first.
+    """Precision, recall, F1 (of scores at or above `threshold`), average precision (AP), LWLRAP and number of clips of
+    each class, best F1 first.
 
     Precision is 0 where nothing reached the threshold; classes without a clip are left out (paper, tables 2 to 5).
     """
-    from sklearn.metrics import precision_recall_fscore_support
+    from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
     precision, recall, f1, clips = precision_recall_fscore_support(
         targets > 0, scores >= threshold, average=None, zero_division=0
     )
+    ap = [average_precision_score(targets[:, i] > 0, scores[:, i]) if n else np.nan for i, n in enumerate(clips)]
     columns = {
-        "precision": precision, "recall": recall, "F1": f1, "LWLRAP": per_class_lwlrap(targets, scores), "clips": clips
+        "precision": precision, "recall": recall, "F1": f1, "AP": ap, "LWLRAP": per_class_lwlrap(targets, scores),
+        "clips": clips,
     }  # fmt: skip
     table = pd.DataFrame(columns, index=pd.Index(classes, name="class"))
     return table[table["clips"] > 0].sort_values(["F1", "LWLRAP"], ascending=False)
+
+
+def f1_over_threshold(targets: np.ndarray, scores: np.ndarray, thresholds: np.ndarray) -> pd.Series:
+    """F1 at each threshold (the index), the mean over the classes that have a clip."""
+    labels = np.asarray(targets) > 0
+    there = labels.any(axis=0)
+    labels, scores = labels[:, there], scores[:, there]
+    hits, found = (np.array([(some & (scores >= t)).sum(axis=0) for t in thresholds]) for some in (labels, True))
+    f1 = (2 * hits / (labels.sum(axis=0) + found)).mean(axis=1)
+    return pd.Series(f1, index=pd.Index(thresholds, name="threshold"), name="F1")
+
+
+def lwlrap_by_hand(targets: np.ndarray, scores: np.ndarray, classes: list[str]) -> pd.DataFrame:
+    """One clip's labels, (classes,) each of targets and scores, from the highest score on: the columns `score`, `rank`
+    among all classes, `labels so far`, and their share, `precision`, whose mean is the clip's LWLRAP.
+    """
+    labels = np.flatnonzero(targets)
+    labels = labels[np.argsort(-scores[labels], kind="stable")]
+    at_least = scores >= scores[labels, None]
+    rank, found = at_least.sum(axis=1), (at_least & (np.asarray(targets) > 0)).sum(axis=1)
+    columns = {"score": scores[labels], "rank": rank, "labels so far": found, "precision": found / rank}
+    return pd.DataFrame(columns, index=pd.Index(np.asarray(classes)[labels], name="label"))
 
 
 def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[str]) -> pd.DataFrame:

@@ -1,5 +1,5 @@
-"""Every figure of the notebooks, drawn with pyplot: in a notebook it shows by itself, elsewhere call plt.show() or
-plt.savefig().
+"""Pictures of sounds, networks and trainings, drawn with pyplot: in a notebook they show by themselves, elsewhere call
+plt.show() or plt.savefig().
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,20 @@ from IPython import get_ipython
 from IPython.display import Audio
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 
 from . import mel
 from .config import MelConfig
 
-if hasattr(get_ipython(), "kernel"):  # in a notebook figures show there, whatever MPLBACKEND says
+IN_NOTEBOOK = hasattr(get_ipython(), "kernel")
+if IN_NOTEBOOK:  # figures show there, whatever MPLBACKEND says
     get_ipython().run_line_magic("matplotlib", "inline")
 plt.rcParams.update({
-    "figure.dpi": 80, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.titlesize": 10, "axes.titlelocation": "left", "font.size": 9,
+    "figure.dpi": 110, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.titlesize": 10, "axes.titlelocation": "left", "font.size": 9, "legend.frameon": False,
 })  # fmt: skip
+LEVEL = "Level (dB re max)"
 
 
 def words(label: str) -> str:
@@ -29,23 +33,32 @@ def words(label: str) -> str:
     return label.replace("_", " ").replace(",", ", ")
 
 
-def waveform(ax: Axes, samples: np.ndarray, settings: MelConfig, title: str) -> None:
-    """Amplitude over time (paper, figure 1)."""
+def waveform(ax: Axes, samples: np.ndarray, settings: MelConfig, title: str, kept: Sequence[int] | None = None) -> None:
+    """Amplitude over time (paper, figure 1). What lies outside of the samples `kept` is shaded."""
     ax.plot(np.arange(len(samples)) / settings.sample_rate, samples, linewidth=0.4)
-    ax.set(title=title, xlabel="s", ylabel="amplitude")
+    for span in [(0, kept[0]), (kept[1], len(samples))] if kept is not None else []:
+        ax.axvspan(*np.array(span) / settings.sample_rate, color="tab:orange", alpha=0.3, linewidth=0)
+    ax.set(title=title, xlabel="Time (s)", ylabel="Amplitude")
     ax.margins(x=0)
 
 
 def spectrogram(ax: Axes, log_mel: np.ndarray, settings: MelConfig, title: str) -> None:
-    """A log-mel spectrogram (paper, figure 2), with Hz at the bands' centres along the mel axis."""
+    """A log-mel spectrogram (paper, figure 2) in dB relative to its maximum, with Hz along the mel axis."""
+    ax.figure.colorbar(_image(ax, log_mel, settings), ax=ax, label=LEVEL, pad=0.01)
+    ax.set(title=title, xlabel="Time (s)", ylabel="Frequency (Hz)")
+
+
+def _image(ax: Axes, log_mel: np.ndarray, settings: MelConfig | None) -> AxesImage:
+    """Without settings: the values as they are, over frames and bands."""
+    if settings is None:
+        return ax.imshow(log_mel, origin="lower", aspect="auto", cmap="magma")
     seconds = log_mel.shape[1] * settings.hop_length / settings.sample_rate
-    extent = (0, seconds, 0, settings.n_mels)
-    image = ax.imshow(log_mel, origin="lower", aspect="auto", cmap="magma", extent=extent, interpolation="nearest")
+    extent, limits = (0, seconds, 0, settings.n_mels), {"vmin": -settings.top_db, "vmax": 0}
     low, high = hz_to_mel(np.array([settings.fmin, settings.fmax]))
     marks = np.array([100, 500, 2000, 10_000])
     ax.set_yticks((hz_to_mel(marks) - low) / (high - low) * (settings.n_mels + 1) - 0.5, marks)
-    ax.set(title=title, xlabel="s", ylabel="Hz")
-    ax.figure.colorbar(image, ax=ax, label="dB", pad=0.01)
+    relative = log_mel - log_mel.max()
+    return ax.imshow(relative, origin="lower", aspect="auto", cmap="magma", extent=extent, **limits)
 
 
 def hz_to_mel(hz: np.ndarray) -> np.ndarray:
@@ -53,15 +66,21 @@ def hz_to_mel(hz: np.ndarray) -> np.ndarray:
     return 2595 * np.log10(1 + hz / 700)
 
 
-def waveforms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
-    """Several versions of one clip, side by side."""
+def waveforms(stages: dict[str, np.ndarray], settings: MelConfig, kept: Sequence[int] | None = None) -> None:
+    """Several versions of one clip, side by side; of the first, what lies outside of the samples `kept` is shaded."""
     _, axes = plt.subplots(1, len(stages), figsize=(10, 2), sharex=True, sharey=True, squeeze=False)
     for ax, (title, samples) in zip(axes[0], stages.items()):
-        waveform(ax, samples, settings, f"{title}: {len(samples) / settings.sample_rate:.2f} s")
+        whole = f"{title}: {len(samples) / settings.sample_rate:.2f} s"
+        waveform(ax, samples, settings, whole, kept if ax is axes[0, 0] else None)
+        ax.label_outer()
 
 
 def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Audio:
-    """A player of the clip's first `seconds`, as loud as recorded, at 22 kHz so that the notebook stays small."""
+    """A player of the clip's first `seconds`, as loud as recorded, at 22 kHz so that the notebook stays small. In a
+    notebook, the pictures that were drawn in its cell show first.
+    """
+    if IN_NOTEBOOK:
+        plt.show()
     rate = 22_050
     samples = librosa.resample(
         samples[: int(seconds * settings.sample_rate)], orig_sr=settings.sample_rate, target_sr=rate
@@ -70,39 +89,25 @@ def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Au
 
 
 def clip(samples: np.ndarray, log_mel: np.ndarray, settings: MelConfig, title: str) -> None:
-    """Waveform and mel spectrogram side by side."""
-    _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4))
-    waveform(left, samples, settings, words(title))
-    spectrogram(right, log_mel, settings, "log-mel spectrogram")
+    """Waveform, and beneath it the mel spectrogram over the same seconds."""
+    _, (upper, lower) = plt.subplots(2, 1, figsize=(6.2, 3), sharex=True, height_ratios=[1, 2])
+    waveform(upper, samples, settings, words(title))
+    spectrogram(lower, log_mel, settings, "")
+    upper.set(xlabel="", xlim=(0, len(samples) / settings.sample_rate))
 
 
-def clips_per_class(counts: pd.DataFrame) -> None:
-    """Horizontal bars: one group a class (the index), one colour a set (the columns)."""
-    counts = counts.rename(index=words).iloc[::-1]
-    _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(counts)))
-    counts.plot.barh(ax=ax, width=0.8)
-    ax.set(xlabel="labels", ylabel="")
-
-
-def durations(seconds: dict[str, np.ndarray]) -> None:
-    """One histogram a set, over the same seconds."""
-    _, axes = plt.subplots(1, len(seconds), figsize=(10, 2.4), sharex=True, squeeze=False)
-    bins = np.linspace(0, max(values.max() for values in seconds.values()), 41)
-    for ax, (name, values) in zip(axes[0], seconds.items()):
-        ax.hist(values, bins=bins)
-        ax.axvline(2, color="black", linewidth=1, linestyle=":")
-        ax.set(title=f"{name}: median {np.median(values):.1f} s", xlabel="s", ylabel="clips")
-
-
-def label_cooccurrence(counts: pd.DataFrame) -> None:
-    """How often two labels (index and columns) stand on one clip."""
-    figure, ax = plt.subplots(figsize=(2.5 + 0.22 * len(counts), 1.8 + 0.22 * len(counts)))
-    image = ax.imshow(counts, cmap="Blues")
-    names = [words(name) for name in counts.index]
-    ax.set_xticks(range(len(names)), names, rotation=90)
-    ax.set_yticks(range(len(names)), names)
-    ax.spines[:].set_visible(False)
-    figure.colorbar(image, ax=ax, label="clips", shrink=0.6)
+def tagged_clip(
+    samples: np.ndarray, scores: pd.Series, settings: MelConfig, title: str, labels: Sequence[str] = ()
+) -> None:
+    """The clip's spectrogram, and beside it its five highest scores (the index are the classes); those that are among
+    its `labels` are orange.
+    """
+    _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4), width_ratios=[1.6, 1])
+    spectrogram(left, mel.log_mel(samples, settings), settings, title)
+    top = scores.nlargest(5)[::-1]
+    colors = ["tab:orange" if name in labels else "tab:blue" for name in top.index]
+    right.barh([words(name) for name in top.index], top, color=colors)
+    right.set(title="five highest scores" + " (orange: its labels)" * bool(labels), xlabel="Score", xlim=(0, 1))
 
 
 def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
@@ -110,45 +115,77 @@ def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.6))
     hz = np.linspace(0, settings.fmax, 500)
     left.plot(hz, hz_to_mel(hz))
-    left.set(title="m = 2595 log10(1 + f / 700)", xlabel="f, Hz", ylabel="m, mel")
-    right.plot(
-        np.linspace(0, settings.sample_rate / 2, filters.shape[1]),
-        (filters / filters.max(axis=1, keepdims=True))[::8].T,
+    left.set(title="m = 2595 log10(1 + f / 700)", xlabel="Frequency (Hz)", ylabel="Mel")
+    bins = np.linspace(0, settings.sample_rate / 2, filters.shape[1])
+    right.plot(bins, (filters / filters.max(axis=1, keepdims=True))[::8].T, color="tab:blue", linewidth=1)
+    right.set(title="every eighth filter, scaled to one height", xlabel="Frequency (Hz)", ylabel="Weight")
+    right.set(xscale="log", xlim=(settings.fmin, settings.fmax))
+    right.set_xticks([100, 500, 2000, 10_000], [100, 500, 2000, 10_000])
+
+
+def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
+    """Several log-mel spectrograms, (n_mels, frames) each, at most six in a row."""
+    _grid(list(stages), list(stages.values()), settings)
+
+
+def batch(x: np.ndarray, targets: np.ndarray, classes: list[str], settings: MelConfig | None = None) -> None:
+    """The spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels. With
+    `settings`, over seconds and Hz; without, over frames and bands.
+    """
+    titles = ["\n".join(words(classes[i]) for i in np.flatnonzero(labels)) for labels in targets]
+    _grid(titles, list(x[:, 0]), settings)
+
+
+def _grid(titles: Sequence[str], images: Sequence[np.ndarray], settings: MelConfig | None) -> None:
+    columns = min(6, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(10, 0.8 + (1.4 if rows > 1 else 1.7) * rows), sharex=True, sharey=True, squeeze=False
     )
-    right.set(title="every eighth of the filters, scaled to one height", xlabel="f, Hz", ylabel="weight")
-
-
-def batch(x: np.ndarray, targets: np.ndarray, classes: list[str]) -> None:
-    """The spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels."""
-    _, axes = plt.subplots(1, len(x), figsize=(10, 2.4))
-    for ax, crop, labels in zip(axes, x[:, 0], targets):
-        ax.imshow(crop, origin="lower", aspect="auto", cmap="magma")
-        ax.set_title("\n".join(words(classes[i]) for i in np.flatnonzero(labels)), fontsize=7)
+    for ax in axes.flat[len(images) :]:
         ax.set_axis_off()
+    for ax, title, log_mel in zip(axes.flat, titles, images):
+        image = _image(ax, log_mel, settings)
+        ax.set_title(title, fontsize=8)
+    figure.supxlabel("Time (s)" if settings else "Frame", fontsize=9)
+    figure.supylabel("Frequency (Hz)" if settings else "Band", fontsize=9)
+    if settings:
+        figure.colorbar(image, ax=axes, label=LEVEL, pad=0.01)
+
+
+def architecture(shapes: dict[str, Sequence[int]]) -> None:
+    """A network's feature maps one after another: (channels, bands, frames) or (features,) each, by stage."""
+    _, ax = plt.subplots(figsize=(10, 2.4))
+    left = 0.0
+    for name, shape in shapes.items():
+        width, height = (np.sqrt(shape[2]), np.sqrt(shape[1])) if len(shape) == 3 else (0.5, np.log2(shape[0]))
+        sheets = 1 + int(np.log2(shape[0])) if len(shape) == 3 else 1
+        for sheet in 0.3 * np.arange(sheets)[::-1]:
+            box = {"facecolor": "tab:blue", "edgecolor": "white", "linewidth": 0.6}
+            ax.add_patch(Rectangle((left + sheet, sheet), width, height, **box))
+        middle = left + (width + 0.3 * (sheets - 1)) / 2
+        ax.text(middle, -0.6, f"{name}\n{' x '.join(map(str, shape))}", ha="center", va="top", fontsize=8)
+        left = max(left + width + 0.3 * sheets, middle + 2) + 1.6
+    ax.set(xlim=(-1, left), ylim=(-3.5, 12.5), aspect="equal")
+    ax.set_axis_off()
 
 
 def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
     """Loss, on the training and the validation set, LWLRAP and top-5 over the epochs, one colour a run."""
-    _, axes = plt.subplots(1, 3, figsize=(10, 2.6))
+    figure, axes = plt.subplots(1, 3, figsize=(10, 2.6))
     for color, (title, history) in zip(plt.rcParams["axes.prop_cycle"].by_key()["color"], histories.items()):
         axes[0].plot(history["epoch"], history["loss"], color=color, linestyle=":")
         evaluated = history.dropna()
         for ax, column in zip(axes, ["validation loss", "LWLRAP", "top-5"]):
             marker = "." if len(evaluated) < 10 else ""
             ax.plot(evaluated["epoch"], evaluated[column], color=color, label=title, marker=marker)
-            ax.set(title=column if ax is axes[0] else f"validation {column}, one crop a clip", xlabel="epoch")
-    axes[0].set(title="loss: validation, and training (dotted)", yscale="log")
-    axes[0].legend(frameon=False)
-
-
-def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
-    """Several versions of one log-mel spectrogram, (n_mels, frames) each, side by side."""
-    _, axes = plt.subplots(1, len(stages), figsize=(10, 2.4), sharey=True)
-    for ax, (title, log_mel) in zip(axes, stages.items()):
-        seconds = log_mel.shape[1] * settings.hop_length / settings.sample_rate
-        ax.imshow(log_mel, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, settings.n_mels))
-        ax.set(title=title, xlabel="Time (s)")
-    axes[0].set(ylabel="mel band")
+            ax.set(title=f"validation {column}, one crop", xlabel="Epoch")
+    axes[0].set(title="validation loss (dotted: training)", yscale="log")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    for ax, column in zip(axes[1:], ["LWLRAP", "top-5"]):  # the first epochs would flatten all that follows
+        curves = [history[column].dropna().to_numpy(float) for history in histories.values()]
+        later = np.concatenate([curve[len(curve) // 10 :] for curve in curves])
+        ax.set_ylim(later.min() - 0.02, min(later.max() + 0.02, 1.005))
 
 
 def intervals(table: pd.DataFrame) -> None:
@@ -172,37 +209,19 @@ def score_over_cost(table: pd.DataFrame) -> None:
         ax.tick_params(axis="x", which="minor", labelbottom=False)
         ax.grid(alpha=0.3)
     axes[0].set(ylabel="LWLRAP")
-    axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def per_class(table: pd.DataFrame, column: str) -> None:
-    """One dot a class (the index) and a run (the columns), sorted by the first run."""
-    table = table.rename(index=words).sort_values(table.columns[0])
-    _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(table)))
-    for run in table:
-        ax.plot(table[run], range(len(table)), "o", label=run)
-    ax.set_yticks(range(len(table)), table.index)
-    ax.set(xlabel=column, xlim=(-0.02, 1.02))
-    ax.grid(axis="y", alpha=0.3)
-    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(3, len(table.columns)))
-
-
-def scores(names: Sequence[str], values: np.ndarray, title: str) -> None:
-    """The highest five of one clip's scores, as bars."""
-    top = np.argsort(values)[-5:]
-    _, ax = plt.subplots(figsize=(5, 1.8))
-    ax.barh([words(names[i]) for i in top], values[top])
-    ax.set(title=words(title), xlabel="score", xlim=(0, 1))
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> Figure:
     """A recording's spectrogram, and beneath it, over the same seconds, the scores of the `top` classes with the
-    highest peaks.
+    highest peaks, in the order of these.
 
     `samples`: mono, untrimmed; `scores`: a row a window, with its middle in seconds as index, and a column a class.
     """
     duration = len(samples) / settings.sample_rate
-    highest = scores[scores.max().nlargest(top).index[::-1]]
+    highest = scores[
+        scores[scores.max().nlargest(top).index].idxmax().sort_values(ascending=False, kind="stable").index
+    ]
     middles = scores.index.to_numpy()
     edges = np.concatenate([[0], (middles[:-1] + middles[1:]) / 2, [duration]])
     rows = len(highest.columns)
@@ -212,8 +231,9 @@ def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfi
     spectrogram(upper, mel.log_mel(samples, settings), settings, "log-mel spectrogram")
     upper.set(xlabel="", xlim=(0, duration))
     image = lower.pcolormesh(edges, np.arange(rows + 1), highest.T, cmap="Blues", vmin=0, vmax=1)
+    lower.hlines(np.arange(1, rows), 0, duration, color="white", linewidth=3)
     lower.set_yticks(np.arange(rows) + 0.5, [words(name) for name in highest])
     lower.tick_params(axis="y", length=0)
-    lower.set(title="scores", xlabel="s")
-    figure.colorbar(image, ax=lower, label="score", pad=0.01)
+    lower.set(title="scores", xlabel="Time (s)")
+    figure.colorbar(image, ax=lower, label="Score", pad=0.01)
     return figure

@@ -11,8 +11,8 @@ import pandas as pd
 
 from . import files
 from .config import KAGGLE_WORKING
-from .data import Competition, multi_hot
-from .metrics import lwlrap
+from .data import Competition, first_label, multi_hot
+from .metrics import blend, lwlrap, top_k_accuracy
 
 if TYPE_CHECKING:
     from .run_folder import Run
@@ -27,6 +27,20 @@ def default_run(runs: Sequence["Run"]) -> "Run":
         if run.has_weights and not run.pretrained:
             return run
     raise ValueError("No run is of a network without pretrained weights, as the competition asks: run 03_cnn.")
+
+
+def blend_table(runs: Sequence["Run"]) -> pd.DataFrame:
+    """LWLRAP and top-5 of each of `runs` and of their blend, on the validation clips that all of them were judged on;
+    no rows if there are none.
+    """
+    clips = sorted(set.intersection(*(set(run.validation["fname"]) for run in runs)))
+    tables = {run.name: run.validation.set_index("fname").loc[clips] for run in runs}
+    classes, labels = runs[0].classes, tables[runs[0].name]
+    scores = {name: table[classes].to_numpy() for name, table in tables.items()}
+    scores["their blend"] = blend(list(scores.values()))
+    targets, first = multi_hot(labels, classes), first_label(labels, classes)
+    rows = {name: [lwlrap(targets, some), top_k_accuracy(first, some)] for name, some in scores.items() if clips}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["LWLRAP", "top-5"])
 
 
 def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Competition) -> np.ndarray:

@@ -1,0 +1,76 @@
+"""Charts of labels, durations, and scores class by class, drawn as in `plots`."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from .plots import words
+
+
+def clips_per_class(counts: pd.DataFrame) -> None:
+    """One panel of horizontal bars a set (the columns); the classes (the index) sorted by the first set."""
+    counts = counts.rename(index=words).sort_values(list(counts))
+    _, axes = plt.subplots(1, len(counts.columns), figsize=(8, 0.9 + 0.2 * len(counts)), sharey=True, squeeze=False)
+    for ax, color, name in zip(axes[0], ["tab:blue", "tab:orange"], counts):
+        ax.barh(counts.index, counts[name], color=color)
+        ax.set(title=name, xlabel="Labels")
+        ax.margins(y=0.01)
+
+
+def bars(values: pd.Series, xlabel: str) -> None:
+    """Horizontal bars, the first on top."""
+    _, ax = plt.subplots(figsize=(7, 0.7 + 0.22 * len(values)))
+    ax.barh([words(name) for name in values.index[::-1]], values[::-1])
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel=xlabel)
+
+
+def durations(seconds: dict[str, np.ndarray]) -> None:
+    """One histogram a set, over the same seconds."""
+    figure, axes = plt.subplots(1, len(seconds), figsize=(10, 2.6), sharex=True, squeeze=False)
+    bins = np.linspace(0, max(values.max() for values in seconds.values()), 41)
+    for ax, (name, values) in zip(axes[0], seconds.items()):
+        ax.hist(values, bins=bins)
+        line = ax.axvline(2, color="black", linewidth=1, linestyle=":")
+        ax.set(title=f"{name}: median {np.median(values):.1f} s", xlabel="Duration (s)", ylabel="Clips")
+    figure.legend([line], ["2 s, what a model is shown at once"], loc="outside lower center")
+
+
+def per_class(table: pd.DataFrame, column: str) -> None:
+    """One dot a class (the index) and a run (the columns), sorted by the first run."""
+    table = table.rename(index=words).sort_values(table.columns[0])
+    _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(table)))
+    for number, run in enumerate(table):  # ever smaller dots, for many lie on each other
+        ax.plot(table[run], range(len(table)), "o", markersize=max(3, 9 - 3 * number), label=run)
+    ax.set_yticks(range(len(table)), table.index)
+    ax.set(xlabel=column, xlim=(-0.02, 1.02))
+    ax.grid(axis="y", alpha=0.3)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(3, len(table.columns)))
+
+
+def f1_over_threshold(curves: pd.DataFrame) -> None:
+    """Mean F1 of the classes over the threshold (the index), one curve a run (the columns), a dot at its maximum."""
+    _, ax = plt.subplots(figsize=(7, 2.6))
+    for run in curves:
+        (line,) = ax.plot(curves[run], label=run)
+        ax.plot(curves[run].idxmax(), curves[run].max(), "o", color=line.get_color())
+    ax.set(xlabel="Threshold", ylabel="Mean F1", xlim=(0, 1), ylim=(0, 1.02))
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def ap_over_clips(table: pd.DataFrame) -> None:
+    """Average precision of each class (the index) over its training clips; the lowest five under 1 are named."""
+    _, ax = plt.subplots(figsize=(7, 3))
+    ax.plot(table["training clips"], table["AP"], "o")
+    for name, row in table[table["AP"] < 1].nsmallest(5, "AP").iterrows():
+        ax.annotate(words(name), (row["training clips"], row["AP"]), (4, 4), textcoords="offset points", fontsize=7)
+    ax.set(xlabel="Training clips of the class", ylabel="Average precision")
+    ax.grid(alpha=0.3)
+
+
+def score_histogram(scores: np.ndarray) -> None:
+    """All scores (clips, classes), and of each clip the highest, on a logarithmic count."""
+    _, axes = plt.subplots(1, 2, figsize=(10, 2.2), sharex=True)
+    for ax, (title, values) in zip(axes, {"all scores": scores.ravel(), "highest of each clip": scores.max(1)}.items()):
+        ax.hist(values, bins=np.linspace(0, 1, 41), log=True)
+        ax.set(title=title, xlabel="Score", ylabel="Scores" if ax is axes[0] else "Clips")
