@@ -123,7 +123,7 @@ pd.DataFrame(crops, index=["test crops", "one crop", "all crops"]).T.astype({"te
 # their harmonic mean, and 0 where the class was never rightly found.
 #
 # The mean F1 of all classes over the threshold, for the three best models of those that find something: at the left every class is
-# found in every clip, and who does not double that is left out. The dots are the thresholds that the tables below use.
+# found in every clip, and a model that does not double that is left out. The dots are the thresholds that the tables below use.
 
 # %% tags=["nbval-ignore-output"]
 import numpy as np
@@ -181,7 +181,7 @@ charts.ap_over_clips(ap)
 
 # %% tags=["nbval-ignore-output"]
 pairs = metrics.most_confused_pairs(best.targets, best.scores, best.classes).head(10)
-pairs = pairs.set_index(pairs["label"] + " taken for " + pairs["confused with"])["clips"]
+pairs = pairs.set_index(pairs["label"] + ", confused with " + pairs["confused with"])["clips"]
 charts.bars(pairs, "Clips") if len(pairs) else "the highest score is one of its labels for every clip"
 
 # %% [markdown]
