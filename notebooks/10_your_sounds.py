@@ -59,7 +59,6 @@ labelled = None  # a folder with a subfolder of sounds for each class
 
 # %%
 import shutil
-from pathlib import Path
 
 from utils import audio
 
@@ -186,6 +185,8 @@ if labelled is None:
 # `own.make_data_set` makes of them a data set in the competition's layout. A fifth are put aside as test clips.
 
 # %% tags=["nbval-ignore-output"]
+from pathlib import Path
+
 from utils import own
 
 target = own.make_data_set(labelled, kit.folder / "own" / Path(labelled).resolve().name, replace=True)

@@ -32,9 +32,11 @@ def make_data_set(
     (by the first label), becomes the test set, whose labels are kept in `target`/test_labels.csv. Clips of one `group`,
     if `csv` has that column, stay together; if it has a column `fold`, the first is the test set. Further columns are
     kept in both tables. Sounds are linked where the system allows it, else copied, as CLASS-NUMBER-NAME. With
-    `replace`, a `target` that was made here before goes. Raises FileExistsError if there is another; FileNotFoundError if a sound is not; ValueError if a file is listed twice,
-    lies outside the folder or in no class, a name is not UTF-8, a class cannot be called so or has no clip to train on,
-    or the classes, their clips, the groups or the folds are too few.
+    `replace`, a `target` that was made here before goes.
+
+    Raises FileExistsError if anything else is there; FileNotFoundError if a sound is not; ValueError if a file is
+    listed twice, lies outside the folder or in no class, a name is not UTF-8, a class cannot be called so or has no
+    clip to train on, or the classes, their clips, the groups or the folds are too few.
     """
     folder, target = Path(folder), Path(target)
     if os.path.lexists(target) and not (replace and (target / TEST_LABELS).is_file()):

@@ -76,7 +76,7 @@ def best_run() -> Run:
     """Of the runs that can score sounds and know the most classes, the one with the highest validation LWLRAP, which
     on other classes says something else.
 
-    They are looked for in the work folder, whatever their data, and on Kaggle in attached notebooks' outputs too. Raises
+    It looks in the work folder, whatever their data, and on Kaggle also in attached notebooks' outputs. Raises
     FileNotFoundError if there is none.
     """
     folder = workspace.work_folder() / "runs"
