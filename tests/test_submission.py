@@ -65,7 +65,7 @@ def test_the_default_run_is_the_best_that_the_competition_allows():
     allowed = {"baseline": (False, False), "transfer": (True, True), "best": (True, False), "worse": (True, False)}
     runs = [SimpleNamespace(name=name, has_weights=w, pretrained=p) for name, (w, p) in allowed.items()]
     assert submission.default_run(runs).name == "best"
-    with pytest.raises(ValueError, match="No run is of a network without pretrained weights.*run 03_cnn"):
+    with pytest.raises(ValueError, match=r"No run is of a network without pretrained weights.*run 03_cnn"):
         submission.default_run(runs[:2])
 
 
