@@ -138,6 +138,18 @@ def test_sounds_are_copied_where_they_cannot_be_linked(sounds, tmp_path, monkeyp
     assert all(os.path.isfile(path) and not os.path.islink(path) for path in test["path"])
 
 
+def test_only_a_data_set_that_was_made_here_is_replaced(sounds, tmp_path):
+    target = own.make_data_set(sounds, tmp_path / "target")
+    with pytest.raises(FileExistsError, match="target is there already"):
+        own.make_data_set(sounds, target)
+    write(sounds, "Purr/1.wav", "Purr/2.wav", "Purr/3.wav")
+    assert data.Competition(own.make_data_set(sounds, target, replace=True)).classes == ["Bark", "Church bell", "Purr"]
+    before = sorted(sounds.rglob("*"))
+    with pytest.raises(FileExistsError, match="sounds is there already"):
+        own.make_data_set(sounds, sounds, replace=True)
+    assert sorted(sounds.rglob("*")) == before
+
+
 @pytest.mark.parametrize("fname", ["../secret.wav", "Bark/../../secret.wav", "/etc/passwd", "Bark", "", "nowhere.wav"])
 def test_a_csv_file_lists_only_what_is_in_the_folder(sounds, tmp_path, fname):
     write(tmp_path, "secret.wav")

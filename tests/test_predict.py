@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -5,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from utils import audio, inference, plots, predict
+from utils import audio, config, inference, plots, predict
 from utils.run_folder import Run
 
 RATE = 44_100
@@ -132,3 +135,23 @@ def test_the_shell_takes_the_best_run_and_writes_what_it_is_asked_for(run, tmp_p
         with pytest.raises(SystemExit):
             predict.main(arguments)
         assert sentence in capsys.readouterr().err
+
+
+def test_the_best_run_is_also_found_in_attached_outputs_and_is_the_best_of_those_with_most_classes(
+    run, tmp_path, monkeypatch
+):
+    """On Kaggle the work folder is empty at first; and few classes are told apart more easily than many."""
+    monkeypatch.setattr(config, "KAGGLE_INPUT", tmp_path / "input")
+    monkeypatch.setenv("FAT_WORK", str(tmp_path / "working"))
+    with pytest.raises(FileNotFoundError, match=r"There is no run in .*: make one with 02_preprocessing and 03_cnn"):
+        predict.best_run()
+    attached = shutil.copytree(run.folder, tmp_path / "input/notebooks/someone/kit-03-cnn/runs/real-abc/deep_cnn-quick")
+    assert predict.best_run().folder == attached
+    few = shutil.copytree(run.folder, tmp_path / "working/runs/own-def/deep_cnn-quick")
+    names = run.classes[:2]
+    (few / "settings.json").write_text(json.dumps(run.record | {"classes": names}))
+    alone = run.validation[run.validation["labels"].isin(names)][["fname", "labels"]]
+    alone = alone.assign(**{name: alone["labels"].eq(name).astype(float) for name in names})
+    alone.to_csv(few / "validation_scores.csv", index=False)
+    assert Run(few).summary()["LWLRAP"] == 1 > run.summary()["LWLRAP"]
+    assert predict.best_run().folder == attached

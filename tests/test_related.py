@@ -108,6 +108,10 @@ def test_a_baseline_beats_chance_also_where_a_class_has_no_clip(name, clips, tmp
     assert (run.scores[:, 0] == 0).all()
 
 
+def test_a_few_clips_are_enough_for_a_baseline(three, tmp_path):
+    assert baselines.fit("knn", *three, tmp_path / "knn").scores.shape == (3, 12)
+
+
 def test_a_baseline_is_found_and_compared_and_not_asked_for_other_clips(clips, three, tmp_path, monkeypatch):
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     folder = tmp_path / "runs" / "mini"

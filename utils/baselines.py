@@ -59,7 +59,8 @@ def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: st
     from sklearn.preprocessing import StandardScaler
 
     began = time.perf_counter()
-    classifier = KNeighborsClassifier(NEIGHBOURS, weights="distance") if name == "knn" else GaussianNB()
+    k = min(NEIGHBOURS, len(train_set))  # there may be fewer clips
+    classifier = KNeighborsClassifier(k, weights="distance") if name == "knn" else GaussianNB()
     pipeline = make_pipeline(StandardScaler(), OneVsRestClassifier(classifier))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Label .* is present in all", category=UserWarning)

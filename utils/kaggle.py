@@ -27,10 +27,11 @@ READS = {  # the notebooks that are there, and those whose output each one reads
         "06_beyond_the_paper": ["02_preprocessing"],
         "07_evaluation": ["03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
         "08_submission": ["02_preprocessing", "03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
+        "10_your_sounds": ["03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
     }.items()
     if notebook in THERE
 }
-NEEDS_GPU = ("03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper", "08_submission")
+NEEDS_GPU = ("03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper", "08_submission", "10_your_sounds")
 
 
 def kernel_id(username: str, notebook: str) -> str:

@@ -13,11 +13,17 @@ from . import audio, data, files, splits
 
 MIN_CLIPS_PER_CLASS = 3  # as many as there are sets: to train on, to validate and to test with
 MIN_FOLDS = 3  # for the same reason, where the clips come in folds
+TEST_LABELS = "test_labels.csv"  # what no other data set has: it tells that a folder was made here
 RESERVED = ("", "fname", "labels")  # what other columns of the tables are called
 
 
 def make_data_set(
-    folder: str | Path, target: str | Path, csv: str | Path | None = None, test_fraction: float = 0.2, seed: int = 0
+    folder: str | Path,
+    target: str | Path,
+    csv: str | Path | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    replace: bool = False,
 ) -> Path:
     """Write `target`, a folder in Kaggle's layout, of the sounds in `folder`, to be FAT_DATA for the notebooks.
 
@@ -25,13 +31,15 @@ def make_data_set(
     `folder`) and `labels` (comma-separated). A random `test_fraction`, at least one clip, with its share of each class
     (by the first label), becomes the test set, whose labels are kept in `target`/test_labels.csv. Clips of one `group`,
     if `csv` has that column, stay together; if it has a column `fold`, the first is the test set. Further columns are
-    kept in both tables. Sounds are linked where the system allows it, else copied, as CLASS-NUMBER-NAME. Raises
-    FileExistsError if `target` is there; FileNotFoundError if a sound is not; ValueError if a file is listed twice,
-    lies outside the folder or in no class, a name is not UTF-8, a class cannot be called so or has no clip to train on,
-    or the classes, their clips, the groups or the folds are too few.
+    kept in both tables. Sounds are linked where the system allows it, else copied, as CLASS-NUMBER-NAME. With
+    `replace`, a `target` that was made here before goes.
+
+    Raises FileExistsError if anything else is there; FileNotFoundError if a sound is not; ValueError if a file is
+    listed twice, lies outside the folder or in no class, a name is not UTF-8, a class cannot be called so or has no
+    clip to train on, or the classes, their clips, the groups or the folds are too few.
     """
     folder, target = Path(folder), Path(target)
-    if os.path.lexists(target):
+    if os.path.lexists(target) and not (replace and (target / TEST_LABELS).is_file()):
         raise FileExistsError(f"{target} is there already: remove it, or give another name.")
     source = folder if csv is None else Path(csv)
     table = _table_of_folders(folder) if csv is None else _table_of_csv(folder, Path(csv))
@@ -48,13 +56,13 @@ def make_data_set(
         alone = f"all clips of the class {min(untrained)!r} are test clips"
         raise ValueError(f"{source}: {alone}: add some in other groups or folds.")
     columns = ["fname", "labels", *table.columns.drop(["fname", "labels", "path"])]
-    with files.atomic_folder(target) as unfinished:
+    with files.atomic_folder(target, replace) as unfinished:
         for name, part in [("train_curated", curated), ("test", test)]:
             (unfinished / name).mkdir(parents=True)
             for row in part.itertuples():
                 _link(row.path, unfinished / name / row.fname)
         curated[columns].to_csv(unfinished / "train_curated.csv", index=False)
-        test[columns].to_csv(unfinished / "test_labels.csv", index=False)
+        test[columns].to_csv(unfinished / TEST_LABELS, index=False)
         sample = pd.DataFrame(0, index=pd.Index(test["fname"]), columns=classes)
         sample.to_csv(unfinished / "sample_submission.csv")
     return target
@@ -136,7 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
         target = make_data_set(options.folder, options.target, options.csv)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    tables = {"train_curated": "train_curated.csv", "test": "test_labels.csv"}
+    tables = {"train_curated": "train_curated.csv", "test": TEST_LABELS}
     labels = {name: data.read_table(target / file, ["fname", "labels"])["labels"] for name, file in tables.items()}
     clips = pd.DataFrame({name: data.split_labels(part).explode().value_counts() for name, part in labels.items()})
     print(clips.fillna(0).astype(int).sort_index().to_string())

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from . import audio, inference, mel, metrics, plots, workspace
-from .config import MelConfig
+from .config import MelConfig, attached
 from .dataset import MelDataset
 from .run_folder import Run, find_runs
 
@@ -73,20 +73,20 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
 
 
 def best_run() -> Run:
-    """The run with the highest validation LWLRAP in the work folder, whatever its data, of those that can score sounds.
+    """Of the runs that can score sounds and know the most classes, the one with the highest validation LWLRAP, which
+    on other classes says something else.
 
-    Raises FileNotFoundError if there is none.
+    It looks in the work folder, whatever their data, and on Kaggle also in attached notebooks' outputs. Raises
+    FileNotFoundError if there is none.
     """
-    found = []
     folder = workspace.work_folder() / "runs"
-    for data_set in folder.glob("*/"):
+    found = []
+    for name in sorted({path.name for path in [*attached("runs/*"), *folder.glob("*")]}):
         with suppress(FileNotFoundError):
-            found += [run for run in find_runs(data_set) if run.has_weights]
+            found += [run for run in find_runs(folder / name) if run.has_weights]
     if not found:
-        raise FileNotFoundError(
-            f"There is no run in {folder}: train one with python -m utils.run, or name one with --run."
-        )
-    return max(found, key=lambda run: run.summary()["LWLRAP"])
+        raise FileNotFoundError(f"There is no run in {folder}: make one with 02_preprocessing and 03_cnn.")
+    return max(found, key=lambda run: (len(run.classes), run.summary()["LWLRAP"]))
 
 
 def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:

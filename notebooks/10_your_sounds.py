@@ -1,0 +1,237 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/freesound-tagging-kit/blob/main/notebooks/10_your_sounds.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/freesound-tagging-kit/blob/main/notebooks/10_your_sounds.ipynb)
+#
+# # 10. Your sounds
+#
+# You have a folder of sounds and want to know what is in them; or you have sorted them into folders and want a model that does it
+# for you.
+#
+# **You get** the tags of your sounds, of a long recording second by second, and a model of your own classes.
+# **Reads** your folders, and the best run of the notebooks before. **Writes** a data set to `work/own` and a run to `work/runs`.
+# **Takes** less than a minute.
+
+# %% tags=["parameters"]
+data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
+preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
+
+# %% tags=["nbval-ignore-output"]
+import os, sys
+
+places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
+sys.path[:0] = places
+
+# %% tags=["nbval-ignore-output"]
+from utils import setup
+
+kit = setup(data_folder, preset)
+
+# %% [markdown]
+# ## Your folders
+#
+# Set what you have; what stays `None` is made of clips of the data above. WAV, FLAC, Ogg and MP3 of any rate are read.
+#
+# On your own machine, give a path. In Colab, drop the files into the panel on the left, where they land in `/content`, or connect your
+# Drive there. On Kaggle, *Add input*, *Upload*.
+
+# %%
+sounds = None  # a folder, such as "/content/drive/MyDrive/sounds" or "/kaggle/input/my-sounds"
+recording = None  # one long sound file
+labelled = None  # a folder with a subfolder of sounds for each class
+
+# %%
+import shutil
+
+from utils import audio
+
+examples = kit.folder / "examples" / kit.competition.folder.name
+if sounds is None:
+    sounds = examples / "sounds"
+    sounds.mkdir(parents=True, exist_ok=True)
+    for path in kit.competition.test["path"].tail(8):
+        shutil.copy(path, sounds)
+paths = audio.find_sounds(sounds)
+[path.name for path in paths[:8]]
+
+# %% [markdown]
+# ## Tag them
+#
+# The model is the best run that the notebooks before have left here or, on Kaggle, in what you attached: of those that know the most
+# classes, the one with the highest validation LWLRAP. In Colab, where every notebook is a machine of its own, make one first:
+# `!cd freesound-tagging-kit && python -m utils.run 02 03`.
+
+# %% tags=["nbval-ignore-output"]
+from utils import predict
+
+run = predict.best_run()
+print(f"{run.record['title']}, {len(run.classes)} classes, validation LWLRAP {run.summary()['LWLRAP']:.3f}")
+
+# %% tags=["nbval-ignore-output"]
+scores = predict.tag(sounds, run, kit.device)
+top = predict.top_classes(scores, k=2)
+top.set_index(["fname", "class"]).round(3)
+
+# %% [markdown]
+# To keep all of them: `scores.to_csv("scores.csv")`. Look and listen, each player beneath its picture, the first two seconds:
+
+# %% tags=["nbval-ignore-output"]
+from IPython.display import display
+
+from utils import mel, plots
+
+best = top.drop_duplicates("fname").to_dict("records")
+for path, tag in zip(paths[:3], best):
+    samples = audio.load_clip(path, run.mel)
+    plots.clip(samples, mel.log_mel(samples, run.mel), run.mel, f"{tag['fname']}: {tag['class']} {tag['score']:.2f}")
+    display(plots.player(samples, run.mel))
+
+# %% [markdown]
+# ## How to read the scores
+#
+# On clips of its own classes, the model was right this often, by how high its highest score was (validation clips, which it was not
+# trained on):
+
+# %% tags=["nbval-ignore-output"]
+import numpy as np
+import pandas as pd
+
+highest = run.scores.argmax(axis=1)
+table = pd.DataFrame({"highest score": run.scores.max(axis=1), "right": run.targets[np.arange(len(highest)), highest]})
+bins = pd.cut(table["highest score"], [0, 0.3, 0.5, 0.7, 0.9, 1])
+table.groupby(bins, observed=True)["right"].agg(["size", "mean"]).round(2).set_axis(["clips", "share right"], axis=1)
+
+# %% [markdown]
+# Where all scores are low, read "none of my classes, or too faint", not the name on top. And a high score is no proof: the model has
+# never been shown what is none of its classes, so it may take such a sound for the one that comes nearest. Here is a siren, for
+# which neither the competition nor the mini set has a class:
+
+# %% tags=["nbval-ignore-output"]
+import soundfile
+
+t = np.arange(3 * 44_100) / 44_100  # s
+siren = 0.4 * np.sin(2 * np.pi * 800 * t - 600 * np.cos(np.pi * t))  # goes up and down, 500 to 1100 Hz, in 2 s
+examples.mkdir(parents=True, exist_ok=True)
+soundfile.write(examples / "siren.wav", siren, 44_100)
+plots.tagged_clip(siren, predict.tag(examples / "siren.wav", run).iloc[0], run.mel, "a siren")
+plots.player(siren, run.mel)
+
+# %% [markdown]
+# So listen to some of what it finds before you count on it, or train it on your own classes, below. A softmax
+# (`run.config.activation`) makes the scores of a clip sum to one, whatever is in it; with a sigmoid all may be low.
+#
+# ## A long recording
+#
+# The first two seconds of five sounds, one after another, if you have none. The model sees 2 s at a time, here a window every half
+# second: the spectrogram, and beneath it which class is heard when. The player has the first 10 s.
+
+# %%
+if recording is None:
+    recording = examples / "recording.wav"
+    parts = [audio.load_clip(path, run.mel)[: 2 * run.mel.sample_rate] for path in paths[:5]]
+    soundfile.write(recording, np.concatenate(parts), run.mel.sample_rate)
+
+# %% tags=["nbval-ignore-output"]
+samples = audio.load_clip(recording, run.mel)
+over_time = predict.tag_over_time(recording, run, seconds=0.5, device=kit.device)
+plots.tags_over_time(samples, over_time, run.mel)
+plots.player(samples, run.mel, seconds=10)
+
+# %% [markdown]
+# Where each class is heard best:
+
+# %% tags=["nbval-ignore-output"]
+pd.DataFrame({"highest score": over_time.max(), "at second": over_time.idxmax()}).nlargest(5, "highest score").round(2)
+
+# %% [markdown]
+# ## A model of your own classes
+#
+# A subfolder a class is all it takes. At least three sounds each; the competition has up to 75.
+
+# %%
+from utils import data
+
+if labelled is None:
+    labelled = examples / "labelled"
+    curated = kit.competition.curated
+    label = data.split_labels(curated["labels"]).str[0]
+    for name in kit.competition.classes[:4]:
+        (labelled / name).mkdir(parents=True, exist_ok=True)
+        for path in curated["path"][label == name][:20]:
+            shutil.copy(path, labelled / name)
+
+# %% [markdown]
+# `own.make_data_set` makes of them a data set in the competition's layout. A fifth are put aside as test clips.
+
+# %% tags=["nbval-ignore-output"]
+from pathlib import Path
+
+from utils import own
+
+target = own.make_data_set(labelled, kit.folder / "own" / Path(labelled).resolve().name, replace=True)
+own_kit = setup(str(target), "quick")
+
+# %%
+competition = own_kit.competition
+test = data.read_table(target / "test_labels.csv", ["fname", "labels"])
+sets = {"curated": competition.curated, "test": test}
+clips = {name: data.split_labels(table["labels"]).explode().value_counts() for name, table in sets.items()}
+pd.DataFrame(clips).fillna(0).astype(int)
+
+# %% [markdown]
+# A small network and at most 150 steps, to see that it learns; for more, raise `max_steps` and leave `width` and `stem` out. As in
+# notebook 3, a fifth of the curated clips validates. Beside it the k-NN of notebook 5, on the same clips: a network that does not
+# beat it needs more clips or more steps.
+
+# %% tags=["nbval-ignore-output"]
+from dataclasses import replace
+
+from utils import baselines, dataset, launch, models
+
+cache = mel.build_cache(competition.curated, own_kit.cache, "curated", own_kit.preset.mel)
+splits = dataset.load_split(cache, competition.curated, competition.classes, own_kit.preset, own_kit.device)
+entry = models.MODELS["deep_cnn"]
+config = replace(entry.config("quick"), max_steps=150)
+model = entry.build(len(competition.classes), "quick", width=16, stem=8)
+own_run = launch.fit(model, *splits, config, own_kit.run_folder("deep_cnn"), entry.title)
+knn = baselines.fit("knn", *splits, own_kit.run_folder("knn"))
+
+# %% tags=["nbval-ignore-output"]
+print(f"{len(own_run.validation)} validation clips")
+pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epochs", "LWLRAP"]].round(3)
+
+# %% [markdown]
+# The test clips, which neither training nor validation has seen. A row is what you said, a column what the model says:
+
+# %% tags=["nbval-ignore-output"]
+found = predict.tag(target / "test", own_run, kit.device).loc[test["fname"]]
+said, says = data.split_labels(test["labels"]).str[0], found.idxmax(axis=1)
+pd.crosstab(said.rename("you"), pd.Series(says.to_numpy(), name="the model"))
+
+# %% [markdown]
+# With so few clips, one more or less is a large share: believe differences only on hundreds.
+#
+# From a shell, the first line runs all notebooks on your data set, with the whole network; the second tags other sounds with your run:
+
+# %% tags=["nbval-ignore-output"]
+from utils.workspace import short_path
+
+print(f"python -m utils.run --data {short_path(target)}")
+print(f"python -m utils.predict FOLDER --run {short_path(own_run.folder)}")

@@ -1,0 +1,60 @@
+"""A page that tags a sound you drop or record, with gradio (pip install gradio): python -m utils.demo [--run FOLDER]"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from . import audio, plots, predict, workspace
+from .run_folder import Run
+
+ABOUT = """# What is in your sound?
+{title}, which knows {classes} classes. Where all scores are low, it is probably none of them; and what is none of them
+may score high, as what comes nearest."""
+
+
+def tag_sound(path: str | Path, run: Run, device: str = "cpu") -> tuple[dict[str, float], Figure]:
+    """The five highest scores of a sound, and the picture of its tags over time. Raises ValueError as `tag` does."""
+    samples = audio.load_clip(path, run.mel)
+    top = predict.top_classes(predict.tag(path, run, device), k=5)
+    figure = plots.tags_over_time(samples, predict.tag_over_time(path, run, device=device), run.mel)
+    plt.close(figure)  # pyplot would keep one of every sound
+    return dict(zip(top["class"].map(plots.words), top["score"].astype(float))), figure
+
+
+def page(run: Run, device: str = "cpu"):  # noqa: ANN201
+    """The gradio page; its `launch()` serves it."""
+    import gradio
+
+    def answer(path: str | None) -> tuple[dict[str, float] | None, Figure | None]:
+        try:
+            return tag_sound(path, run, device) if path else (None, None)
+        except ValueError as error:
+            raise gradio.Error(str(error), print_exception=False) from error
+
+    plt.switch_backend("agg")  # it draws in threads, which cannot open windows
+    with gradio.Blocks(title="Freesound tagging kit") as blocks:
+        gradio.Markdown(ABOUT.format(title=run.record["title"], classes=len(run.classes)))
+        sound = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Drop a file, or record")
+        shown = [gradio.Label(label="scores of the whole"), gradio.Plot(label="tags over time")]
+        sound.change(answer, sound, shown, api_name="tag")
+    return blocks
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m utils.demo", description="Open a page that tags sounds.")
+    parser.add_argument("--run", metavar="FOLDER", help="if left out, the best run in the work folder")
+    options = parser.parse_args(arguments)
+    if not importlib.util.find_spec("gradio"):
+        parser.exit(1, "The page needs gradio, which is not installed: pip install gradio\n")
+    try:
+        run = Run(Path(options.run).resolve()) if options.run else predict.best_run()
+        page(run, workspace.find_device()[0]).launch()
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()
