@@ -1,7 +1,8 @@
 """The notebooks and the kit, ready for Kaggle: python -m utils.kaggle USERNAME [--to FOLDER] [--weights FILE]
 
 Each notebook becomes a folder with its kernel-metadata.json, and the kit a data set that they all attach, so that none
-of them needs the internet, except 04_vgg19 if no weights are given here. Prints the commands to type.
+of them needs the internet, except 04_vgg19 if no weights are given here, and 09_explanation, which installs
+zennit. Prints the commands to type.
 """
 
 import argparse
@@ -27,6 +28,7 @@ READS = {  # the notebooks that are there, and those whose output each one reads
         "06_beyond_the_paper": ["02_preprocessing"],
         "07_evaluation": ["03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
         "08_submission": ["02_preprocessing", "03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
+        "09_explanation": ["02_preprocessing", "03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
     }.items()
     if notebook in THERE
 }
@@ -71,7 +73,8 @@ def write(folder: Path, username: str, weights: Path | None = None) -> list[str]
         (unfinished / MARKER).touch()
         _write_kit(unfinished / "kit", username, weights)
         for notebook in READS:
-            _write_kernel(unfinished / notebook, username, internet=notebook == "04_vgg19" and not weights)
+            internet = notebook == "09_explanation" or (notebook == "04_vgg19" and not weights)
+            _write_kernel(unfinished / notebook, username, internet)
     upload = f"kaggle datasets create -p {folder / 'kit'} --dir-mode zip"
     return [upload, *(f"kaggle kernels push -p {folder / notebook}" for notebook in READS)]
 
