@@ -5,11 +5,11 @@ contributed, so that nothing is added or lost: the relevances of all points add 
 """
 
 # Source: LRP of spectrograms is the paper's [8], S. Becker et al., Interpreting and explaining deep neural networks for
-# classification of audio signals, https://arxiv.org/abs/1807.03418; the rules are those of zennit's EpsilonPlus,
-# https://zennit.readthedocs.io: z+ for convolutions, epsilon for dense layers.
+# classification of audio signals, https://arxiv.org/abs/1807.03418; the rules are those of zennit's EpsilonPlusFlat,
+# https://zennit.readthedocs.io: epsilon for dense layers, z+ for convolutions, and flat for the first of these.
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import librosa
 import numpy as np
@@ -26,6 +26,7 @@ from .run_folder import Run
 
 BATCH = 16  # spectrograms at once: what all layers gave is kept on the way
 TOLERANCE = 1e-3  # how far relevances may miss their sum, as a share of it, or of 1 if it is smaller
+LARGEST_FLAT = 11  # points along an axis
 SHARES = (0.02, 0.05, 0.1, 0.2)  # of the points, that `deletion` takes away
 COVERED = (
     nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout,
@@ -64,57 +65,59 @@ def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple
     where they are. Raises ValueError, naming the layer, if the rules do not cover a network; ImportError without
     zennit.
     """
-    rules = _rules()
     for network in networks:
         if layer := uncovered(network):
             name = network.config.get("network", network.config["name"])
             raise ValueError(f"Relevance propagation has no rule for {name}'s layer {layer}: choose another run.")
-    return _mean(networks, x, labels, rules.context)
+    return _mean(networks, x, labels, by_rules=True)
 
 
 def gradient_times_input(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> Tensor:
     """The plain gradient of the label's logit times the input of the first convolution, (clips, n_mels, frames)."""
-    return _mean(networks, x, labels, None)[0]
+    return _mean(networks, x, labels, by_rules=False)[0]
 
 
-def _rules():
-    try:
-        from zennit.canonizers import SequentialMergeBatchNorm
-        from zennit.composites import EpsilonPlus
-        from zennit.rules import Norm
-    except ImportError as error:
-        raise ImportError("Relevance propagation needs the package zennit: pip install zennit") from error
-    # Without their biases, layers hand on all that they are given.
-    return EpsilonPlus(zero_params="bias", layer_map=[((TimeMean,), Norm())], canonizers=[SequentialMergeBatchNorm()])
-
-
-def _mean(networks: Sequence[nn.Module], x: Tensor, labels: Tensor, rules) -> tuple[Tensor, Tensor]:  # noqa: ANN001
+def _mean(networks: Sequence[nn.Module], x: Tensor, labels: Tensor, by_rules: bool) -> tuple[Tensor, Tensor]:
     """The mean over networks of what `_propagate` gives, batch by batch."""
     labels, batches = labels.to(x.device), []
     for some, of in zip(x.split(BATCH), labels.split(BATCH)):
-        each = [_propagate(network.to(x.device).eval(), some, of, rules) for network in networks]
+        each = [_propagate(network.to(x.device).eval(), some, of, by_rules) for network in networks]
         batches.append([torch.stack(part).mean(dim=0) for part in zip(*each)])
     points, totals = (torch.cat(part) for part in zip(*batches))
     return points, totals
 
 
 @torch.enable_grad()
-def _propagate(network: nn.Module, x: Tensor, labels: Tensor, rules) -> tuple[Tensor, Tensor]:  # noqa: ANN001
-    """Points (clips, n_mels, frames) and their sum (clips,): by `rules`, or gradient times input if None."""
+def _propagate(network: nn.Module, x: Tensor, labels: Tensor, by_rules: bool) -> tuple[Tensor, Tensor]:
+    """Points (clips, n_mels, frames) and their sum (clips,): relevances, or gradient times input."""
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     bias = next(layer for layer in network.modules() if isinstance(layer, Logits)).bias
+    rules = _rules(first).context(network) if by_rules else nullcontext()
     seen = []
 
     def begin(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         seen.append(inputs[0].detach().requires_grad_())
         return seen[0]
 
-    context: AbstractContextManager = rules(network) if rules else nullcontext()
-    with first.register_forward_pre_hook(begin), context:  # before the hooks of the rules, which see the new input
+    with first.register_forward_pre_hook(begin), rules:  # before the hooks of the rules, which see the new input
         total = (network(x).gather(1, labels[:, None]) - bias[labels][:, None])[:, 0]
-        (points,) = torch.autograd.grad(total, seen[0], total.detach() if rules else torch.ones_like(total))
-    points = points if rules else points * seen[0].detach()
+        (points,) = torch.autograd.grad(total, seen[0], total.detach() if by_rules else torch.ones_like(total))
+    points = points if by_rules else points * seen[0].detach()
     return _spread(points.sum(dim=1, keepdim=True), x), total.detach()
+
+
+def _rules(first: nn.Conv2d):
+    """zennit's composite for a network with this first convolution."""
+    try:
+        from zennit.canonizers import SequentialMergeBatchNorm
+        from zennit.composites import EpsilonPlus, EpsilonPlusFlat
+        from zennit.rules import Norm
+    except ImportError as error:
+        raise ImportError("Relevance propagation needs the package zennit: pip install zennit") from error
+    # Flat spreads relevance evenly over a filter: not over one that is half as high as the spectrogram.
+    composite = EpsilonPlus if max(first.kernel_size) > LARGEST_FLAT else EpsilonPlusFlat
+    # Without their biases, layers hand on all that they are given.
+    return composite(zero_params="bias", layer_map=[((TimeMean,), Norm())], canonizers=[SequentialMergeBatchNorm()])
 
 
 def _spread(points: Tensor, x: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ READS = {  # the notebooks that are there, and those whose output each one reads
     }.items()
     if notebook in THERE
 }
-NEEDS_GPU = ("03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper", "08_submission")
+NEEDS_GPU = ("03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper", "08_submission", "09_explanation")
 
 
 def kernel_id(username: str, notebook: str) -> str:

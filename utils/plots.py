@@ -247,14 +247,15 @@ def deletion(curves: dict[str, pd.DataFrame]) -> None:
     _, axes = plt.subplots(1, len(curves), figsize=(10, 2.8), sharey=True, squeeze=False)
     for ax, (title, table) in zip(axes[0], curves.items()):
         table.plot(ax=ax, marker="o", legend=False)
-        ax.set(title=title, xlabel="share of the points gone", ylabel="mean score of the labels")
+        ax.set(title=title, xlabel="share of the points gone", ylabel="mean score of the labels", xticks=table.index)
         ax.grid(alpha=0.3)
     axes[0, -1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def relevance_per_class(table: pd.DataFrame, settings: MelConfig) -> None:
-    """A row a class (the index) over the mel bands (the columns), each row scaled to its own largest value."""
-    scaled = table.div(table.abs().max(axis=1).replace(0, 1), axis=0)
+    """A row a class (the index) over the mel bands (the columns), smoothed over four and scaled by its maximum."""
+    smooth = table.T.rolling(4, center=True, min_periods=1).mean().T  # a first layer of stride 2 favours every other
+    scaled = smooth.div(smooth.abs().max(axis=1).replace(0, 1), axis=0)
     figure, ax = plt.subplots(figsize=(10, 1 + 0.22 * len(table)))
     image = ax.imshow(scaled, aspect="auto", cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")
     low, high = hz_to_mel(np.array([settings.fmin, settings.fmax]))
