@@ -72,7 +72,7 @@ from utils.run_folder import find_runs
 # %% tags=["nbval-ignore-output"]
 runs = explain.explainable(find_runs(kit.runs))
 run, *others = [(run.folds() or [run])[0] for run in runs]
-print(f"explained: {run.record['title']}; also covered: {', '.join(other.record['title'] for other in others)}")
+print(f"explained: {run.record['title']}; also covered: {', '.join(other.record['title'] for other in others) or 'none'}")
 
 # %% [markdown]
 # It is asked about its validation clips, which it has not seen: about the first two seconds, once for each label. With the `quick`
