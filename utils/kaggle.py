@@ -1,7 +1,8 @@
 """The notebooks and the kit, ready for Kaggle: python -m utils.kaggle USERNAME [--to FOLDER] [--weights FILE]
 
 Each notebook becomes a folder with its kernel-metadata.json, and the kit a data set that they all attach, so that none
-of them needs the internet, except 04_vgg19 if no weights are given here. Prints the commands to type.
+of them needs the internet, except 04_vgg19 if no weights are given here, and 09_explanation, which installs
+zennit. Prints the commands to type.
 """
 
 import argparse
@@ -27,11 +28,12 @@ READS = {  # the notebooks that are there, and those whose output each one reads
         "06_beyond_the_paper": ["02_preprocessing"],
         "07_evaluation": ["03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
         "08_submission": ["02_preprocessing", "03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
+        "09_explanation": ["02_preprocessing", "03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
         "10_your_sounds": ["03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
     }.items()
     if notebook in THERE
 }
-NEEDS_GPU = ("03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper", "08_submission", "10_your_sounds")
+ON_CPU = ("01_eda", "02_preprocessing", "07_evaluation")
 
 
 def kernel_id(username: str, notebook: str) -> str:
@@ -41,7 +43,7 @@ def kernel_id(username: str, notebook: str) -> str:
 def kernel_metadata(username: str, notebook: str, internet: bool) -> dict:
     """What `kaggle kernels push` reads."""
     # Source: https://github.com/Kaggle/kaggle-cli/blob/main/docs/kernels_metadata.md
-    gpu = {"machine_shape": "NvidiaTeslaT4"} if notebook in NEEDS_GPU else {}  # its default cannot run today's torch
+    gpu = {"machine_shape": "NvidiaTeslaT4"} if notebook not in ON_CPU else {}  # its default cannot run today's torch
     return {
         "id": kernel_id(username, notebook),
         "title": kernel_id(username, notebook).split("/")[1].replace("-", " "),  # Kaggle makes the id of the title
@@ -49,7 +51,7 @@ def kernel_metadata(username: str, notebook: str, internet: bool) -> dict:
         "language": "python",
         "kernel_type": "notebook",
         "is_private": True,
-        "enable_gpu": notebook in NEEDS_GPU,
+        "enable_gpu": notebook not in ON_CPU,
         "enable_internet": internet,
         "dataset_sources": [f"{username}/{KIT}"],
         "competition_sources": [COMPETITION],
@@ -72,7 +74,8 @@ def write(folder: Path, username: str, weights: Path | None = None) -> list[str]
         (unfinished / MARKER).touch()
         _write_kit(unfinished / "kit", username, weights)
         for notebook in READS:
-            _write_kernel(unfinished / notebook, username, internet=notebook == "04_vgg19" and not weights)
+            internet = notebook == "09_explanation" or (notebook == "04_vgg19" and not weights)
+            _write_kernel(unfinished / notebook, username, internet)
     upload = f"kaggle datasets create -p {folder / 'kit'} --dir-mode zip"
     return [upload, *(f"kaggle kernels push -p {folder / notebook}" for notebook in READS)]
 

@@ -28,6 +28,13 @@ class Logits(nn.Linear):
             return super().forward(x.float())
 
 
+class TimeMean(nn.Module):
+    """The mean over time, (clips, channels, bands, 1): a layer of its own, so that `explain` has a rule for it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=3, keepdim=True)
+
+
 class DeepCNN(nn.Module):
     """Our reading of the paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense
     output.
@@ -51,13 +58,13 @@ class DeepCNN(nn.Module):
         self.blocks = nn.Sequential(*(_block(i, o) for i, o in pairwise(channels)))
         if stem:
             self.blocks[-1][-1] = nn.Identity()
+        self.mean = TimeMean()
         self.dropout = nn.Dropout(dropout)
         self.dense = Logits(channels[-1], n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(self.stem(standardize(x)))
-        x = x.mean(dim=3).amax(dim=2)
-        return self.dense(self.dropout(x))
+        x = self.mean(self.blocks(self.stem(standardize(x))))
+        return self.dense(self.dropout(x.amax(dim=(2, 3))))
 
 
 def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> list[nn.Module]:

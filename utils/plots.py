@@ -237,3 +237,50 @@ def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfi
     lower.set(title="scores", xlabel="Time (s)")
     figure.colorbar(image, ax=lower, label="Score", pad=0.01)
     return figure
+
+
+def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelConfig) -> Figure:
+    """A spectrogram and, a row a title, the relevances (n_mels, frames) of its points: by themselves, and over it in
+    grey. Red speaks for the label, blue against it.
+    """
+    figure, axes = plt.subplots(len(points), 3, figsize=(10, 0.3 + 2.3 * len(points)), squeeze=False, sharey=True)
+    extent = (0, log_mel.shape[1] * settings.hop_length / settings.sample_rate, 0, settings.n_mels)
+    options = {"origin": "lower", "aspect": "auto", "extent": extent, "interpolation": "nearest"}
+    for (left, middle, right), (title, values) in zip(axes, points.items()):
+        limit = np.quantile(np.abs(values), 0.99) or 1.0
+        strength = (values / limit).clip(-1, 1)
+        left.imshow(log_mel, cmap="magma", **options)
+        image = middle.imshow(strength, cmap="seismic", vmin=-1, vmax=1, **options)
+        right.imshow(log_mel, cmap="gray", **options)
+        right.imshow(strength, cmap="bwr", vmin=-1, vmax=1, alpha=np.abs(strength) ** 0.5, **options)
+        left.set(title="log-mel spectrogram", ylabel="mel band")
+        middle.set(title=title)
+        right.set(title="over each other")
+        figure.colorbar(image, ax=right, label="relevance, scaled", pad=0.01)
+    for ax in axes[-1]:
+        ax.set(xlabel="s")
+    return figure
+
+
+def deletion(curves: dict[str, pd.DataFrame]) -> None:
+    """Of each title, the mean score over the share of the points that are gone (the index), a line an order."""
+    _, axes = plt.subplots(1, len(curves), figsize=(10, 2.8), sharey=True, squeeze=False)
+    for ax, (title, table) in zip(axes[0], curves.items()):
+        table.plot(ax=ax, marker="o", legend=False)
+        ax.set(title=title, xlabel="share of the points gone", ylabel="mean score of the labels", xticks=table.index)
+        ax.grid(alpha=0.3)
+    axes[0, -1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def relevance_per_class(table: pd.DataFrame, settings: MelConfig) -> None:
+    """A row a class (the index) over the mel bands (the columns), smoothed over four and scaled by its maximum."""
+    smooth = table.T.rolling(4, center=True, min_periods=1).mean().T  # a first layer of stride 2 favours every other
+    scaled = smooth.div(smooth.abs().max(axis=1).replace(0, 1), axis=0)
+    figure, ax = plt.subplots(figsize=(10, 1 + 0.22 * len(table)))
+    image = ax.imshow(scaled, aspect="auto", cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")
+    low, high = hz_to_mel(np.array([settings.fmin, settings.fmax]))
+    marks = np.array([100, 500, 1000, 2000, 5000, 10_000, 20_000])
+    ax.set_xticks((hz_to_mel(marks) - low) / (high - low) * (settings.n_mels + 1) - 1, marks)
+    ax.set_yticks(range(len(table)), [words(name) for name in table.index])
+    ax.set(xlabel="Hz")
+    figure.colorbar(image, ax=ax, label="relevance, scaled", pad=0.01)

@@ -2,6 +2,7 @@
 
 python -m utils.predict PATH...                          files and folders, by the best run there is
 python -m utils.predict FILE --over_time PICTURE.png     also when in the file each class is heard
+python -m utils.predict FILE --explain PICTURE.png       also what in it speaks for the first answer
 """
 
 import argparse
@@ -16,9 +17,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import audio, inference, mel, metrics, plots, workspace
+from . import audio, explain, inference, mel, metrics, plots, workspace
 from .config import MelConfig, attached
-from .dataset import MelDataset
+from .dataset import MelDataset, tta_crops
 from .run_folder import Run, find_runs
 
 
@@ -70,6 +71,21 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
         values = metrics.blend([inference.predict_scores(model, windows, run.config) for model in run.models()])
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centred on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
+
+
+def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, np.ndarray, np.ndarray]:
+    """The class of the run's highest score for a recording, the crop (dB) in which its logit is highest, and the
+    relevance of the points of that crop, both (n_mels, frames).
+
+    Raises FileNotFoundError and ValueError as `tag` does, and ValueError and ImportError as `explain.relevance`.
+    """
+    label = int(tag(path, run, device).to_numpy()[0].argmax())
+    networks = run.models()
+    with _clips(_table([path]), run, run.mel, device) as clips:
+        x = clips.crops(*tta_crops(clips.lengths, run.config.n_frames, run.config.test_crops), run.config.n_frames)
+    points, sums = explain.relevance(networks, x, torch.full((len(x),), label))
+    best = sums.argmax()
+    return run.classes[label], x[best, 0].cpu().numpy(), points[best].cpu().numpy()
 
 
 def best_run() -> Run:
@@ -125,10 +141,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--top", type=int, default=3, help="how many classes to print of each sound")
     parser.add_argument("--over_time", metavar="FILE.png", help="a picture of one sound's scores over time")
+    parser.add_argument("--explain", metavar="FILE.png", help="a picture of what speaks for one sound's first answer")
     parser.add_argument("--csv", metavar="FILE", help="where to write all scores")
     options = parser.parse_args(arguments)
-    if options.over_time and (len(options.paths) > 1 or Path(options.paths[0]).is_dir()):
-        parser.error("--over_time draws one sound: give one file")
+    if (options.over_time or options.explain) and (len(options.paths) > 1 or Path(options.paths[0]).is_dir()):
+        parser.error("--over_time and --explain draw one sound: give one file")
     if options.run and not (Path(options.run) / "settings.json").is_file():
         parser.error(f"{options.run} is not a run: give the folder that holds its settings.json")
     try:
@@ -144,7 +161,11 @@ def main(arguments: list[str] | None = None) -> None:
             scores = tag_over_time(path, run, device=device)
             figure = plots.tags_over_time(audio.load_clip(path, run.mel), scores, run.mel)
             figure.savefig(options.over_time, dpi=150)
-    except (OSError, ValueError) as error:
+        if options.explain:
+            label, crop, points = first_answer(options.paths[0], run, device)
+            title = f"relevance for {plots.words(label)}"
+            plots.relevance(crop, {title: points}, run.mel).savefig(options.explain, dpi=150)
+    except (OSError, ValueError, ImportError) as error:
         parser.exit(1, f"{error}\n")
     print(top_classes(found, options.top).round(3).to_string(index=False))
 

@@ -1,0 +1,243 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/freesound-tagging-kit/blob/main/notebooks/09_explanation.ipynb)
+# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/freesound-tagging-kit/blob/main/notebooks/09_explanation.ipynb)
+#
+# # 9. Why does it say so?
+#
+# A network that tags a sound well may do so for reasons that nobody expects. Layer-wise relevance propagation, as the paper's [8] used
+# it on spectrograms, tells which points of a spectrogram made the network say what it says.
+#
+# **You get** pictures of what speaks for a label and against it, the same to hear, a test whether to believe it, and what the network
+# listens for in each class. **Reads** the cache of notebook 2 and the best run that the method covers. **Writes** nothing. **Takes** a
+# minute with the `quick` preset.
+
+# %% tags=["parameters"]
+data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
+preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
+
+# %% tags=["nbval-ignore-output"]
+import os, sys
+
+places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
+sys.path[:0] = places
+
+# %% tags=["nbval-ignore-output"]
+from utils import setup
+
+kit = setup(data_folder, preset)
+
+# %% [markdown]
+# The method is that of the package `zennit`, which is installed here where it is missing. On Kaggle that takes the internet; if it
+# fails, the remedy is `pip install zennit`.
+
+# %% tags=["nbval-ignore-output"]
+import importlib.util
+
+if not importlib.util.find_spec("zennit"):
+    os.system(f"{sys.executable} -m pip install --quiet zennit")
+
+# %%
+import pandas as pd
+import torch
+from IPython.display import display
+
+from utils import audio, explain, mel, plots
+from utils.dataset import MelDataset
+from utils.run_folder import find_runs
+
+# %% [markdown]
+# ## The network, and the clips
+#
+# Networks that are a chain of convolutions, pooling, ReLU and dense layers are covered. Those whose layers add or join several paths,
+# ResNet-50 and Inception V3, are not. The run with the highest LWLRAP is taken; of the folds of `best` the first one.
+
+# %% tags=["nbval-ignore-output"]
+runs = explain.explainable(find_runs(kit.runs))
+run, *others = [(run.folds() or [run])[0] for run in runs]
+print(f"explained: {run.record['title']}; also covered: {', '.join(other.record['title'] for other in others) or 'none'}")
+
+# %% [markdown]
+# It is asked about its validation clips, which it has not seen: about the first two seconds, once for each label. With the `quick`
+# preset these are the first 64 clips.
+
+# %% tags=["nbval-ignore-output"]
+classes = kit.competition.classes
+cache = mel.load_cache(kit.competition.curated, kit.cache, "curated", kit.preset.mel)
+validation = run.validation[["fname", "labels"]].head(64 if kit.preset.name == "quick" else len(run.validation))
+clips = MelDataset(cache, validation, classes, kit.device)
+rows, labels = torch.nonzero(clips.targets, as_tuple=True)
+x = clips.crops(rows, torch.zeros_like(rows), run.config.n_frames)
+targets, labels = clips.targets[rows].to(x.device), labels.to(x.device)
+len(clips), tuple(x.shape)
+
+# %% [markdown]
+# ## From the output back to the input
+#
+# The label's logit is a sum over the units before the output. Each gets its own summand as its **relevance** $R$. From there on each
+# layer hands the relevance of its units on to those before it, in proportion to what these had given: where $a_j$ is the output of a unit
+# and $w_{jk}$ the weight with which unit $k$ took it,
+#
+# $$R_j = \sum_k \frac{a_j w_{jk}}{\sum_i a_i w_{ik}} R_k \quad\text{(dense layers)} \qquad
+# R_j = \sum_k \frac{(a_j w_{jk})^+}{\sum_i (a_i w_{ik})^+} R_k \quad\text{(convolutions)}$$
+#
+# A small $\epsilon$ keeps the first denominator from 0. $(\cdot)^+$ is the positive part: the relevance of a convolution goes to what
+# raised its output. The first convolution spreads it evenly over the points that its filter saw. Batch normalisation is merged into the
+# convolution before it, maximum pooling hands all to the maximum, and the standardized spectrogram is where it ends.
+
+# %% tags=["nbval-ignore-output"]
+networks = run.models()
+points, sums = explain.relevance(networks, x, labels)
+tuple(points.shape)
+
+# %% [markdown]
+# Nothing may be added or lost on the way: the relevances of a spectrogram add up to the logit, less the bias of the output layer, which
+# is the same for every clip. By how much do they miss it, at most?
+
+# %%
+missed = (points.sum(dim=(1, 2)) - sums).abs() / sums.abs().clamp(min=1)
+print(f"within the tolerance of {explain.TOLERANCE}: {missed.max() < explain.TOLERANCE}")
+
+# %% tags=["nbval-ignore-output", "results"]
+print(f"relevance misses the logit by at most {missed.max():.1e} of it in {len(missed)} spectrograms")
+
+# %% [markdown]
+# ## Seen
+#
+# The label that leads the other classes by most, and the one that is furthest behind:
+
+# %% tags=["nbval-ignore-output"]
+with torch.no_grad():
+    logits = networks[0](x)
+other = logits.where(targets == 0, -torch.inf).max(dim=1)  # the likeliest class that is no label of the clip
+lead = logits.gather(1, labels[:, None])[:, 0] - other.values
+right, wrong = int(lead.argmax()), int(lead.argmin())
+names = [[classes[labels[row]], classes[other.indices[row]], float(lead[row])] for row in (right, wrong)]
+pd.DataFrame(names, index=["right", "wrong"], columns=["label", "likeliest other class", "lead of the logit"]).round(2)
+
+# %% [markdown]
+# Red points speak for the class in the title, blue ones against it. The number is what they add up to. Of the right clip, its label, and a
+# class that it has not:
+
+# %% tags=["nbval-ignore-output"]
+def show(row, *asked):
+    found, sums = explain.relevance(networks, x[[row] * len(asked)], torch.tensor([int(label) for label in asked]))
+    titles = [f"for {plots.words(classes[label])}: {total:.1f}" for label, total in zip(asked, sums)]
+    plots.relevance(x[row, 0].cpu().numpy(), dict(zip(titles, found.cpu().numpy())), kit.preset.mel)
+    return found.cpu().numpy()
+
+
+of_right = show(right, labels[right], other.indices[right])
+
+# %% [markdown]
+# The fine grid is the stride of the first convolution. And where the network is wrong, the label, and the class that it takes it for:
+
+# %% tags=["nbval-ignore-output"]
+of_wrong = show(wrong, labels[wrong], other.indices[wrong])
+
+# %% [markdown]
+# A clip of two labels, asked for each. Where there is none, it is asked for its label and the likeliest other class.
+
+# %% tags=["nbval-ignore-output"]
+two = int(targets.sum(dim=1).argmax())
+first, second = [*torch.nonzero(targets[two])[:, 0], other.indices[two]][:2]
+of_two = show(two, first, second)
+
+# %% [markdown]
+# The two look alike, since a convolution hands relevance on to all that raised it. Their difference is the relevance of the difference
+# of both logits, and tells them apart:
+
+# %% tags=["nbval-ignore-output"]
+rather = of_two[0] - of_two[1]
+title = f"{plots.words(classes[first])} (red) or {plots.words(classes[second])}"
+figure = plots.relevance(x[two, 0].cpu().numpy(), {title: rather}, kit.preset.mel)
+
+# %% [markdown]
+# ## Heard
+#
+# Relevance goes back through the mel filters and becomes a mask on the short-time Fourier transform: of what speaks for the label, the
+# most relevant tenth stays as it is, and less relevant points in proportion. The phase is the sound's own. Of the right clip: the sound,
+# what speaks for its label, and the rest.
+
+# %% tags=["nbval-ignore-output"]
+def hear(row, points):
+    path = kit.competition.curated.set_index("fname")["path"][clips.table["fname"][int(rows[row])]]
+    samples = mel.trim(audio.load_clip(path, kit.preset.mel), kit.preset.mel)
+    samples = samples[: (run.config.n_frames - 1) * kit.preset.mel.hop_length]
+    return samples, *explain.listen(samples, points, kit.preset.mel)
+
+
+for sound in hear(right, of_right[0]):
+    display(plots.player(sound, kit.preset.mel))
+
+# %% [markdown]
+# Of the clip of two labels: the sound, what speaks for the first one rather than the second, and the reverse.
+
+# %% tags=["nbval-ignore-output"]
+for sound in (*hear(two, rather)[:2], hear(two, -rather)[1]):
+    display(plots.player(sound, kit.preset.mel))
+
+# %% [markdown]
+# ## Proved
+#
+# A picture can please and be wrong. If relevance tells what the network needs, then the score falls without the most relevant points, and
+# faster than without as many of the **loudest** ones, of those with the highest **gradient times input**, or of **random** ones. Points
+# that are gone take the value of the clip's quietest one. On the right they go in squares of 4 x 4.
+
+# %% tags=["nbval-ignore-output"]
+def curves(run, points, x, labels, size):
+    networks, generator = run.models(), torch.Generator().manual_seed(0)
+    orders = {"most relevant": points, "loudest": x[:, 0]}
+    orders["gradient times input"] = explain.gradient_times_input(networks, x, labels)
+    orders["random"] = torch.rand(points.shape, generator=generator).to(x.device)
+    return explain.deletion(networks, x, labels, orders, run.config.activation, size)
+
+
+by_point, by_square = (curves(run, points, x, labels, size) for size in (1, 4))
+
+# %% tags=["nbval-ignore-output"]
+plots.deletion({"single points": by_point, "squares of 4 x 4 points": by_square})
+
+# %% tags=["nbval-ignore-output", "results"]
+print(f"{run.record['title']}: mean score of the labels with a tenth of the points gone")
+pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}).round(3).T
+
+# %% [markdown]
+# It does not hold everywhere. While few single points are gone, the gradient is faster: it finds scattered points to which the network is
+# most sensitive, as adversarial examples do; gone in squares, these matter less. Loudness is a strong rival on the mini set, where
+# the loudest points are the sound and the rest is nearly silent. Nor is relevance the best guide to every network. Of the next best
+# run, its first 32 labels:
+
+# %% tags=["nbval-ignore-output"]
+for next_best in others[:1]:
+    print(next_best.record["title"])
+    theirs, _ = explain.relevance(next_best.models(), x[:32], labels[:32])
+    display(curves(next_best, theirs, x[:32], labels[:32], 1).round(3))
+
+# %% [markdown]
+# ## What it listens for
+#
+# A line a class: where along frequency the relevance for it lies, on average over its validation clips and over time.
+
+# %% tags=["nbval-ignore-output"]
+plots.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)
+
+# %% [markdown]
+# Of a sound of your own, `python -m utils.predict FILE --explain PICTURE.png` draws what speaks for the first answer.

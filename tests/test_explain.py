@@ -1,0 +1,139 @@
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from utils import explain, inference, models, networks, predict
+from utils.config import MelConfig
+
+COVERED = ["deep_cnn", "vgg19_no_weights", "best", "piczak", "sb_cnn", "alexnet", "vgg19_bn"]
+
+
+def example(n_frames=128):
+    torch.manual_seed(0)
+    return 10 * torch.randn(2, 1, 128, n_frames) - 40, torch.tensor([3, 5])
+
+
+def settled(network):
+    """With biases, and means and variances of batch normalisation, that are not those it began with."""
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.weight, 0.5, 2)
+            torch.nn.init.normal_(layer.bias, std=0.1)
+            layer.running_mean.normal_(std=0.1)
+            layer.running_var.uniform_(0.5, 2)
+    torch.nn.init.normal_(next(layer for layer in network.modules() if isinstance(layer, networks.Logits)).bias)
+    return network.eval()
+
+
+@pytest.mark.parametrize("build", [
+    *(lambda name=name: models.MODELS[name].build(12, "quick") for name in COVERED),
+    lambda: models.DeepCNN(12, width=4),
+], ids=[*COVERED, "deep_cnn as in the paper"])  # fmt: skip
+def test_relevances_add_up_to_the_logit(build):
+    x, labels = example()
+    network = settled(build())
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    points, sums = explain.relevance([network], x, labels)
+    assert points.shape == (2, 128, 128)
+    bias = next(layer for layer in network.modules() if isinstance(layer, networks.Logits)).bias
+    with torch.no_grad():
+        logits = network(x)[[0, 1], labels]
+    assert torch.allclose(sums + bias[labels], logits, rtol=1e-3, atol=1e-3)
+    assert ((points.sum(dim=(1, 2)) - sums).abs() <= explain.TOLERANCE * sums.abs().clamp(min=1)).all()
+    assert points.abs().sum() > 0
+    after = network.state_dict()  # what was merged is as it was
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_of_several_networks_it_is_the_relevance_of_the_mean_logit():
+    x, labels = example(n_frames=150)
+    both = [settled(models.DeepCNN(12, width=4, stem=4)) for _ in range(2)]
+    (one, _), (other, _) = (explain.relevance([network], x, labels) for network in both)
+    points, sums = explain.relevance(both, x, labels)
+    assert torch.allclose(points, (one + other) / 2, atol=1e-6)
+    assert torch.allclose(points.sum(dim=(1, 2)), sums, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name, layer", [
+    ("resnet50", r"network\.layer1\.0 \(Bottleneck\)"),
+    ("inception_v3", r"network\.Conv2d_3b_1x1 \(BasicConv2d\)"),
+])  # fmt: skip
+def test_a_network_that_the_rules_do_not_cover_is_refused_with_its_layer(name, layer):
+    with torch.device("meta"):
+        network = models.MODELS[name].build(12, "quick")
+    with pytest.raises(ValueError, match=f"no rule for {name}'s layer {layer}"):
+        explain.relevance([network], *example())
+
+
+def test_the_remedy_is_named_where_zennit_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "zennit.rules", None)
+    with pytest.raises(ImportError, match="pip install zennit"):
+        explain.relevance([models.DeepCNN(12, width=2, stem=2)], *example())
+
+
+def test_runs_that_can_be_explained_are_found_in_their_order(run, tmp_path):
+    settings = (run.folder / "settings.json").read_text()
+    (tmp_path / "settings.json").write_text(settings.replace('"model"', '"no model"'))
+    baseline = type(run)(tmp_path)
+    assert explain.explainable([baseline, run]) == [run]
+    with pytest.raises(ValueError, match="run 03_cnn"):
+        explain.explainable([baseline])
+
+
+def test_without_the_most_relevant_points_the_score_falls_faster_than_without_random_ones(run, sets):
+    rows, labels = torch.nonzero(sets[1].targets, as_tuple=True)
+    x = sets[1].crops(rows, torch.zeros_like(rows), 128)
+    trained = run.models()
+    points, _ = explain.relevance(trained, x, labels)
+    orders = {"relevant": points, "random": torch.rand(points.shape)}
+    table = explain.deletion(trained, x, labels, orders, run.config.activation)
+    with torch.no_grad():
+        scores = inference.activate(trained[0](x), run.config.activation)
+    assert np.allclose(table.loc[0], scores.gather(1, labels[:, None]).mean())
+    assert (table["relevant"] < table["random"])[1:].all()
+    share = explain.profile(points, labels, run.classes)
+    assert share.shape == (len(set(labels.tolist())), 128) and (share.abs().sum(axis=1) <= 1.001).all()
+
+
+def test_what_is_heard_is_what_is_relevant_and_the_rest_of_the_sound():
+    settings = MelConfig()
+    t = np.arange(127 * settings.hop_length) / settings.sample_rate
+    low, high = 0.3 * np.sin(2 * np.pi * 500 * t), 0.3 * np.sin(2 * np.pi * 6000 * t)
+    samples = (low + high).astype(np.float32)
+    points = np.full((128, 128), -1.0)
+    points[:40] = 1  # up to 1.1 kHz
+    kept, rest = explain.listen(samples, points, settings)
+    assert np.allclose(kept + rest, samples, atol=1e-6)
+    inner = slice(4000, -4000)
+    assert np.abs(kept - low)[inner].max() < 0.02
+    assert np.abs(rest - high)[inner].max() < 0.02
+    short = explain.listen(samples[:40_000], points, settings)  # a clip of less than a crop
+    assert len(short[0]) == len(short[1]) == 40_000
+    assert not explain.listen(samples, -np.abs(points), settings)[0].any()  # nothing speaks for the label
+
+
+def test_the_mean_as_a_layer_leaves_the_deep_cnn_as_it_was():
+    network = settled(models.DeepCNN(12, width=4, stem=4))
+    assert {name.split(".")[0] for name in network.state_dict()} == {"stem", "blocks", "dense"}
+    x, _ = example(n_frames=140)
+    with torch.no_grad():
+        for layout in (torch.contiguous_format, torch.channels_last):
+            y = x.contiguous(memory_format=layout)
+            features = network.blocks(network.stem(networks.standardize(y)))
+            assert torch.equal(network(y), network.dense(features.mean(dim=3).amax(dim=2)))
+
+
+def test_the_shell_draws_what_speaks_for_the_first_answer(run, sets, tmp_path, capsys):
+    path, picture = sets[1].table["path"].iloc[0], tmp_path / "picture.png"
+    predict.main([path, "--run", str(run.folder), "--top", "1", "--explain", str(picture)])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    label, crop, points = predict.first_answer(path, run)
+    assert label in capsys.readouterr().out
+    assert crop.shape == points.shape == (128, 128)
+    soundfile.write(tmp_path / "other.wav", np.zeros(100), 8000)
+    with pytest.raises(SystemExit):
+        predict.main([path, str(tmp_path / "other.wav"), "--explain", str(picture)])
+    assert "give one file" in capsys.readouterr().err

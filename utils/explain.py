@@ -1,0 +1,188 @@
+"""Which points of a spectrogram made a network say what it says: layer-wise relevance propagation (LRP).
+
+From the output back to the input each layer hands its relevance on to the layer before it, in proportion to what that
+contributed, so that nothing is added or lost: the relevances of all points add up to the logit.
+"""
+
+# Source: LRP of spectrograms is the paper's [8], S. Becker et al., Interpreting and explaining deep neural networks for
+# classification of audio signals, https://arxiv.org/abs/1807.03418; the rules are those of zennit's EpsilonPlusFlat,
+# https://zennit.readthedocs.io: epsilon for dense layers, z+ for convolutions, and flat for the first of these.
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import librosa
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import mel, models
+from .config import MelConfig
+from .inference import activate
+from .networks import Logits, TimeMean
+from .run_folder import Run
+
+BATCH = 16  # spectrograms at once: what all layers gave is kept on the way
+TOLERANCE = 1e-3  # how far relevances may miss their sum, as a share of it, or of 1 if it is smaller
+LARGEST_FLAT = 11  # points along an axis
+SHARES = (0.02, 0.05, 0.1, 0.2)  # of the points, that `deletion` takes away
+COVERED = (
+    nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout,
+    nn.Flatten, nn.Identity, TimeMean,
+)  # fmt: skip
+
+
+def uncovered(network: nn.Module) -> str:
+    """The first layer that the rules do not cover, or "": a block with a path around it, or functions of its own."""
+    for name, layer in network.named_modules():
+        known = nn.Sequential if list(layer.children()) else COVERED
+        if name not in ("", "network") and not isinstance(layer, known):
+            return f"{name} ({type(layer).__name__})"
+    return ""
+
+
+def explainable(runs: Sequence[Run]) -> list[Run]:
+    """Those of `runs` whose network the rules cover, in the same order. Raises ValueError if there is none."""
+    found = []
+    for run in runs:
+        with torch.device("meta"):  # takes no memory
+            if run.has_weights and not uncovered(models.build(run.record["model"])):
+                found.append(run)
+    if not found:
+        raise ValueError("No run is of a network that relevance propagation covers: run 03_cnn.")
+    return found
+
+
+def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Relevance of each point of `x` for one label of each spectrogram, (clips, n_mels, frames); and the sum that it
+    adds up to, (clips,): the label's logit, less the bias of the output layer, which is the same for every clip.
+
+    `networks`: as `Run.models` gives them; of several folds, the relevance is that of their mean logit. `x`: dB (clips,
+    1, n_mels, frames); `labels`: class indices (clips,). Points are followed to the first convolution: what that sees
+    is standardized and may be averaged over squares, over which relevance is spread evenly, and that of deltas counts
+    where they are. Raises ValueError, naming the layer, if the rules do not cover a network; ImportError without
+    zennit.
+    """
+    for network in networks:
+        if layer := uncovered(network):
+            name = network.config.get("network", network.config["name"])
+            raise ValueError(f"Relevance propagation has no rule for {name}'s layer {layer}: choose another run.")
+    return _mean(networks, x, labels, by_rules=True)
+
+
+def gradient_times_input(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> Tensor:
+    """The plain gradient of the label's logit times the input of the first convolution, (clips, n_mels, frames)."""
+    return _mean(networks, x, labels, by_rules=False)[0]
+
+
+def _mean(networks: Sequence[nn.Module], x: Tensor, labels: Tensor, by_rules: bool) -> tuple[Tensor, Tensor]:
+    """The mean over networks of what `_propagate` gives, batch by batch."""
+    labels, batches = labels.to(x.device), []
+    for some, of in zip(x.split(BATCH), labels.split(BATCH)):
+        each = [_propagate(network.to(x.device).eval(), some, of, by_rules) for network in networks]
+        batches.append([torch.stack(part).mean(dim=0) for part in zip(*each)])
+    points, totals = (torch.cat(part) for part in zip(*batches))
+    return points, totals
+
+
+@torch.enable_grad()
+def _propagate(network: nn.Module, x: Tensor, labels: Tensor, by_rules: bool) -> tuple[Tensor, Tensor]:
+    """Points (clips, n_mels, frames) and their sum (clips,): relevances, or gradient times input."""
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    bias = next(layer for layer in network.modules() if isinstance(layer, Logits)).bias
+    rules = _rules(first).context(network) if by_rules else nullcontext()
+    seen = []
+
+    def begin(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        seen.append(inputs[0].detach().requires_grad_())
+        return seen[0]
+
+    with first.register_forward_pre_hook(begin), rules:  # before the hooks of the rules, which see the new input
+        total = (network(x).gather(1, labels[:, None]) - bias[labels][:, None])[:, 0]
+        (points,) = torch.autograd.grad(total, seen[0], total.detach() if by_rules else torch.ones_like(total))
+    points = points if by_rules else points * seen[0].detach()
+    return _spread(points.sum(dim=1, keepdim=True), x), total.detach()
+
+
+def _rules(first: nn.Conv2d):
+    """zennit's composite for a network with this first convolution."""
+    try:
+        from zennit.canonizers import SequentialMergeBatchNorm
+        from zennit.composites import EpsilonPlus, EpsilonPlusFlat
+        from zennit.rules import Norm
+    except ImportError as error:
+        raise ImportError("Relevance propagation needs the package zennit: pip install zennit") from error
+    # Flat spreads relevance evenly over a filter: not over one that is half as high as the spectrogram.
+    composite = EpsilonPlus if max(first.kernel_size) > LARGEST_FLAT else EpsilonPlusFlat
+    # Without their biases, layers hand on all that they are given.
+    return composite(zero_params="bias", layer_map=[((TimeMean,), Norm())], canonizers=[SequentialMergeBatchNorm()])
+
+
+def _spread(points: Tensor, x: Tensor) -> Tensor:
+    """`points` of averages over parts of `x`, (clips, 1, ...), each in equal shares over its part: as large as `x`."""
+    if points.shape == x.shape:
+        return points[:, 0]
+    parts = torch.zeros_like(x).requires_grad_()
+    return torch.autograd.grad(F.adaptive_avg_pool2d(parts, points.shape[-2:]), parts, points)[0][:, 0]
+
+
+@torch.no_grad()
+def deletion(
+    networks: Sequence[nn.Module], x: Tensor, labels: Tensor, orders: dict[str, Tensor], activation: str, size: int = 1
+) -> pd.DataFrame:
+    """The mean score of the labels once those points are gone that come first in an order: a row a share of the points
+    that are gone, a column an order.
+
+    `orders`: by name, (clips, n_mels, frames), highest first. Points go in squares of `size` by their mean, and take
+    the value of the clip's quietest one. `networks`, `x` and `labels` as for `relevance`.
+    """
+    labels = labels.to(x.device).repeat(len(networks))[:, None]
+
+    def score(x: Tensor) -> float:
+        scores = [activate(network(some), activation) for network in networks for some in x.split(BATCH)]
+        return torch.cat(scores).gather(1, labels).mean().item()
+
+    quietest = x.amin(dim=(1, 2, 3), keepdim=True)
+    rows = {0.0: dict.fromkeys(orders, score(x))}
+    for share in SHARES:
+        gone = {name: _highest(order, share, size) for name, order in orders.items()}
+        rows[share] = {name: score(torch.where(some, quietest, x)) for name, some in gone.items()}
+    return pd.DataFrame(rows).T.rename_axis("share gone")
+
+
+def _highest(order: Tensor, share: float, size: int) -> Tensor:
+    """Whether each point lies in one of a clip's highest squares, so large a share of them; (clips, 1, ...)."""
+    squares = F.avg_pool2d(order[:, None], size)
+    index = squares.flatten(1).topk(round(share * squares[0].numel()), dim=1).indices
+    chosen = torch.zeros_like(squares.flatten(1)).scatter_(1, index, 1.0).view_as(squares)
+    chosen = F.interpolate(chosen, scale_factor=size)
+    height, width = order.shape[1] - chosen.shape[2], order.shape[2] - chosen.shape[3]  # what fills no square stays
+    return F.pad(chosen, (0, width, 0, height)) > 0
+
+
+def listen(samples: np.ndarray, points: np.ndarray, settings: MelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """What speaks for a label in a sound, and the rest of it: mono samples that add up to `samples`.
+
+    `samples`: those of the crop that `points`, relevances (n_mels, frames), are of, or fewer. The most relevant tenth
+    of the points stays as loud as it is, and the others in proportion to their relevance; none of those that speak
+    against the label stay. What is left of a band is left of each frequency in it, with the phase of the sound.
+    """
+    spectrum = librosa.stft(samples, n_fft=settings.n_fft, hop_length=settings.hop_length, pad_mode="constant")
+    tiny = np.finfo(np.float32).tiny
+    stays = (points / max(np.quantile(points, 0.9), tiny)).clip(0, 1)[:, : spectrum.shape[1]]
+    filters = mel.mel_filters(settings)
+    mask = filters.T @ stays / np.maximum(filters.sum(axis=0), tiny)[:, None]
+    kept = librosa.istft(mask * spectrum, n_fft=settings.n_fft, hop_length=settings.hop_length, length=len(samples))
+    return kept, samples - kept
+
+
+def profile(points: Tensor, labels: Tensor, classes: list[str]) -> pd.DataFrame:
+    """Where along frequency the relevance for each class lies: a row a class of `labels`, a column a mel band.
+
+    A value is the share of all relevance in the clip, for less against, on average over the class's clips.
+    """
+    share = points.sum(dim=2) / points.abs().sum(dim=(1, 2))[:, None].clamp(min=torch.finfo(points.dtype).tiny)
+    table = pd.DataFrame(share.cpu().numpy()).groupby(labels.cpu().numpy()).mean()
+    return table.set_axis([classes[i] for i in table.index])
