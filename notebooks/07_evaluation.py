@@ -181,7 +181,7 @@ charts.ap_over_clips(ap)
 
 # %% tags=["nbval-ignore-output"]
 pairs = metrics.most_confused_pairs(best.targets, best.scores, best.classes).head(10)
-pairs = pairs.set_index(pairs["label"] + ", confused with " + pairs["confused with"])["clips"]
+pairs = pairs.set_index(pairs["label"] + " confused with " + pairs["confused with"])["clips"]
 charts.bars(pairs, "Clips") if len(pairs) else "the highest score is one of its labels for every clip"
 
 # %% [markdown]

@@ -132,3 +132,15 @@ def test_confusions_count_clips_whose_highest_score_is_no_label():
         for row in most_confused_pairs(targets, scores, ["Bark", "Run", "Tap"]).itertuples()
     }
     assert taken == {("Bark", "Run"): 1, ("Bark", "Tap"): 1, ("Run", "Tap"): 1}
+
+
+def test_the_bootstrap_interval_is_that_of_lwlrap_over_drawn_clips():
+    rng = np.random.default_rng(1)
+    targets, scores = (rng.random((60, 9)) < 0.2).astype(int), rng.random((60, 9))
+    labelled = np.flatnonzero(targets.any(axis=1))
+    drawn = (rng.choice(labelled, len(labelled)) for _ in range(4000))
+    slowly = np.quantile([metrics.lwlrap(targets[rows], scores[rows]) for rows in drawn], [0.025, 0.975])
+    assert np.allclose(metrics.bootstrap_interval(targets, scores, draws=4000), slowly, atol=0.01)
+    assert metrics.bootstrap_interval(np.eye(3), np.eye(3)) == (1, 1)
+    with pytest.raises(ValueError, match="no label"):
+        metrics.bootstrap_interval(np.zeros((3, 3)), np.eye(3))

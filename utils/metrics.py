@@ -119,9 +119,12 @@ def bootstrap_interval(
     targets: np.ndarray, scores: np.ndarray, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """The LWLRAP's 95% interval: of `draws` sets of as many clips, drawn with replacement, the middle 95%."""
-    rng, labelled = np.random.default_rng(seed), np.flatnonzero((np.asarray(targets) > 0).any(axis=1))
-    drawn = (rng.choice(labelled, len(labelled)) for _ in range(draws))
-    low, high = np.quantile([lwlrap(targets[rows], scores[rows]) for rows in drawn], [0.025, 0.975])
+    _, precision = _precision_of_labels(targets, scores)
+    labels = (np.asarray(targets) > 0).sum(axis=1)
+    total = np.bincount(np.repeat(np.arange(len(labels)), labels), precision, minlength=len(labels))
+    labels, total = labels[labels > 0], total[labels > 0]
+    drawn = np.random.default_rng(seed).integers(len(labels), size=(draws, len(labels)))
+    low, high = np.quantile(total[drawn].sum(axis=1) / labels[drawn].sum(axis=1), [0.025, 0.975])
     return float(low), float(high)
 
 

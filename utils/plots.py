@@ -202,7 +202,7 @@ def intervals(table: pd.DataFrame) -> None:
 def score_over_cost(table: pd.DataFrame) -> None:
     """LWLRAP over seconds of training and over MMAC, a dot a run; columns as of `Run.summary` and `Run.cost`."""
     _, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
-    for ax, (column, label) in zip(axes, {"seconds": "seconds of training", "MMAC": "MMAC a crop"}.items()):
+    for ax, (column, label) in zip(axes, {"seconds": "Seconds of training", "MMAC": "MMAC a crop"}.items()):
         for marker, (_, run) in zip("os^vD*PX<>" * len(table), table.iterrows()):
             ax.plot(run[column], run["LWLRAP"], marker, label=run["model"])
         ax.set(xlabel=label, xscale="log")
@@ -253,12 +253,12 @@ def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelC
         image = middle.imshow(strength, cmap="seismic", vmin=-1, vmax=1, **options)
         right.imshow(log_mel, cmap="gray", **options)
         right.imshow(strength, cmap="bwr", vmin=-1, vmax=1, alpha=np.abs(strength) ** 0.5, **options)
-        left.set(title="log-mel spectrogram", ylabel="mel band")
+        left.set(title="log-mel spectrogram", ylabel="Mel band")
         middle.set(title=title)
         right.set(title="over each other")
-        figure.colorbar(image, ax=right, label="relevance, scaled", pad=0.01)
+        figure.colorbar(image, ax=right, label="Relevance, scaled", pad=0.01)
     for ax in axes[-1]:
-        ax.set(xlabel="s")
+        ax.set(xlabel="Time (s)")
     return figure
 
 
@@ -267,7 +267,7 @@ def deletion(curves: dict[str, pd.DataFrame]) -> None:
     _, axes = plt.subplots(1, len(curves), figsize=(10, 2.8), sharey=True, squeeze=False)
     for ax, (title, table) in zip(axes[0], curves.items()):
         table.plot(ax=ax, marker="o", legend=False)
-        ax.set(title=title, xlabel="share of the points gone", ylabel="mean score of the labels", xticks=table.index)
+        ax.set(title=title, xlabel="Share of the points gone", ylabel="Mean score of the labels", xticks=table.index)
         ax.grid(alpha=0.3)
     axes[0, -1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -282,5 +282,5 @@ def relevance_per_class(table: pd.DataFrame, settings: MelConfig) -> None:
     marks = np.array([100, 500, 1000, 2000, 5000, 10_000, 20_000])
     ax.set_xticks((hz_to_mel(marks) - low) / (high - low) * (settings.n_mels + 1) - 1, marks)
     ax.set_yticks(range(len(table)), [words(name) for name in table.index])
-    ax.set(xlabel="Hz")
-    figure.colorbar(image, ax=ax, label="relevance, scaled", pad=0.01)
+    ax.set(xlabel="Frequency (Hz)")
+    figure.colorbar(image, ax=ax, label="Relevance, scaled", pad=0.01)
