@@ -24,7 +24,7 @@
 # curated clips and judged on the rest.
 #
 # **You get** the network layer by layer, its learning curves and its first guesses. **Reads** the cache of notebook 2.
-# **Writes** a run to `work/runs`. **Takes** three minutes with the `quick` preset on two cores.
+# **Writes** a run to `work/runs`. **Takes** two to four minutes with the `quick` preset on two cores.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set

@@ -26,7 +26,7 @@
 # The competition forbade pretrained weights: the transfer model is the paper's experiment, and was not allowed as an entry.
 #
 # **You get** both models beside the Deep CNN. **Reads** the cache of notebook 2 and, for transfer, ImageNet weights.
-# **Writes** runs to `work/runs`. **Takes** about five minutes with the `quick` preset on two cores, and the first time a download of
+# **Writes** runs to `work/runs`. **Takes** a minute or two with the `quick` preset on two cores, and the first time a download of
 # 575 MB. `quick` stops long before VGG19 has learnt much.
 #
 # **What to expect on a GPU**, with the `full` preset: the paper reports an LWLRAP of 0.797 with transfer after 100 epochs and 0.737

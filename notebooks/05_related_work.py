@@ -24,7 +24,7 @@
 # sounds, [6] gives spectrograms to the networks that won at photographs. Here they meet the paper's own on the same clips.
 #
 # **You get** each system, trained, and one table: what it costs, what it scores. **Reads** the cache of notebook 2, and for the table
-# all runs there are. **Writes** eight runs to `work/runs`. **Takes** two minutes with the `quick` preset on two cores.
+# all runs there are. **Writes** eight runs to `work/runs`. **Takes** a minute and a half with the `quick` preset on two cores.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -47,7 +47,7 @@ kit = setup(data_folder, preset)
 import pandas as pd
 import torch
 
-from utils import baselines, dataset, launch, mel, models, networks, plots
+from utils import baselines, charts, dataset, launch, mel, models, networks, plots
 from utils.run_folder import find_runs
 
 competition, preset_name = kit.competition, kit.preset.name
@@ -171,7 +171,7 @@ table = pd.DataFrame([run.summary() | run.cost() for run in find_runs(kit.runs)]
 table.set_index("run").drop(columns="model").round({"LWLRAP": 3, "top-5": 3, "MMAC": 0, "seconds": 0})
 
 # %%
-plots.score_over_cost(table)
+charts.score_over_cost(table)
 
 # %% [markdown]
 # On the mini set the old classifiers are ahead of these small networks: synthetic sounds differ in just what the features measure.

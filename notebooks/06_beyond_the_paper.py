@@ -24,8 +24,8 @@
 # the model of this kit that is meant to score. It obeys the competition's rules: no pretrained weights, no other data.
 #
 # **You get** each augmentation to see and to hear, the ladder of what each part gives, and `best`, trained fold by fold.
-# **Reads** the cache of notebook 2; makes that of the noisy set. **Writes** a run to `work/runs`. **Takes** two minutes with
-# `quick` on two cores; with `full` an hour and a half for 600 clips on two cores, and it goes on where it was stopped.
+# **Reads** the cache of notebook 2; makes that of the noisy set. **Writes** a run to `work/runs`. **Takes** two and a
+# half minutes with `quick` on two cores; with `full` about an hour for 600 clips on two cores, and it goes on where it was stopped.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -47,7 +47,7 @@ kit = setup(data_folder, preset)
 # %%
 from IPython.display import display
 
-from utils import dataset, folds, mel, metrics, models, plots
+from utils import charts, dataset, folds, mel, metrics, models, plots
 from utils.config import as_table
 
 competition, entry = kit.competition, models.MODELS["best"]
@@ -102,7 +102,7 @@ ladder = folds.ladder(curated, kit.preset, kit.runs / "ladder")
 ladder.round(3)
 
 # %%
-plots.intervals(ladder)
+charts.intervals(ladder)
 
 # %% [markdown]
 # ## The noisy set

@@ -102,7 +102,7 @@ ours.join(paper, on="model").drop(columns="model").round(3)
 
 # %% tags=["nbval-ignore-output"]
 ours[["low", "high"]] = [metrics.bootstrap_interval(*run.on(common)) for run in runs]
-plots.intervals(ours)
+charts.intervals(ours)
 
 # %% [markdown]
 # ## One crop, or several

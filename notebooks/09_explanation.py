@@ -59,7 +59,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from utils import audio, explain, mel, plots
+from utils import audio, charts, explain, mel, plots
 from utils.dataset import MelDataset
 from utils.run_folder import find_runs
 
@@ -213,7 +213,7 @@ def curves(run, points, x, labels, size):
 by_point, by_square = (curves(run, points, x, labels, size) for size in (1, 4))
 
 # %% tags=["nbval-ignore-output"]
-plots.deletion({"single points": by_point, "squares of 4 x 4 points": by_square})
+charts.deletion({"single points": by_point, "squares of 4 x 4 points": by_square})
 
 # %% tags=["nbval-ignore-output", "results"]
 print(f"{run.record['title']}: mean score of the labels with a tenth of the points gone")
@@ -237,7 +237,7 @@ for next_best in others[:1]:
 # A line a class: where along frequency the relevance for it lies, on average over its validation clips and over time.
 
 # %% tags=["nbval-ignore-output"]
-plots.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)
+charts.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)
 
 # %% [markdown]
 # Of a sound of your own, `python -m utils.predict FILE --explain PICTURE.png` draws what speaks for the first answer.

@@ -1,10 +1,11 @@
-"""Charts of labels, durations, and scores class by class, drawn as in `plots`."""
+"""Charts of labels, durations, scores and relevance, drawn as in `plots`."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .plots import words
+from .config import MelConfig
+from .plots import hz_to_mel, words
 
 
 def clips_per_class(counts: pd.DataFrame) -> None:
@@ -74,3 +75,51 @@ def score_histogram(scores: np.ndarray) -> None:
     for ax, (title, values) in zip(axes, {"all scores": scores.ravel(), "highest of each clip": scores.max(1)}.items()):
         ax.hist(values, bins=np.linspace(0, 1, 41), log=True)
         ax.set(title=title, xlabel="Score", ylabel="Scores" if ax is axes[0] else "Clips")
+
+
+def intervals(table: pd.DataFrame) -> None:
+    """LWLRAP of each row with its interval, the columns `LWLRAP`, `low` and `high`, first row on top."""
+    _, ax = plt.subplots(figsize=(7, 0.8 + 0.3 * len(table)))
+    table = table.iloc[::-1]
+    reach = [table["LWLRAP"] - table["low"], table["high"] - table["LWLRAP"]]
+    ax.errorbar(table["LWLRAP"], range(len(table)), xerr=reach, fmt="o", capsize=3)
+    ax.set_yticks(range(len(table)), table.index)
+    ax.set(xlabel="LWLRAP, with its 95% interval")
+    ax.grid(axis="x", alpha=0.3)
+
+
+def score_over_cost(table: pd.DataFrame) -> None:
+    """LWLRAP over seconds of training and over MMAC, a dot a run; columns as of `Run.summary` and `Run.cost`."""
+    _, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
+    for ax, (column, label) in zip(axes, {"seconds": "Seconds of training", "MMAC": "MMAC a crop"}.items()):
+        for marker, (_, run) in zip("os^vD*PX<>" * len(table), table.iterrows()):
+            ax.plot(run[column], run["LWLRAP"], marker, label=run["model"])
+        ax.set(xlabel=label, xscale="log")
+        ax.tick_params(axis="x", which="minor", labelbottom=False)
+        ax.grid(alpha=0.3)
+    axes[0].set(ylabel="LWLRAP")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def deletion(curves: dict[str, pd.DataFrame]) -> None:
+    """Of each title, the mean score over the share of the points that are gone (the index), a line an order."""
+    _, axes = plt.subplots(1, len(curves), figsize=(10, 2.8), sharey=True, squeeze=False)
+    for ax, (title, table) in zip(axes[0], curves.items()):
+        table.plot(ax=ax, marker="o", legend=False)
+        ax.set(title=title, xlabel="Share of the points gone", ylabel="Mean score of the labels", xticks=table.index)
+        ax.grid(alpha=0.3)
+    axes[0, -1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def relevance_per_class(table: pd.DataFrame, settings: MelConfig) -> None:
+    """A row a class (the index) over the mel bands (the columns), smoothed over four and scaled by its maximum."""
+    smooth = table.T.rolling(4, center=True, min_periods=1).mean().T  # a first layer of stride 2 favours every other
+    scaled = smooth.div(smooth.abs().max(axis=1).replace(0, 1), axis=0)
+    figure, ax = plt.subplots(figsize=(10, 1 + 0.22 * len(table)))
+    image = ax.imshow(scaled, aspect="auto", cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")
+    low, high = hz_to_mel(np.array([settings.fmin, settings.fmax]))
+    marks = np.array([100, 500, 1000, 2000, 5000, 10_000, 20_000])
+    ax.set_xticks((hz_to_mel(marks) - low) / (high - low) * (settings.n_mels + 1) - 1, marks)
+    ax.set_yticks(range(len(table)), [words(name) for name in table.index])
+    ax.set(xlabel="Frequency (Hz)")
+    figure.colorbar(image, ax=ax, label="Relevance, scaled", pad=0.01)
