@@ -48,7 +48,7 @@ import pandas as pd
 import torch
 
 from utils import baselines, charts, dataset, launch, mel, models, networks, plots
-from utils.run_folder import find_runs
+from utils.run_folder import common_clips, find_runs
 
 competition, preset_name = kit.competition, kit.preset.name
 cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
@@ -167,7 +167,9 @@ pd.DataFrame([run.history.iloc[-1] for run in runs[2:]], index=hershey).round(3)
 # network as many clips.
 
 # %% tags=["nbval-ignore-output", "results"]
-table = pd.DataFrame([run.summary() | run.cost() for run in find_runs(kit.runs)]).astype({"parameters": "Int64"})
+runs = find_runs(kit.runs)
+common = common_clips(runs)  # the validation clips that all of them were judged on
+table = pd.DataFrame([run.summary(common) | run.cost() for run in runs]).astype({"parameters": "Int64"})
 table.set_index("run").drop(columns="model").round({"LWLRAP": 3, "top-5": 3, "MMAC": 0, "seconds": 0})
 
 # %%

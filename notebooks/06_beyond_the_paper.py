@@ -144,8 +144,7 @@ metrics.by_number_of_labels(run.targets, run.scores).round(3)
 folds.summary(run)
 
 # %%
-histories = {f"{fold.name}": fold.history for fold in run.folds()}
-plots.learning_curves(histories)
+plots.learning_curves(folds.histories(run))
 
 # %% [markdown]
 # Next: `07_evaluation` puts all runs side by side, and `08_submission` blends the folds by the geometric mean of their scores.

@@ -125,7 +125,7 @@ print(f"relevance misses the logit by at most {missed.max():.1e} of it in {len(m
 
 # %% tags=["nbval-ignore-output"]
 with torch.no_grad():
-    logits = networks[0](x)
+    logits = torch.cat([networks[0](some) for some in x.split(explain.BATCH)])
 other = logits.where(targets == 0, -torch.inf).max(dim=1)  # the likeliest class that is no label of the clip
 lead = logits.gather(1, labels[:, None])[:, 0] - other.values
 right, wrong = int(lead.argmax()), int(lead.argmin())

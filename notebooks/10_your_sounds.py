@@ -62,7 +62,8 @@ import shutil
 
 from utils import audio
 
-examples = kit.folder / "examples" / kit.competition.folder.name
+examples = kit.folder / "examples" / kit.runs.name
+shutil.rmtree(examples, ignore_errors=True)  # those of an earlier time
 if sounds is None:
     sounds = examples / "sounds"
     sounds.mkdir(parents=True, exist_ok=True)
@@ -74,8 +75,8 @@ paths = audio.find_sounds(sounds)
 # %% [markdown]
 # ## Tag them
 #
-# The model is the best run that the notebooks before have left here or, on Kaggle, in what you attached: of those that know the most
-# classes, the one with the highest validation LWLRAP. In Colab, where every notebook is a machine of its own, make one first:
+# The model is the best run that the notebooks before have left here or, on Kaggle, in what you attached: of the data with the most
+# classes, and of the mini set only if there are no others. In Colab, where every notebook is a machine of its own, make one first:
 # `!cd freesound-tagging-kit && python -m utils.run 02 03`.
 
 # %% tags=["nbval-ignore-output"]
@@ -172,7 +173,7 @@ if labelled is None:
     labelled = examples / "labelled"
     curated = kit.competition.curated
     label = data.split_labels(curated["labels"]).str[0]
-    for name in kit.competition.classes[:4]:
+    for name in label.value_counts().index[:4]:
         (labelled / name).mkdir(parents=True, exist_ok=True)
         for path in curated["path"][label == name][:20]:
             shutil.copy(path, labelled / name)
@@ -210,8 +211,9 @@ splits = dataset.load_split(cache, competition.curated, competition.classes, own
 entry = models.MODELS["deep_cnn"]
 config = replace(entry.config("quick"), max_steps=150)
 model = entry.build(len(competition.classes), "quick", width=16, stem=8)
-own_run = launch.fit(model, *splits, config, own_kit.run_folder("deep_cnn"), entry.title)
-knn = baselines.fit("knn", *splits, own_kit.run_folder("knn"))
+runs = examples / "runs" if Path(labelled).is_relative_to(examples) else own_kit.runs
+own_run = launch.fit(model, *splits, config, runs / "deep_cnn-quick", entry.title)
+knn = baselines.fit("knn", *splits, runs / "knn-quick")
 
 # %% tags=["nbval-ignore-output"]
 print(f"{len(own_run.validation)} validation clips")

@@ -59,7 +59,7 @@ ROWS = {
     "random crops": ({}, PLAIN, {}),
     "+ mixed in power": ({}, PLAIN | MIX, {}),
     "+ resized": ({}, PLAIN | MIX | RESIZE, {}),
-    "+ SpecAugment: the recipe of quick": ({}, RECIPE, {}),
+    "+ SpecAugment, the recipe of quick": ({}, RECIPE, {}),
     "+ noisy clips that agree, half of the steps": ({}, RECIPE, {"noisy": True}),
     "no stem, width 16": ({"stem": 0, "width": 16}, RECIPE, {}),
     "width 48": ({"stem": 24, "width": 48}, RECIPE, {}),

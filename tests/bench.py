@@ -222,7 +222,7 @@ def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> 
         for options in ({}, {"width": 16, "stem": 0})
     )
     compare(
-        f"{len(some) // 32} steps of 32 crops, Deep CNN of quick", "width 16 without a stem",
+        f"{ours.steps_per_epoch} steps of at most 32 crops, Deep CNN of quick", "width 16 without a stem",
         lambda: plain.epoch(1, 0, silent), lambda: ours.epoch(1, 0, silent), repeats,
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ NETWORKS = [name for name in launch.ONE_TRAINING if not models.MODELS[name].pret
 def train_system(name: str, kit: Workspace, epochs: int, seed: int) -> Run:
     """The run of one system, trained or found."""
     case = f"{kit.preset.name}-{epochs}-{seed}"
-    folder = kit.folder / "related" / kit.competition.folder.name / case / name
+    folder = kit.folder / "related" / kit.runs.name / case / name
     if (folder / "settings.json").exists():
         return Run(folder)
     table, classes, preset = kit.competition.curated, kit.competition.classes, replace(kit.preset, seed=seed)

@@ -111,10 +111,11 @@ def test_side_by_side_the_first_that_fails_ends_the_others(sets, tmp_path):
     torch.set_num_threads(2)
     long, failing = trainings(sets, tmp_path, rates=(1e-3, 1e30))
     long = (*long[:3], replace(long[3], min_steps=10**6, max_steps=10**6), *long[4:])
+    others = set(multiprocessing.active_children())  # of tests before
     with pytest.raises(FloatingPointError, match="1: the loss is"):
         launch.side_by_side(train.fit, [long, failing], 10**6, sets[0].device)
     assert not (tmp_path / "0/settings.json").exists()
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= others
 
 
 SLEEPERS = """

@@ -155,3 +155,5 @@ def test_the_best_run_is_also_found_in_attached_outputs_and_is_the_best_of_those
     alone.to_csv(few / "validation_scores.csv", index=False)
     assert Run(few).summary()["LWLRAP"] == 1 > run.summary()["LWLRAP"]
     assert predict.best_run().folder == attached
+    attached.parent.rename(tmp_path / "working/runs/mini-2019-abc")  # synthetic sounds are nobody's first choice
+    assert predict.best_run().folder == few

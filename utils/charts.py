@@ -60,12 +60,12 @@ def f1_over_threshold(curves: pd.DataFrame) -> None:
 
 
 def ap_over_clips(table: pd.DataFrame) -> None:
-    """Average precision of each class (the index) over its training clips; the lowest five under 1 are named."""
+    """Average precision of each class (the index) over its curated clips; the lowest five under 1 are named."""
     _, ax = plt.subplots(figsize=(7, 3))
-    ax.plot(table["training clips"], table["AP"], "o")
+    ax.plot(table["curated clips"], table["AP"], "o")
     for name, row in table[table["AP"] < 1].nsmallest(5, "AP").iterrows():
-        ax.annotate(words(name), (row["training clips"], row["AP"]), (4, 4), textcoords="offset points", fontsize=7)
-    ax.set(xlabel="Training clips of the class", ylabel="Average precision")
+        ax.annotate(words(name), (row["curated clips"], row["AP"]), (4, 4), textcoords="offset points", fontsize=7)
+    ax.set(xlabel="Curated clips of the class", ylabel="Average precision")
     ax.grid(alpha=0.3)
 
 

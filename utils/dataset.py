@@ -68,12 +68,16 @@ class MelDataset:
         joined = _restored(self.__dict__)
         joined.sources = self.sources + other.sources
         joined.table = pd.concat([self.table, other.table], ignore_index=True)
-        rows = [torch.arange(start, start + length) for start, length in zip(other.starts, other.lengths)]
-        rows = _move(torch.cat([*rows, torch.empty(0, dtype=torch.int64)]), other.frames.device)
-        joined.frames = torch.cat([self.frames, other.frames[rows].to(self.frames.device)])
-        starts = len(self.frames) + other.lengths.cumsum(0) - other.lengths
-        joined.starts, joined.targets = torch.cat([self.starts, starts]), torch.cat([self.targets, other.targets])
-        joined.lengths = torch.cat([self.lengths, other.lengths])
+        joined.targets, joined.lengths = (
+            torch.cat([getattr(self, name), getattr(other, name)]) for name in ("targets", "lengths")
+        )
+        ends = joined.lengths.cumsum(0)
+        joined.starts = ends - joined.lengths
+        frames = torch.empty(int(ends[-1]), self.frames.shape[1], dtype=self.frames.dtype)
+        parts = [(part.frames, start) for part in (self, other) for start in part.starts.tolist()]
+        for (source, start), end, length in zip(parts, ends.tolist(), joined.lengths.tolist()):
+            frames[end - length : end] = source[start : start + length]
+        joined.frames = frames.to(self.device) if _fits(frames, self.device) else frames
         joined.pad_values = torch.cat([self.pad_values, other.pad_values])
         return joined
 

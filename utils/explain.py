@@ -139,6 +139,7 @@ def deletion(
     the value of the clip's quietest one. `networks`, `x` and `labels` as for `relevance`.
     """
     labels = labels.to(x.device).repeat(len(networks))[:, None]
+    networks = [network.to(x.device).eval() for network in networks]
 
     def score(x: Tensor) -> float:
         scores = [activate(network(some), activation) for network in networks for some in x.split(BATCH)]

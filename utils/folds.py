@@ -2,6 +2,7 @@
 agrees with.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ LADDER = {  # the recipe, step by step: what each adds to the training config be
     "+ SpecAugment": {"spec_augment_probability": 0.5},
 }
 LADDER_STEPS = 600
+CURATED = "-curated"  # behind the name of a fold's run on the curated clips alone
 NOISY = "noisy/"  # before the names of noisy clips, which may be those of curated ones
 
 
@@ -50,7 +52,7 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
         title = f"{entry.title}, fold {number + 1} of {len(names)}"
         trainings.append((model, train_set, held_out, noisy, config, folder / name, title))
     launch.side_by_side(fit_fold, trainings, len(names) * config.max_steps, curated.device)
-    return _save(folder, names, config, curated)
+    return _save(folder, names, [""] if noisy is None else [CURATED, ""], config, curated)
 
 
 def fit_fold(
@@ -72,7 +74,7 @@ def fit_fold(
         return train.fit(model, train_set, held_out, config, folder, title, bar)
     half = replace(config, min_steps=config.max_steps // 2, max_steps=config.max_steps // 2)
     rest = config.max_steps - half.max_steps
-    first = train.fit(model, train_set, held_out, half, folder.with_name(f"{folder.name}-curated"), title, bar)
+    first = train.fit(model, train_set, held_out, half, folder.with_name(folder.name + CURATED), title, bar)
     noisy = noisy.subset(splits.apart(noisy.table, held_out.table))
     noisy.table["fname"] = NOISY + noisy.table["fname"]
     joined = train_set.join(noisy.subset(agreeing(first, noisy)))
@@ -110,7 +112,10 @@ def agreeing(run: Run, noisy: MelDataset) -> np.ndarray:
 
     Their names are kept in the run's folder: computed again on another machine, a near tie could turn.
     """
-    kept = run.folder / f"{noisy.sources[0]}.csv"
+    if not len(noisy):
+        return np.empty(0, dtype=int)
+    asked = hashlib.sha256("\n".join(noisy.table["fname"] + ":" + noisy.table["labels"]).encode()).hexdigest()[:12]
+    kept = run.folder / f"{noisy.sources[0]}-{asked}.csv"
     if not kept.exists():
         scores, targets = inference.predict_scores(run.models()[0], noisy, run.config), noisy.targets.numpy() > 0
         lowest_label = np.where(targets, scores, np.inf).min(axis=1)
@@ -121,17 +126,34 @@ def agreeing(run: Run, noisy: MelDataset) -> np.ndarray:
     return np.flatnonzero(noisy.table["fname"].isin(agree))
 
 
-def _save(folder: Path, names: list[str], config: TrainingConfig, curated: MelDataset) -> Run:
+def _save(folder: Path, names: list[str], stages: list[str], config: TrainingConfig, curated: MelDataset) -> Run:
     """The run of all folds, of the runs of each: what it needs beside their folders."""
     runs = [Run(folder / name) for name in names]
+    seconds = sum(Run(folder / f"{name}{stage}").record["seconds"] for name in names for stage in stages)
     scored = pd.concat([run.validation for run in runs]).set_index("fname").loc[curated.table["fname"]]
     record = runs[0].record | {"title": MODELS[NAME].title, "folds": names, "config": asdict(config)}
-    for name, table in (("validation_scores", scored.reset_index()), ("history", runs[0].history)):
+    record |= {"stages": stages, "seconds": seconds}
+    for name, table in (("validation_scores", scored.reset_index()), ("history", _history(folder, names[0], stages))):
         with files.atomic_file(folder / f"{name}.csv") as unfinished:
             table.to_csv(unfinished, index=False)
     with files.atomic_file(folder / "settings.json") as unfinished:
         unfinished.write_text(json.dumps(record, indent=1))
     return Run(folder)
+
+
+def histories(run: Run) -> dict[str, pd.DataFrame]:
+    """The history of each fold, by its name, through both stages."""
+    return {name: _history(run.folder, name, run.record["stages"]) for name in run.record["folds"]}
+
+
+def _history(folder: Path, name: str, stages: list[str]) -> pd.DataFrame:
+    tables, before = [], 0
+    for stage in stages:
+        table = Run(folder / f"{name}{stage}").history
+        table[["epoch", "steps"]] += before
+        before = table[["epoch", "steps"]].iloc[-1]
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def summary(run: Run) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import audio, explain, inference, mel, metrics, plots, workspace
+from . import audio, explain, inference, mel, metrics, mini, plots, workspace
 from .config import MelConfig, attached
 from .dataset import MelDataset, tta_crops
 from .run_folder import Run, find_runs
@@ -89,20 +89,20 @@ def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, 
 
 
 def best_run() -> Run:
-    """Of the runs that can score sounds and know the most classes, the one with the highest validation LWLRAP, which
-    on other classes says something else.
+    """Of the runs that can score sounds, the first as `find_runs` ranks them: of the data with the most classes, and of
+    the mini set only if there are no other data.
 
-    It looks in the work folder, whatever their data, and on Kaggle also in attached notebooks' outputs. Raises
-    FileNotFoundError if there is none.
+    It looks in the work folder, and on Kaggle also in attached notebooks' outputs. Raises FileNotFoundError if there
+    is none.
     """
     folder = workspace.work_folder() / "runs"
     found = []
     for name in sorted({path.name for path in [*attached("runs/*"), *folder.glob("*")]}):
         with suppress(FileNotFoundError):
-            found += [run for run in find_runs(folder / name) if run.has_weights]
+            found += [run for run in find_runs(folder / name) if run.has_weights][:1]
     if not found:
         raise FileNotFoundError(f"There is no run in {folder}: make one with 02_preprocessing and 03_cnn.")
-    return max(found, key=lambda run: (len(run.classes), run.summary()["LWLRAP"]))
+    return max(found, key=lambda run: (not run.folder.parent.name.startswith(mini.NAME), len(run.classes)))
 
 
 def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
@@ -124,7 +124,7 @@ def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
 @contextmanager
 def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> Iterator[MelDataset]:
     """The sounds of `table` by way of a cache that lasts as long."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps what is mapped into memory
         n_jobs = 1 if len(table) <= mel.CHUNK else None  # one task: a worker would take longer to start than to do it
         cache = mel.build_cache(table, folder, "sounds", settings, n_jobs)
         if len(cache.unreadable):
@@ -154,6 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"run: {workspace.short_path(run.folder)}, {described}")
         device, _ = workspace.find_device()
         found = tag(options.paths, run, device)
+        print(top_classes(found, options.top).round(3).to_string(index=False))
         if options.csv:
             found.to_csv(options.csv)
         if options.over_time:
@@ -167,7 +168,6 @@ def main(arguments: list[str] | None = None) -> None:
             plots.relevance(crop, {title: points}, run.mel).savefig(options.explain, dpi=150)
     except (OSError, ValueError, ImportError) as error:
         parser.exit(1, f"{error}\n")
-    print(top_classes(found, options.top).round(3).to_string(index=False))
 
 
 if __name__ == "__main__":

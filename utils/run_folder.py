@@ -125,11 +125,10 @@ class Run:
 
         A baseline has no parameters (NaN), and its seconds include the features.
         """
-        if self.folds():
-            return pd.DataFrame([fold.cost() for fold in self.folds()]).sum().to_dict()
         network = {"parameters": np.nan, "MMAC": np.nan}
         if self.has_weights:
             network = models.cost(self.record["model"], self.mel.n_mels, self.config.n_frames)
+            network = {name: value * len(self.folds() or [self]) for name, value in network.items()}
         return network | {"seconds": self.record["seconds"]}
 
     def models(self) -> list[nn.Module]:
