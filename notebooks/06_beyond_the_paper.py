@@ -95,7 +95,7 @@ for name, x in examples.items():
 # ## The ladder
 #
 # What does each part give? Here on one validation split and few steps, so the intervals are wide; the README has the ladder on
-# real recordings, five folds each, by `python -m tests.ablation`.
+# real recordings, and `python -m tests.ablation` trains each part on all folds of yours.
 
 # %% tags=["nbval-ignore-output"]
 ladder = folds.ladder(curated, kit.preset, kit.runs / "ladder")
