@@ -69,6 +69,8 @@ if sounds is None:
     sounds.mkdir(parents=True, exist_ok=True)
     for path in kit.competition.test["path"].tail(8):
         shutil.copy(path, sounds)
+
+# %%
 paths = audio.find_sounds(sounds)
 [path.name for path in paths[:8]]
 
@@ -188,6 +190,7 @@ from utils import own
 
 target = own.make_data_set(labelled, kit.folder / "own" / Path(labelled).resolve().name, replace=True)
 own_kit = setup(str(target), "quick")
+runs = examples / "runs" if Path(labelled).is_relative_to(examples) else own_kit.runs
 
 # %%
 competition = own_kit.competition
@@ -211,7 +214,6 @@ splits = dataset.load_split(cache, competition.curated, competition.classes, own
 entry = models.MODELS["deep_cnn"]
 config = replace(entry.config("quick"), max_steps=150)
 model = entry.build(len(competition.classes), "quick", width=16, stem=8)
-runs = examples / "runs" if Path(labelled).is_relative_to(examples) else own_kit.runs
 own_run = launch.fit(model, *splits, config, runs / "deep_cnn-quick", entry.title)
 knn = baselines.fit("knn", *splits, runs / "knn-quick")
 
