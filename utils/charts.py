@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from .config import MelConfig
-from .plots import hz_to_mel, words
+from .plots import mel_band, words
 
 
 def clips_per_class(counts: pd.DataFrame) -> None:
@@ -117,9 +117,8 @@ def relevance_per_class(table: pd.DataFrame, settings: MelConfig) -> None:
     scaled = smooth.div(smooth.abs().max(axis=1).replace(0, 1), axis=0)
     figure, ax = plt.subplots(figsize=(10, 1 + 0.22 * len(table)))
     image = ax.imshow(scaled, aspect="auto", cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")
-    low, high = hz_to_mel(np.array([settings.fmin, settings.fmax]))
     marks = np.array([100, 500, 1000, 2000, 5000, 10_000, 20_000])
-    ax.set_xticks((hz_to_mel(marks) - low) / (high - low) * (settings.n_mels + 1) - 1, marks)
+    ax.set_xticks(mel_band(marks, settings), marks)
     ax.set_yticks(range(len(table)), [words(name) for name in table.index])
     ax.set(xlabel="Frequency (Hz)")
     figure.colorbar(image, ax=ax, label="Relevance, scaled", pad=0.01)

@@ -125,10 +125,9 @@ def side_by_side(fit: Callable[..., Run], trainings: list[tuple], steps: int, de
                     for future in ended:
                         future.result()
                     bar.update(done.value - bar.n)
-            except BaseException:
+            finally:  # where one has failed or this was interrupted, the others are to end
                 done.value = STOP
                 pool.shutdown(cancel_futures=True)
-                raise
 
 
 class _Steps(tqdm):

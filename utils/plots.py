@@ -54,9 +54,8 @@ def _image(ax: Axes, log_mel: np.ndarray, settings: MelConfig | None) -> AxesIma
         return ax.imshow(log_mel, origin="lower", aspect="auto", cmap="magma")
     seconds = log_mel.shape[1] * settings.hop_length / settings.sample_rate
     extent, limits = (0, seconds, 0, settings.n_mels), {"vmin": -settings.top_db, "vmax": 0}
-    low, high = hz_to_mel(np.array([settings.fmin, settings.fmax]))
     marks = np.array([100, 500, 2000, 10_000])
-    ax.set_yticks((hz_to_mel(marks) - low) / (high - low) * (settings.n_mels + 1) - 0.5, marks)
+    ax.set_yticks(mel_band(marks, settings) + 0.5, marks)
     relative = log_mel - log_mel.max()
     return ax.imshow(relative, origin="lower", aspect="auto", cmap="magma", extent=extent, **limits)
 
@@ -64,6 +63,12 @@ def _image(ax: Axes, log_mel: np.ndarray, settings: MelConfig | None) -> AxesIma
 def hz_to_mel(hz: np.ndarray) -> np.ndarray:
     """m = 2595 log10(1 + f / 700) (paper, section III)."""
     return 2595 * np.log10(1 + hz / 700)
+
+
+def mel_band(hz: np.ndarray, settings: MelConfig) -> np.ndarray:
+    """The mel band, from 0, that has its centre there; between two bands a fraction."""
+    low, high = hz_to_mel(np.array([settings.fmin, settings.fmax]))
+    return (hz_to_mel(hz) - low) / (high - low) * (settings.n_mels + 1) - 1
 
 
 def waveforms(stages: dict[str, np.ndarray], settings: MelConfig, kept: Sequence[int] | None = None) -> None:

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,12 +12,10 @@ from . import files
 from .config import KAGGLE_WORKING
 from .data import Competition, first_label, multi_hot
 from .metrics import blend, lwlrap, top_k_accuracy
-
-if TYPE_CHECKING:
-    from .run_folder import Run
+from .run_folder import Run, common_clips
 
 
-def default_run(runs: Sequence["Run"]) -> "Run":
+def default_run(runs: Sequence[Run]) -> Run:
     """The first of `runs` that can score clips and that the competition allows: it forbade pretrained weights.
 
     Raises ValueError if there is none.
@@ -29,11 +26,11 @@ def default_run(runs: Sequence["Run"]) -> "Run":
     raise ValueError("No run is of a network without pretrained weights, as the competition asks: run 03_cnn.")
 
 
-def blend_table(runs: Sequence["Run"]) -> pd.DataFrame:
+def blend_table(runs: Sequence[Run]) -> pd.DataFrame:
     """LWLRAP and top-5 of each of `runs` and of their blend, on the validation clips that all of them were judged on;
     no rows if there are none.
     """
-    clips = sorted(set.intersection(*(set(run.validation["fname"]) for run in runs)))
+    clips = sorted(common_clips(runs) or ())
     tables = {run.name: run.validation.set_index("fname").loc[clips] for run in runs}
     classes, labels = runs[0].classes, tables[runs[0].name]
     scores = {name: table[classes].to_numpy() for name, table in tables.items()}
@@ -57,7 +54,7 @@ def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Compet
     return np.where(rows[:, None] < 0, prior, scores[rows])
 
 
-def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: Sequence["Run"]) -> Path:
+def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: Sequence[Run]) -> Path:
     """Write `scores`, (test clips, classes), as a submission, check it, and note beside it, as json, the runs that
     made it.
 
