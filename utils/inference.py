@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from . import data, distributed, metrics
 from .config import TrainingConfig
-from .dataset import MelDataset, tta_crops
+from .dataset import MelDataset, resize, tta_crops
 from .run_folder import Run
 
 
@@ -42,21 +42,25 @@ def activate(logits: Tensor, activation: str) -> Tensor:
 
 @torch.no_grad()  # in inference_mode, `to` can leave a model in training with weights that no gradient may reach
 def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig, progress: str = "") -> np.ndarray:
-    """Scores of each clip, float32 (clips, classes): probabilities, averaged over at most `config.test_crops` crops.
+    """Scores of each clip, float32 (clips, classes): probabilities, averaged over at most `config.test_crops` crops,
+    each of them as it is and, if `config.test_stretch` is more than 1, as many times faster and slower.
 
     Under torchrun every process calls it, takes its shard of the crops, and gets the scores of all clips.
     """
     model.to(dataset.device, memory_format=torch.channels_last).eval()
+    tempos = sorted({1 / config.test_stretch, 1.0, config.test_stretch})
     rows, offsets = tta_crops(dataset.lengths, config.n_frames, config.test_crops)
     count = torch.bincount(rows, minlength=len(dataset))
     total = torch.zeros(len(dataset), len(dataset.classes), device=dataset.device)
     batches = list(zip(distributed.shard(rows).split(64), distributed.shard(offsets).split(64)))
     for some, at in tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, disable=not progress):
         x = dataset.crops(some, at, config.n_frames)
-        with autocast(dataset.device):
-            logits = model(x.contiguous(memory_format=torch.channels_last))
-        total.index_add_(0, dataset.to_device(some), activate(logits.float(), config.activation))
-    return (distributed.all_reduce(total) / dataset.to_device(count)[:, None]).cpu().numpy()
+        for tempo in tempos:
+            view = x if tempo == 1 else resize(x, *x.new_tensor([[tempo], [1], [0]]).expand(3, len(x)))
+            with autocast(dataset.device):
+                logits = model(view.contiguous(memory_format=torch.channels_last))
+            total.index_add_(0, dataset.to_device(some), activate(logits.float(), config.activation))
+    return (distributed.all_reduce(total) / dataset.to_device(count)[:, None] / len(tempos)).cpu().numpy()
 
 
 def score_run(run: Run, dataset: MelDataset) -> np.ndarray:

@@ -2,12 +2,13 @@
 plt.show() or plt.savefig().
 """
 
+import io
 from collections.abc import Sequence
 
-import librosa
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import soundfile
 from IPython import get_ipython
 from IPython.display import Audio
 from matplotlib.axes import Axes
@@ -81,16 +82,17 @@ def waveforms(stages: dict[str, np.ndarray], settings: MelConfig, kept: Sequence
 
 
 def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Audio:
-    """A player of the clip's first `seconds`, as loud as recorded, at 22 kHz so that the notebook stays small. In a
+    """A player of the clip's first `seconds`, as loud as recorded, as MP3 so that the notebook stays small. In a
     notebook, the pictures that were drawn in its cell show first.
     """
     if IN_NOTEBOOK:
         plt.show()
-    rate = 22_050
-    samples = librosa.resample(
-        samples[: int(seconds * settings.sample_rate)], orig_sr=settings.sample_rate, target_sr=rate
-    )
-    return Audio(samples.clip(-1, 1), rate=rate, normalize=False)
+    sound = io.BytesIO()
+    samples = samples[: int(seconds * settings.sample_rate)].clip(-1, 1)
+    soundfile.write(sound, samples, settings.sample_rate, format="MP3")
+    audio = Audio(sound.getvalue())
+    audio.mimetype = "audio/mpeg"
+    return audio
 
 
 def clip(samples: np.ndarray, log_mel: np.ndarray, settings: MelConfig, title: str) -> None:
