@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .config import TrainingConfig
-from .networks import SBCNN, VGG19, DeepCNN, ImageNetwork, PiczakCNN
+from .networks import VGG19, DeepCNN
+from .related_networks import SBCNN, ImageNetwork, PiczakCNN
 
 VGG19_HUB = "timm/vgg19.tv_in1k"  # torchvision's ImageNet weights
 

@@ -1,14 +1,10 @@
-"""The networks: the paper's, and those of its related work with how each departs from its publication.
-
-They take dB spectrograms (clips, 1, n_mels, frames) and give logits (clips, classes).
-"""
+"""The networks of the paper. They take dB spectrograms (clips, 1, n_mels, frames) and give logits (clips, classes)."""
 
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 def standardize(x: Tensor) -> Tensor:
@@ -35,6 +31,25 @@ class TimeMean(nn.Module):
         return x.mean(dim=3, keepdim=True)
 
 
+class FrequencyCoordinate(nn.Module):
+    """Adds to each channel a multiple, which is learned, of where a band lies, from -1 to 1: filters can then tell low
+    from high.
+
+    Behind a convolution and its normalisation it does what a second input channel of these coordinates would.
+    """
+
+    # Source: Liu et al. 2018, An Intriguing Failing of Convolutional Neural Networks and the CoordConv Solution, whose
+    # channel is on the mel axis in https://github.com/ex4sperans/freesound-classification, the competition's third.
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.randn(channels, 1, 1) / 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        coordinate = torch.linspace(-1, 1, x.shape[2], device=x.device)[:, None]
+        return x + (self.slope * coordinate).to(x.dtype)
+
+
 class DeepCNN(nn.Module):
     """Our reading of the paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense
     output.
@@ -43,8 +58,9 @@ class DeepCNN(nn.Module):
     each halving both axes; then the mean over time, the maximum over frequency, dropout and one dense layer.
     `width` channels in the first block, doubled in each further one.
 
-    `stem`: channels of a 5x5 convolution of stride 2 and a pooling layer before the blocks, which leave a sixteenth of
-    the picture to them, as ImageNet's networks begin; 0: none. The last block then does not pool.
+    `stem`: channels of a 5x5 convolution of stride 2, with the frequency coordinate, and a pooling layer before the
+    blocks, which leave a sixteenth of the picture to them, as ImageNet's networks begin; 0: none. The last block then
+    does not pool.
     """
 
     # Source: the blocks and the pooling are those of mhiro2's "Simple 2D-CNN Classifier with PyTorch",
@@ -54,7 +70,7 @@ class DeepCNN(nn.Module):
         super().__init__()
         self.config = {"name": "DeepCNN", "n_classes": n_classes, "width": width, "stem": stem, "dropout": dropout}
         channels = [stem or 1, width, 2 * width, 4 * width, 8 * width]
-        self.stem = nn.Sequential(*_convolution(1, stem, 5, stride=2), nn.AvgPool2d(2)) if stem else nn.Identity()
+        self.stem = _stem(stem) if stem else nn.Identity()
         self.blocks = nn.Sequential(*(_block(i, o) for i, o in pairwise(channels)))
         if stem:
             self.blocks[-1][-1] = nn.Identity()
@@ -70,6 +86,11 @@ class DeepCNN(nn.Module):
 def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> list[nn.Module]:
     layer = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
     return [layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
+def _stem(channels: int) -> nn.Sequential:
+    convolution, normalisation, relu = _convolution(1, channels, 5, stride=2)
+    return nn.Sequential(convolution, normalisation, FrequencyCoordinate(channels), relu, nn.AvgPool2d(2))
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -147,142 +168,3 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.model.head(features)
-
-
-class PiczakCNN(nn.Module):
-    """Piczak's CNN: filters nearly as high as the spectrogram, over it and its deltas, and two large dense layers.
-
-    As published: log-mel and deltas as two channels of 60 bands x 101 frames; 80 filters of 57x6, maximum over 4x3;
-    80 filters of 1x3, maximum over 1x3; twice `hidden` units; half of the units dropped after the first convolution
-    and after each dense layer. Not so: 60 bands and 101 frames are averages of our 128 x 128, which are 2 s, not 2.3 s.
-    Silent segments were left out; here all are taken.
-    """
-
-    # Source: K. J. Piczak, Environmental sound classification with convolutional neural networks, MLSP 2015; sizes and
-    # dropout as in his code, https://github.com/karolpiczak/paper-2015-esc-convnet
-
-    def __init__(self, n_classes: int, hidden: int = 5000) -> None:
-        super().__init__()
-        self.config = {"name": "PiczakCNN", "n_classes": n_classes, "hidden": hidden}
-        self.shape = nn.AdaptiveAvgPool2d((60, 101))
-        self.layers = nn.Sequential(
-            nn.Conv2d(2, 80, (57, 6)), nn.ReLU(inplace=True), nn.MaxPool2d((4, 3), stride=(1, 3)), nn.Dropout(0.5),
-            nn.Conv2d(80, 80, (1, 3)), nn.ReLU(inplace=True), nn.MaxPool2d((1, 3)), nn.Flatten(),
-            nn.Linear(80 * 10, hidden), nn.ReLU(inplace=True), nn.Dropout(0.5),
-            nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout(0.5),
-            Logits(hidden, n_classes),
-        )  # fmt: skip
-
-    def channels(self, x: Tensor) -> Tensor:
-        """Log-mel and deltas, (clips, 2, 60, 101), of dB (clips, 1, n_mels, frames)."""
-        x = self.shape(standardize(x))
-        return torch.cat([x, standardize(deltas(x))], dim=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(self.channels(x))
-
-
-def deltas(x: Tensor) -> Tensor:
-    """The slope in time at each point of spectrograms, per frame: a straight line fitted to nine frames; same shape."""
-    place = torch.arange(-4.0, 5.0, device=x.device, dtype=x.dtype)
-    return F.conv2d(F.pad(x, (4, 4, 0, 0), mode="replicate"), (place / place.square().sum()).view(1, 1, 1, 9))
-
-
-class SBCNN(nn.Module):
-    """SB-CNN of Salamon and Bello: three convolutions of 5x5, the first two pooled, and a dense layer of 64.
-
-    As published: it takes 128 bands x 128 frames, pads nothing, keeps the maximum of 4 frames x 2 bands, and drops half
-    of what enters either dense layer. Not so: its 128 frames were 3 s, ours are 2 s.
-    """
-
-    # Source: J. Salamon, J. P. Bello, Deep convolutional neural networks and data augmentation for environmental sound
-    # classification, IEEE Signal Processing Letters 24(3), 2017, https://arxiv.org/abs/1608.04363
-
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.config = {"name": "SBCNN", "n_classes": n_classes}
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 24, 5), nn.MaxPool2d((2, 4)), nn.ReLU(inplace=True),
-            nn.Conv2d(24, 48, 5), nn.MaxPool2d((2, 4)), nn.ReLU(inplace=True),
-            nn.Conv2d(48, 48, 5), nn.ReLU(inplace=True), nn.Flatten(),
-            nn.Dropout(0.5), nn.Linear(48 * 25 * 2, 64), nn.ReLU(inplace=True),
-            nn.Dropout(0.5), Logits(64, n_classes),
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(standardize(x))
-
-
-class ImageNetwork(nn.Module):
-    """A network made for photographs, as Hershey et al. gave it spectrograms: torchvision's, with one input channel.
-
-    `network`, a name in `LAYERS`, is changed as they did: AlexNet begins with a smaller stride and has batch
-    normalisation; Inception V3 is without its first four layers and its auxiliary output; ResNet-50 begins with
-    stride 1; the dense layers of AlexNet and VGG19 take the last feature map as small as it is. Not so: they gave it 96
-    frames x 64 bands, so AlexNet's stride was 2 in time and 1 along mel, and is 2 and 2 here; they dropped no units,
-    having 70 million clips; and torchvision's AlexNet has fewer channels than the first one.
-
-    The spectrogram is averaged over squares of `downsample` first. `pretrained`: the layers that are as ImageNet's
-    begin with its weights, which torchvision downloads once; the first convolution's are summed over its channels.
-    """
-
-    # Source: S. Hershey et al., CNN architectures for large-scale audio classification, ICASSP 2017,
-    # https://arxiv.org/abs/1609.09430
-
-    def __init__(self, n_classes: int, network: str, downsample: int = 1, pretrained: bool = False) -> None:
-        import torchvision  # takes seconds, which only those who use it should wait
-
-        super().__init__()
-        self.config = {"name": "ImageNetwork", "n_classes": n_classes, "network": network, "downsample": downsample}
-        self.pretrained = pretrained
-        self.downsample = nn.AvgPool2d(downsample) if downsample > 1 else nn.Identity()
-        options = {"aux_logits": False, "init_weights": not pretrained} if network == "inception_v3" else {}
-        model = torchvision.models.get_model(network, weights="DEFAULT" if pretrained else None, **options)
-        first, last = LAYERS[network]
-        model.set_submodule(first, _one_channel(model.get_submodule(first)))
-        model.set_submodule(last, Logits(model.get_submodule(last).in_features, n_classes))
-        if network == "alexnet":
-            model.features[0].stride = (2, 2)
-            model.features = nn.Sequential(*(part for layer in model.features for part in _normalised(layer)))
-            _fit_dense(model, "classifier.1", side=6 // downsample)
-        elif network == "vgg19_bn":
-            _fit_dense(model, "classifier.0", side=4 // downsample)
-        elif network == "inception_v3":
-            model.transform_input = False
-            for name in ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"):
-                model.set_submodule(name, nn.Identity())
-        else:
-            model.conv1.stride = (1, 1)
-        self.network = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(self.downsample(standardize(x)))
-
-
-LAYERS = {  # of torchvision's networks: the first convolution that is kept, and the output layer
-    "alexnet": ("features.0", "classifier.6"),
-    "vgg19_bn": ("features.0", "classifier.6"),
-    "inception_v3": ("Conv2d_3b_1x1.conv", "fc"),
-    "resnet50": ("conv1", "fc"),
-}
-
-
-def _one_channel(layer: nn.Conv2d) -> nn.Conv2d:
-    """The same convolution of grey pictures: with the weights of all its channels summed up."""
-    size, bias = layer.kernel_size, layer.bias is not None
-    grey = nn.Conv2d(1, layer.out_channels, size, layer.stride, layer.padding, bias=bias)
-    grey.load_state_dict(layer.state_dict() | {"weight": layer.weight.detach().sum(dim=1, keepdim=True)})
-    return grey
-
-
-def _normalised(layer: nn.Module) -> list[nn.Module]:
-    """A layer of AlexNet, with batch normalisation behind it if it is a convolution."""
-    return [layer, nn.BatchNorm2d(layer.out_channels)] if isinstance(layer, nn.Conv2d) else [layer]
-
-
-def _fit_dense(model: nn.Module, name: str, side: int) -> None:
-    """Let the first dense layer take a feature map of `side` x `side`."""
-    model.avgpool, dense = nn.AdaptiveAvgPool2d(side), model.get_submodule(name)
-    channels = next(layer.num_features for layer in reversed(model.features) if isinstance(layer, nn.BatchNorm2d))
-    if dense.in_features != channels * side**2:
-        model.set_submodule(name, nn.Linear(channels * side**2, dense.out_features))

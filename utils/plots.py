@@ -53,12 +53,16 @@ def _image(ax: Axes, log_mel: np.ndarray, settings: MelConfig | None) -> AxesIma
     """Without settings: the values as they are, over frames and bands."""
     if settings is None:
         return ax.imshow(log_mel, origin="lower", aspect="auto", cmap="magma")
-    seconds = log_mel.shape[1] * settings.hop_length / settings.sample_rate
-    extent, limits = (0, seconds, 0, settings.n_mels), {"vmin": -settings.top_db, "vmax": 0}
+    relative, limits = log_mel - log_mel.max(), {"vmin": -settings.top_db, "vmax": 0}
+    return ax.imshow(relative, cmap="magma", **limits, **_mel_axes(ax, log_mel.shape[1], settings))
+
+
+def _mel_axes(ax: Axes, n_frames: int, settings: MelConfig) -> dict:
+    """Marks the frequency axis in Hz: the options with which `ax.imshow` draws over it, and over seconds."""
     marks = np.array([100, 500, 2000, 10_000])
     ax.set_yticks(mel_band(marks, settings) + 0.5, marks)
-    relative = log_mel - log_mel.max()
-    return ax.imshow(relative, origin="lower", aspect="auto", cmap="magma", extent=extent, **limits)
+    seconds = n_frames * settings.hop_length / settings.sample_rate
+    return {"origin": "lower", "aspect": "auto", "extent": (0, seconds, 0, settings.n_mels)}
 
 
 def hz_to_mel(hz: np.ndarray) -> np.ndarray:
@@ -227,8 +231,7 @@ def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelC
     grey. Red speaks for the label, blue against it.
     """
     figure, axes = plt.subplots(len(points), 3, figsize=(10, 0.3 + 2.3 * len(points)), squeeze=False, sharey=True)
-    extent = (0, log_mel.shape[1] * settings.hop_length / settings.sample_rate, 0, settings.n_mels)
-    options = {"origin": "lower", "aspect": "auto", "extent": extent, "interpolation": "nearest"}
+    options = _mel_axes(axes[0, 0], log_mel.shape[1], settings) | {"interpolation": "nearest"}
     for (left, middle, right), (title, values) in zip(axes, points.items()):
         limit = np.quantile(np.abs(values), 0.99) or 1.0
         strength = (values / limit).clip(-1, 1)
@@ -236,7 +239,7 @@ def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelC
         image = middle.imshow(strength, cmap="seismic", vmin=-1, vmax=1, **options)
         right.imshow(log_mel, cmap="gray", **options)
         right.imshow(strength, cmap="bwr", vmin=-1, vmax=1, alpha=np.abs(strength) ** 0.5, **options)
-        left.set(title="log-mel spectrogram", ylabel="Mel band")
+        left.set(title="log-mel spectrogram", ylabel="Frequency (Hz)")
         middle.set(title=title)
         right.set(title="over each other")
         figure.colorbar(image, ax=right, label="Relevance, scaled", pad=0.01)
