@@ -88,8 +88,7 @@ plots.batch(*dataset.example_batch(train_set, config, 6), competition.classes, k
 # four blocks of two 3x3 convolutions, each with batch normalisation and ReLU, and average pooling between them. What is left is
 # averaged over time, the maximum over frequency is kept, and one dense layer turns it into a number for each class. `full` is 64
 # channels wide. `quick` begins with a stem, which leaves a sixteenth of the picture to blocks half as wide: a step then takes a
-# fiftieth of the arithmetic. The stem also adds to each channel a multiple, which is learned, of the band's place on the mel axis
-# ([CoordConv](https://arxiv.org/abs/1807.03247)): a convolution alone finds a pattern anywhere, and cannot tell high from low.
+# fiftieth of the arithmetic.
 #
 # One clip on its way through: channels x mel bands x frames after each stage.
 

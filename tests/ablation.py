@@ -49,8 +49,16 @@ def max_pooling(model):
         block[-1] = nn.MaxPool2d(2)
 
 
-def no_frequency(model):
-    model.stem[2] = nn.Identity()
+class Frequency(nn.Module):
+    def forward(self, x):
+        bands = torch.linspace(-1, 1, x.shape[2]).view(1, 1, -1, 1).expand_as(x)
+        return torch.cat([x, bands], dim=1)
+
+
+def frequency_channel(model):
+    first = model.stem[0]
+    twice = nn.Conv2d(2, first.out_channels, 5, stride=2, padding=2, bias=False)
+    model.stem = nn.Sequential(Frequency(), twice, *model.stem[1:])
 
 
 def no_normalisation(model):
@@ -69,7 +77,7 @@ ROWS = {
     "width 48": ({"stem": 24, "width": 48}, RECIPE, {}),
     "crops of 4 s": ({}, RECIPE | {"n_frames": 256}, {}),
     "LSEP beside cross-entropy": ({}, RECIPE, {"loss": lsep}),
-    "no frequency coordinate": ({}, RECIPE, {"change": no_frequency}),
+    "frequency as a second channel": ({}, RECIPE, {"change": frequency_channel}),
     "softmax": ({}, RECIPE | {"activation": "softmax"}, {}),
     "always the first 2 s": ({}, RECIPE | {"crop": "start", "test_crops": 1}, {}),
     "one convolution per block": ({}, RECIPE, {"change": one_convolution}),

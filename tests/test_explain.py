@@ -50,7 +50,7 @@ def test_relevances_add_up_to_the_logit(build):
 
 def test_of_several_networks_it_is_the_relevance_of_the_mean_logit():
     x, labels = example(n_frames=150)
-    both = [settled(models.DeepCNN(12, width=8, stem=16)) for _ in range(2)]
+    both = [settled(models.DeepCNN(12, width=4, stem=4)) for _ in range(2)]
     (one, _), (other, _) = (explain.relevance([network], x, labels) for network in both)
     points, sums = explain.relevance(both, x, labels)
     assert torch.allclose(points, (one + other) / 2, atol=1e-6)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from . import mel, models
 from .config import MelConfig
 from .inference import activate
-from .networks import FrequencyCoordinate, Logits, TimeMean
+from .networks import Logits, TimeMean
 from .run_folder import Run
 
 BATCH = 16  # spectrograms at once: what all layers gave is kept on the way
@@ -30,7 +30,7 @@ LARGEST_FLAT = 11  # points along an axis
 SHARES = (0.02, 0.05, 0.1, 0.2)  # of the points, that `deletion` takes away
 COVERED = (
     nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout,
-    nn.Flatten, nn.Identity, FrequencyCoordinate, TimeMean,
+    nn.Flatten, nn.Identity, TimeMean,
 )  # fmt: skip
 
 

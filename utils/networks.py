@@ -31,25 +31,6 @@ class TimeMean(nn.Module):
         return x.mean(dim=3, keepdim=True)
 
 
-class FrequencyCoordinate(nn.Module):
-    """Adds to each channel a multiple, which is learned, of where a band lies, from -1 to 1: filters can then tell low
-    from high.
-
-    Behind a convolution and its normalisation it does what a second input channel of these coordinates would.
-    """
-
-    # Source: Liu et al. 2018, An Intriguing Failing of Convolutional Neural Networks and the CoordConv Solution, whose
-    # channel is on the mel axis in https://github.com/ex4sperans/freesound-classification, the competition's third.
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.slope = nn.Parameter(torch.randn(channels, 1, 1) / 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        coordinate = torch.linspace(-1, 1, x.shape[2], device=x.device)[:, None]
-        return x + (self.slope * coordinate).to(x.dtype)
-
-
 class DeepCNN(nn.Module):
     """Our reading of the paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense
     output.
@@ -58,9 +39,8 @@ class DeepCNN(nn.Module):
     each halving both axes; then the mean over time, the maximum over frequency, dropout and one dense layer.
     `width` channels in the first block, doubled in each further one.
 
-    `stem`: channels of a 5x5 convolution of stride 2, with the frequency coordinate, and a pooling layer before the
-    blocks, which leave a sixteenth of the picture to them, as ImageNet's networks begin; 0: none. The last block then
-    does not pool.
+    `stem`: channels of a 5x5 convolution of stride 2 and a pooling layer before the blocks, which leave a sixteenth of
+    the picture to them, as ImageNet's networks begin; 0: none. The last block then does not pool.
     """
 
     # Source: the blocks and the pooling are those of mhiro2's "Simple 2D-CNN Classifier with PyTorch",
@@ -70,7 +50,7 @@ class DeepCNN(nn.Module):
         super().__init__()
         self.config = {"name": "DeepCNN", "n_classes": n_classes, "width": width, "stem": stem, "dropout": dropout}
         channels = [stem or 1, width, 2 * width, 4 * width, 8 * width]
-        self.stem = _stem(stem) if stem else nn.Identity()
+        self.stem = nn.Sequential(*_convolution(1, stem, 5, stride=2), nn.AvgPool2d(2)) if stem else nn.Identity()
         self.blocks = nn.Sequential(*(_block(i, o) for i, o in pairwise(channels)))
         if stem:
             self.blocks[-1][-1] = nn.Identity()
@@ -86,11 +66,6 @@ class DeepCNN(nn.Module):
 def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> list[nn.Module]:
     layer = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
     return [layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-
-
-def _stem(channels: int) -> nn.Sequential:
-    convolution, normalisation, relu = _convolution(1, channels, 5, stride=2)
-    return nn.Sequential(convolution, normalisation, FrequencyCoordinate(channels), relu, nn.AvgPool2d(2))
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
