@@ -92,7 +92,7 @@ for name in baselines.TITLES:
 # %%
 x, _ = dataset.example_batch(train_set, models.MODELS["piczak"].config(preset_name), 1)
 channels = models.MODELS["piczak"].build(2, preset_name).channels(torch.from_numpy(x))[0]
-plots.batch(channels[:, None].numpy(), torch.eye(2).numpy(), ["log-mel of 60 bands", "deltas"])
+plots.batch(channels[:, None, :, 4:-4].numpy(), torch.eye(2).numpy(), ["log-mel of 60 bands", "deltas"])
 
 # %% [markdown]
 # Its first filters are 57 bands high, so each knows a whole spectrum and may slide by three bands only. Two dense layers of 5,000
@@ -151,7 +151,7 @@ sizes = {name: models.cost({"name": "ImageNetwork", "n_classes": 80, "network": 
 pd.DataFrame(sizes).T.astype(int)
 
 # %% [markdown]
-# That is 8 to 160 times what the Deep CNN of `quick` computes. With the `quick` preset they are shown 64 x 64 or 32 x 32 points of a
+# That is 13 to 270 times what the Deep CNN of `quick` computes. With the `quick` preset they are shown 64 x 64 or 32 x 32 points of a
 # spectrogram and take **four steps**: they have hardly begun, and their scores below say nothing about what they can do. The `full` preset
 # trains them on whole crops for 100 epochs, which wants a GPU.
 

@@ -148,4 +148,8 @@ folds.summary(run)
 plots.learning_curves(folds.histories(run))
 
 # %% [markdown]
+# Where there is a noisy set, the curves bend in the middle: there the noisy clips join, and the learning rate starts anew. With `quick`, a
+# fold is trained for 100 steps where notebook 3 takes several hundred: judge `best` with `full`.
+
+# %% [markdown]
 # Next: `07_evaluation` puts all runs side by side, and `08_submission` blends the folds by the geometric mean of their scores.

@@ -57,8 +57,8 @@ best = runs[0]
 # ## The metric, by hand
 #
 # Label-weighted label-ranking average precision asks, for every label of every clip: of the classes that score at least as
-# high, which share are labels of that clip? Here for one clip with several labels, the one that one of the three best models ranks
-# worst. Its labels, the highest score first:
+# high, which share are labels of that clip? Here for the clip with several labels that is ranked worst by any of the three best models.
+# Its labels, the highest score first:
 
 # %% tags=["nbval-ignore-output"]
 cases = [case for run in runs[:3] for case in zip(*run.on(common))]
@@ -190,7 +190,7 @@ charts.bars(pairs, "Clips") if len(pairs) else "the highest score is one of its 
 # %% [markdown]
 # ## The worst clips
 #
-# Those with the lowest LWLRAP. Often the label is wrong, or the sound is too short or too faint; listen before you tune.
+# Those with the lowest LWLRAP, if it is below 1. Often the label is wrong, or the sound is too short or too faint; listen before you tune.
 # Each player has the first two seconds.
 
 # %% tags=["nbval-ignore-output"]
@@ -198,7 +198,7 @@ worst = best.validation[["fname", "labels"]].assign(
     LWLRAP=[metrics.lwlrap(labels[None], some[None]) for labels, some in zip(best.targets, best.scores)],
     highest=[best.classes[i] for i in best.scores.argmax(axis=1)],
 )
-worst = worst.sort_values("LWLRAP", kind="stable").head(3)
+worst = worst[worst["LWLRAP"] < 1].sort_values("LWLRAP", kind="stable").head(3)
 worst.round(3)
 
 # %% tags=["nbval-ignore-output"]

@@ -116,7 +116,7 @@ plots.player(samples, kit.preset.mel)
 # %% [markdown]
 # ## Submit it on Kaggle
 #
-# The competition takes no files, but notebooks that write one, and late submissions still. From a shell, in this kit's folder:
+# The competition accepts only notebooks that write the file, and still takes late submissions. From a shell, in this kit's folder:
 #
 # 1. Accept the [rules](https://www.kaggle.com/c/freesound-audio-tagging-2019/rules), `pip install kaggle`, and put the token that
 #    [your settings](https://www.kaggle.com/settings/api) make into `~/.kaggle/access_token`.

@@ -72,7 +72,7 @@ from utils.run_folder import find_runs
 # %% tags=["nbval-ignore-output"]
 runs = explain.explainable(find_runs(kit.runs))
 run, *others = [(run.folds() or [run])[0] for run in runs]
-print(f"explained: {run.record['title']}; also covered: {', '.join(other.record['title'] for other in others) or 'none'}")
+print(f"explained: {run.record['title']}; also covered: {'; '.join(other.record['title'] for other in others) or 'none'}")
 
 # %% [markdown]
 # It is asked about its validation clips, which it has not seen: about the first two seconds, once for each label. With the `quick`
@@ -222,8 +222,8 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 # %% [markdown]
 # It does not hold everywhere. While few single points are gone, the gradient is faster: it finds scattered points to which the network is
 # most sensitive, as adversarial examples do; gone in squares, these matter less. Loudness is a strong rival on the mini set, where
-# the loudest points are the sound and the rest is nearly silent. Nor is relevance the best guide to every network. Of the next best
-# run, its first 32 labels:
+# the loudest points are the sound and the rest is nearly silent. Nor need it be alike for another network.
+# The next best run, and its first 32 labels:
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
@@ -234,7 +234,7 @@ for next_best in others[:1]:
 # %% [markdown]
 # ## What it listens for
 #
-# A line a class: where along frequency the relevance for it lies, on average over its validation clips and over time.
+# One row per class: where along frequency the relevance for it lies, on average over its validation clips and over time.
 
 # %% tags=["nbval-ignore-output"]
 charts.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)

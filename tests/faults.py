@@ -1,4 +1,4 @@
-"""Kill a process at every moment that matters and see what is left: python -m tests.faults WORK FOLDER
+"""Kill a process at every moment that matters and see what is left: FAT_DATA=DIR python -m tests.faults WORK FOLDER
 
 WORK is training, caching or submission. A moment is a file synced or renamed, a step of the optimiser or a clip made.
 For each, a child process is killed there (SIGKILL), what it left is looked at, and another one does the work to its
@@ -24,6 +24,8 @@ from utils.data import Competition
 from utils.dataset import load_split
 from utils.run_folder import Run
 
+if "FAT_DATA" not in os.environ:
+    sys.exit(__doc__)
 COMPETITION = Competition(os.environ["FAT_DATA"])
 TABLE = COMPETITION.curated.head(20)
 CONFIG = TrainingConfig(3, batch_size=8, crop="random", schedule="cosine", mix_probability=0.5)

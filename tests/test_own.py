@@ -181,7 +181,7 @@ def test_the_shell_shows_what_it_made_and_what_to_type_next(sounds, tmp_path, ca
     own.main([str(sounds), str(tmp_path / "my target")])
     shown = capsys.readouterr().out
     assert ["Bark", "8", "2"] in [line.split() for line in shown.splitlines()]
-    assert f"FAT_DATA='{tmp_path / 'my target'}' python -m utils.run" in shown
+    assert f"python -m utils.run --data '{tmp_path / 'my target'}'" in shown
     with pytest.raises(SystemExit):
         own.main([str(sounds), str(tmp_path / "my target")])
     assert "is there already" in capsys.readouterr().err

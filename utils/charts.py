@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator
 
 from .config import MelConfig
 from .plots import mel_band, words
@@ -15,6 +16,7 @@ def clips_per_class(counts: pd.DataFrame) -> None:
     for ax, color, name in zip(axes[0], ["tab:blue", "tab:orange"], counts):
         ax.barh(counts.index, counts[name], color=color)
         ax.set(title=name, xlabel="Labels")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.margins(y=0.01)
 
 
@@ -84,17 +86,19 @@ def intervals(table: pd.DataFrame) -> None:
     reach = [table["LWLRAP"] - table["low"], table["high"] - table["LWLRAP"]]
     ax.errorbar(table["LWLRAP"], range(len(table)), xerr=reach, fmt="o", capsize=3)
     ax.set_yticks(range(len(table)), table.index)
-    ax.set(xlabel="LWLRAP, with its 95% interval")
+    ax.set(xlabel="LWLRAP, with its 95% interval", ylim=(-0.6, len(table) - 0.4))
     ax.grid(axis="x", alpha=0.3)
 
 
 def score_over_cost(table: pd.DataFrame) -> None:
     """LWLRAP over seconds of training and over MMAC, a dot a run; columns as of `Run.summary` and `Run.cost`."""
     _, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
-    for ax, (column, label) in zip(axes, {"seconds": "Seconds of training", "MMAC": "MMAC a crop"}.items()):
+    for ax, (column, label) in zip(axes, {"seconds": "Seconds of training", "MMAC": "MMAC per crop"}.items()):
         for marker, (_, run) in zip("os^vD*PX<>" * len(table), table.iterrows()):
             ax.plot(run[column], run["LWLRAP"], marker, label=run["model"])
         ax.set(xlabel=label, xscale="log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.tick_params(axis="x", which="minor", labelbottom=False)
         ax.grid(alpha=0.3)
     axes[0].set(ylabel="LWLRAP")

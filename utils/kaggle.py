@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(upload, "# the next time: kaggle datasets version -m new --dir-mode zip -p ...", sep="  ")
     print(*push, sep="\n")
     status = f"kaggle kernels status {kernel_id(options.username, '01_eda')}"
-    print(f"\nPush each after the one before it has finished: {status}")
+    print(f"\nPush each after the one before it has finished: {status}\nFor a submission alone: 02, 06 and 08.")
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
     labels = {name: data.read_table(target / file, ["fname", "labels"])["labels"] for name, file in tables.items()}
     clips = pd.DataFrame({name: data.split_labels(part).explode().value_counts() for name, part in labels.items()})
     print(clips.fillna(0).astype(int).sort_index().to_string())
-    print(f"\nNow type: FAT_DATA={shlex.quote(str(target))} python -m utils.run")
+    print(f"\nNow type: python -m utils.run --data {shlex.quote(str(target))}")
 
 
 if __name__ == "__main__":

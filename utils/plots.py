@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator
 
 from . import mel
 from .config import MelConfig
@@ -57,12 +58,14 @@ def _image(ax: Axes, log_mel: np.ndarray, settings: MelConfig | None) -> AxesIma
     return ax.imshow(relative, cmap="magma", **limits, **_mel_axes(ax, log_mel.shape[1], settings))
 
 
-def _mel_axes(ax: Axes, n_frames: int, settings: MelConfig) -> dict:
-    """Marks the frequency axis in Hz: the options with which `ax.imshow` draws over it, and over seconds."""
+def _mel_axes(ax: Axes, n_frames: int, settings: MelConfig, begin: float = 0.0) -> dict:
+    """Marks the frequency axis in Hz: the options with which `ax.imshow` draws over it, and over seconds from `begin`
+    on.
+    """
     marks = np.array([100, 500, 2000, 10_000])
     ax.set_yticks(mel_band(marks, settings) + 0.5, marks)
     seconds = n_frames * settings.hop_length / settings.sample_rate
-    return {"origin": "lower", "aspect": "auto", "extent": (0, seconds, 0, settings.n_mels)}
+    return {"origin": "lower", "aspect": "auto", "extent": (begin, begin + seconds, 0, settings.n_mels)}
 
 
 def hz_to_mel(hz: np.ndarray) -> np.ndarray:
@@ -128,7 +131,10 @@ def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
     left.plot(hz, hz_to_mel(hz))
     left.set(title="m = 2595 log10(1 + f / 700)", xlabel="Frequency (Hz)", ylabel="Mel")
     bins = np.linspace(0, settings.sample_rate / 2, filters.shape[1])
-    right.plot(bins, (filters / filters.max(axis=1, keepdims=True))[::8].T, color="tab:blue", linewidth=1)
+    for filter in filters[::8]:
+        there = np.flatnonzero(filter)
+        there = slice(there[0] - 1, there[-1] + 2)  # with the zeros at its sides
+        right.plot(bins[there], filter[there] / filter.max(), color="tab:blue", linewidth=1)
     right.set(title="every eighth filter, scaled to one height", xlabel="Frequency (Hz)", ylabel="Weight")
     right.set(xscale="log", xlim=(settings.fmin, settings.fmax))
     right.set_xticks([100, 500, 2000, 10_000], [100, 500, 2000, 10_000])
@@ -192,6 +198,9 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
             ax.plot(evaluated["epoch"], evaluated[column], color=color, label=title, marker=marker)
             ax.set(title=f"validation {column}, one crop", xlabel="Epoch")
     axes[0].set(title="validation loss (dotted: training)", yscale="log")
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_formatter("")
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     for ax, column in zip(axes[1:], ["LWLRAP", "top-5"]):  # the first epochs would flatten all that follows
         curves = [history[column].dropna().to_numpy(float) for history in histories.values()]
@@ -226,12 +235,12 @@ def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfi
     return figure
 
 
-def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelConfig) -> Figure:
-    """A spectrogram and, a row a title, the relevances (n_mels, frames) of its points: by themselves, and over it in
-    grey. Red speaks for the label, blue against it.
+def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelConfig, begin: float = 0.0) -> Figure:
+    """A spectrogram, which begins at second `begin`, and, a row a title, the relevances (n_mels, frames) of its points:
+    by themselves, and over it in grey. Red speaks for the label, blue against it.
     """
     figure, axes = plt.subplots(len(points), 3, figsize=(10, 0.3 + 2.3 * len(points)), squeeze=False, sharey=True)
-    options = _mel_axes(axes[0, 0], log_mel.shape[1], settings) | {"interpolation": "nearest"}
+    options = _mel_axes(axes[0, 0], log_mel.shape[1], settings, begin) | {"interpolation": "nearest"}
     for (left, middle, right), (title, values) in zip(axes, points.items()):
         limit = np.quantile(np.abs(values), 0.99) or 1.0
         strength = (values / limit).clip(-1, 1)

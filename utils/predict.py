@@ -73,19 +73,22 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
 
-def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, np.ndarray, np.ndarray]:
-    """The class of the run's highest score for a recording, the crop (dB) in which its logit is highest, and the
-    relevance of the points of that crop, both (n_mels, frames).
+def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, float, np.ndarray, np.ndarray]:
+    """The class of the run's highest score for a recording; of the crop in which its logit is highest, where it begins
+    in the recording, in seconds, and its dB, and the relevance of its points, both (n_mels, frames).
 
     Raises FileNotFoundError and ValueError as `tag` does, and ValueError and ImportError as `explain.relevance`.
     """
     label = int(tag(path, run, device).to_numpy()[0].argmax())
     networks = run.models()
-    with _clips(_table([path]), run, run.mel, device) as clips:
-        x = clips.crops(*tta_crops(clips.lengths, run.config.n_frames, run.config.test_crops), run.config.n_frames)
+    # Times are to be those of the recording, so nothing is trimmed.
+    with _clips(_table([path]), run, replace(run.mel, trim_db=math.inf), device) as clips:
+        rows, offsets = tta_crops(clips.lengths, run.config.n_frames, run.config.test_crops)
+        x = clips.crops(rows, offsets, run.config.n_frames)
     points, sums = explain.relevance(networks, x, torch.full((len(x),), label))
     best = sums.argmax()
-    return run.classes[label], x[best, 0].cpu().numpy(), points[best].cpu().numpy()
+    begin = int(offsets[best]) * run.mel.hop_length / run.mel.sample_rate
+    return run.classes[label], begin, x[best, 0].cpu().numpy(), points[best].cpu().numpy()
 
 
 def best_run() -> Run:
@@ -163,9 +166,9 @@ def main(arguments: list[str] | None = None) -> None:
             figure = plots.tags_over_time(audio.load_clip(path, run.mel), scores, run.mel)
             figure.savefig(options.over_time, dpi=150)
         if options.explain:
-            label, crop, points = first_answer(options.paths[0], run, device)
+            label, begin, crop, points = first_answer(options.paths[0], run, device)
             title = f"relevance for {plots.words(label)}"
-            plots.relevance(crop, {title: points}, run.mel).savefig(options.explain, dpi=150)
+            plots.relevance(crop, {title: points}, run.mel, begin).savefig(options.explain, dpi=150)
     except (OSError, ValueError, ImportError) as error:
         parser.exit(1, f"{error}\n")
 
