@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from tqdm import tqdm
 
-from utils import baselines, launch, mel, models, setup
+from utils import baselines, launch, mel, models, setup, train
 from utils.dataset import load_split
 from utils.run_folder import Run
 from utils.workspace import Workspace
@@ -24,10 +25,7 @@ NETWORKS = [name for name in launch.ONE_TRAINING if not models.MODELS[name].pret
 
 def train_system(name: str, kit: Workspace, epochs: int, seed: int) -> Run:
     """The run of one system, trained or found."""
-    case = f"{kit.preset.name}-{epochs}-{seed}"
-    folder = kit.folder / "related" / kit.runs.name / case / name
-    if (folder / "settings.json").exists():
-        return Run(folder)
+    folder = kit.folder / "related" / kit.runs.name / f"{kit.preset.name}-{epochs}-{seed}" / name
     table, classes, preset = kit.competition.curated, kit.competition.classes, replace(kit.preset, seed=seed)
     cache = mel.build_cache(table, kit.cache, "curated", preset.mel)
     sets = load_split(cache, table, classes, preset, kit.device)
@@ -36,7 +34,9 @@ def train_system(name: str, kit: Workspace, epochs: int, seed: int) -> Run:
     entry = models.MODELS[name]
     config = replace(entry.config(preset.name), epochs=epochs, min_steps=1, max_steps=None, seed=seed)
     torch.manual_seed(seed)
-    return launch.fit(entry.build(len(classes), preset.name), *sets, config, folder, entry.title)
+    title = f"{entry.title}, seed {seed}"
+    with tqdm(total=config.steps(len(sets[0])), unit="step", mininterval=1) as bar:
+        return train.fit(entry.build(len(classes), preset.name), *sets, config, folder, title, bar)
 
 
 def main() -> None:

@@ -227,12 +227,20 @@ def test_the_ladder_is_the_recipe_step_by_step(sets, tmp_path, competition):
     assert replace(last, max_steps=None, min_steps=1) == replace(recipe, max_steps=None)
 
 
+def test_noisy_clips_of_a_group_of_the_others_are_left_out_whatever_column_both_have():
+    noisy = pd.DataFrame({"group": ["a", "b", "c"], "freesound_id": ["1", "2", ""]})
+    assert splits.apart(noisy, pd.DataFrame({"freesound_id": ["1", "3"]})).tolist() == [1, 2]
+    assert splits.apart(noisy, pd.DataFrame({"fname": ["1"]})).tolist() == [0, 1, 2]
+
+
 def test_published_folds_are_taken_as_they_are(capsys):
     table = pd.DataFrame({"labels": list("aabbab") * 2, "fold": [str(n) for n in (10, 2, 1, 1, 2, 10) * 2]})
     assert splits.folds(table, 5, seed=0).tolist() == [2, 1, 0, 0, 1, 2] * 2
     assert not capsys.readouterr().out
     splits.folds(table.assign(labels=["only", *table["labels"][1:]]), 5, seed=0)
     assert "All clips of only are in one fold" in capsys.readouterr().out
+    splits.folds(table.assign(group=[*"xxyyzz", *"uuuuuu"]), 5, seed=0)
+    assert "puts 3 groups of clips into several folds" in capsys.readouterr().out
     with pytest.raises(ValueError, match="the column fold says '3' of every clip"):
         splits.folds(table.assign(fold="3"), 5, seed=0)
     with pytest.raises(ValueError, match="the column fold is empty in 1 rows"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils import baselines, inference, launch, metrics, models, networks, predict, train
+from utils import baselines, inference, launch, metrics, models, predict, related_networks, train
 from utils.config import QUICK, MelConfig, TrainingConfig
 from utils.dataset import load_split
 from utils.run_folder import find_runs
@@ -86,7 +86,7 @@ def test_several_processes_remember_that_a_model_is_pretrained(three, tmp_path):
 def test_deltas_are_the_slope_of_nine_frames():
     x = np.random.default_rng(0).normal(size=(60, 101)).astype(np.float32)
     expected = librosa.feature.delta(x, width=9, mode="nearest")
-    assert np.allclose(networks.deltas(torch.from_numpy(x)[None, None])[0, 0], expected, atol=1e-5)
+    assert np.allclose(related_networks.deltas(torch.from_numpy(x)[None, None])[0, 0], expected, atol=1e-5)
 
 
 def test_features_are_finite_and_as_many_for_every_clip(cache, competition):

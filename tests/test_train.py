@@ -172,6 +172,7 @@ def test_scores_are_the_mean_over_a_clips_test_time_crops_and_their_tempos(sets,
     validation_set, model = sets[1].subset(np.arange(8)), run.models()[0].eval()
     config = replace(run.config, test_crops=3, test_stretch=stretch)
     scores = inference.predict_scores(model, validation_set, config)
+    assert inference.predict_scores(model, validation_set.subset(np.arange(0)), config).shape == (0, scores.shape[1])
     for row, length in enumerate(validation_set.lengths.tolist()):
         count = min(3, -(-length // 128))
         offsets = torch.tensor([int(x) for x in np.linspace(0, max(0, length - 128), count)])

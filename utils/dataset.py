@@ -1,6 +1,7 @@
 """Spectrograms of clips on a device: what a model is trained on and asked about, its crops and their augmentation."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +36,7 @@ class MelDataset:
         self.sources = (cache.folder.name,)  # which tell the content of the clips
         self.device = torch.empty(0, device=device).device  # "cuda" by its number
         clips = cache.clips.iloc[cache.rows(table["fname"])]
-        frames = torch.from_numpy(cache.frames)
+        frames = _tensor(cache.frames)
         self.frames = frames.to(self.device) if _fits(frames, self.device) else frames
         self.starts = torch.tensor(clips["start"].to_numpy())
         self.lengths = torch.tensor(clips["length"].to_numpy())
@@ -106,8 +107,14 @@ def _restored(state: dict) -> MelDataset:
     dataset = object.__new__(MelDataset)
     dataset.__dict__.update(state)
     if dataset.frames is None:
-        dataset.frames = torch.from_numpy(dataset.cache.frames)
+        dataset.frames = _tensor(dataset.cache.frames)
     return dataset
+
+
+def _tensor(frames: np.ndarray) -> Tensor:
+    with warnings.catch_warnings():  # torch fears that somebody could write; nobody does
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(frames)
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

@@ -20,11 +20,11 @@ from .models import MODELS
 from .run_folder import Run
 
 NAME = "best"
-PLAIN = {"mix_probability": 0.0, "resize_probability": 0.0, "spec_augment_probability": 0.0}
+PLAIN = {"mix_probability": 0.0, "resize_probability": 0.0, "spec_augment_probability": 0.0, "test_stretch": 1.0}
 LADDER = {  # the recipe, step by step: what each adds to the training config before it
     "random crops": PLAIN,
     "+ mixed in power": {"mix_probability": 0.5},
-    "+ resized": {"resize_probability": 0.4},
+    "+ resized": {"resize_probability": 0.4, "test_stretch": 1.18},
     "+ SpecAugment": {"spec_augment_probability": 0.5},
 }
 LADDER_STEPS = 600

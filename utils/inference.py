@@ -53,6 +53,7 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
     count = torch.bincount(rows, minlength=len(dataset))
     total = torch.zeros(len(dataset), len(dataset.classes), device=dataset.device)
     batches = list(zip(distributed.shard(rows).split(64), distributed.shard(offsets).split(64)))
+    batches = [batch for batch in batches if len(batch[0])]  # a process may have none
     for some, at in tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, disable=not progress):
         x = dataset.crops(some, at, config.n_frames)
         for tempo in tempos:

@@ -7,6 +7,7 @@ zennit. Prints the commands to type.
 
 import argparse
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -76,8 +77,8 @@ def write(folder: Path, username: str, weights: Path | None = None) -> list[str]
         for notebook in READS:
             internet = notebook == "09_explanation" or (notebook == "04_vgg19" and not weights)
             _write_kernel(unfinished / notebook, username, internet)
-    upload = f"kaggle datasets create -p {folder / 'kit'} --dir-mode zip"
-    return [upload, *(f"kaggle kernels push -p {folder / notebook}" for notebook in READS)]
+    upload = f"kaggle datasets create -p {shlex.quote(str(folder / 'kit'))} --dir-mode zip"
+    return [upload, *(f"kaggle kernels push -p {shlex.quote(str(folder / notebook))}" for notebook in READS)]
 
 
 def _write_kit(folder: Path, username: str, weights: Path | None) -> None:

@@ -19,6 +19,7 @@ from dataclasses import asdict, replace
 from io import TextIOWrapper
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
@@ -94,7 +95,8 @@ def _run_job(job: Path) -> None:
     arguments = json.loads((job / "job.json").read_text())
     cache = mel.Cache(Path(arguments["cache"]))
     tables = [pd.read_csv(job / f"{name}.csv", dtype=str, keep_default_na=False) for name in ("train", "validation")]
-    sets = [MelDataset(cache, table, arguments["classes"], arguments["device"]) for table in tables]
+    clips = MelDataset(cache, pd.concat(tables, ignore_index=True), arguments["classes"], arguments["device"])
+    sets = [clips.subset(rows) for rows in np.split(np.arange(len(clips)), [len(tables[0])])]
     model = models.build(arguments["model"])
     model.pretrained = arguments["pretrained"]
     model.load_state_dict(safetensors.torch.load_file(job / "weights.safetensors"))

@@ -119,8 +119,7 @@ class Cache:
         self.clips = pd.read_csv(self.folder / "clips.csv", dtype={"fname": str}, keep_default_na=False)
         self.unreadable = read_reasons(self.folder / "unreadable.csv")
         self.damaged = read_reasons(self.folder / "damaged.csv")
-        # Copy on write: nobody writes, but torch wants to be able to.
-        self.frames = np.load(self.folder / "frames.npy", mmap_mode="c", allow_pickle=False)
+        self.frames = np.load(self.folder / "frames.npy", mmap_mode="r", allow_pickle=False)
         self._row = pd.Index(self.clips["fname"])
 
     def __reduce__(self) -> tuple:

@@ -64,7 +64,7 @@ _FULL_PICZAK = TrainingConfig(
 )  # fmt: skip
 _FULL_SBCNN = replace(_FULL_PICZAK, epochs=50, learning_rate=1e-3, mix_probability=0.5, resize_probability=0.5)
 _FULL_HERSHEY = replace(_FULL_PICZAK, epochs=100, batch_size=128, weight_decay=0.0)
-_QUICK_SBCNN = replace(_QUICK, epochs=40, max_steps=120, spec_augment_probability=0.0)
+_QUICK_SBCNN = replace(_QUICK, epochs=40, max_steps=120, test_stretch=1.0, spec_augment_probability=0.0)
 _QUICK_PICZAK = replace(_QUICK_VGG19, epochs=50, max_steps=200, test_crops=8)
 _QUICK_HERSHEY = replace(_QUICK_VGG19, epochs=1, max_steps=4)  # of the thousands that these networks need
 _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e-4, crop="start")

@@ -7,6 +7,8 @@ import pandas as pd
 
 from .data import split_labels
 
+GROUPS = ("group", "freesound_id")  # columns that name what clips must stay together with, the first one there
+
 
 def split(table: pd.DataFrame, n_folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of the training and of the validation clips: the validation split is the first of `n_folds` folds.
@@ -29,6 +31,8 @@ def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     column has gaps or a single value.
     """
     fold = _given_folds(table["fold"]) if "fold" in table else _drawn_folds(table, n_folds, seed)
+    if shared := int((pd.Series(fold).groupby(_groups(table)).nunique() > 1).sum()):
+        print(f"The column fold puts {shared} groups of clips into several folds: models are judged on what they know.")
     labels = pd.DataFrame({"label": split_labels(table["labels"]).to_numpy(), "fold": fold}).explode("label")
     for label, count in labels.groupby("label")["fold"].nunique().items():
         if count == 1:
@@ -79,13 +83,13 @@ def _strata(table: pd.DataFrame, n_folds: int) -> np.ndarray:
 
 def group_column(table: pd.DataFrame) -> str | None:
     """The column that names what clips must stay together with: a recording, a speaker, an uploader."""
-    return next((column for column in ("group", "freesound_id") if column in table), None)
+    return next((column for column in GROUPS if column in table), None)
 
 
 def apart(table: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
     """Row numbers of the clips of `table` that are of no group of `others`."""
-    column = group_column(table)
-    if column is None or column not in others:
+    column = next((column for column in GROUPS if column in table and column in others), None)
+    if column is None:
         return np.arange(len(table))
     alone = table[column].isna() | (table[column] == "")
     return np.flatnonzero(alone | ~table[column].isin(others[column]))
