@@ -78,7 +78,8 @@ model
 # - with a band and a stretch of frames **masked** (SpecAugment).
 #
 # All of it is switched off for the last tenth of the steps, so that the network ends on sounds as they are. What it has learned of tempo
-# serves once more at the end: a clip's score is the mean over its crops as they are, 1.18 times slower and 1.18 times faster.
+# serves once more at the end: the score that `best` gives a clip is the mean over its crops as they are, 1.18 times slower and as much
+# faster.
 
 # %%
 examples = dataset.augmentation_examples(curated, config)

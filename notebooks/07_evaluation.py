@@ -108,8 +108,8 @@ charts.intervals(ours)
 # ## One crop, or several
 #
 # While it trains, a network is judged by the first 2 s of each clip. The figures above are of up to `test_crops` crops of each, from its
-# beginning to its end, averaged: the cheapest gain there is. The Deep CNN of `quick`, and `best`, which were trained
-# on resized crops, also see each of them slowed down and sped up by `test_stretch`.
+# beginning to its end, averaged: the cheapest gain there is. `best` also sees each of them slowed down and sped up by
+# `test_stretch`.
 
 # %% tags=["nbval-ignore-output"]
 networks = [run for run in runs if run.has_weights and not run.folds()]

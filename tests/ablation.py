@@ -79,7 +79,7 @@ ROWS = {
     "LSEP beside cross-entropy": ({}, RECIPE, {"loss": lsep}),
     "frequency as a second channel": ({}, RECIPE, {"change": frequency_channel}),
     "softmax": ({}, RECIPE | {"activation": "softmax"}, {}),
-    "always the first 2 s": ({}, RECIPE | {"crop": "start", "test_crops": 1, "test_stretch": 1.0}, {}),
+    "always the first 2 s": ({}, RECIPE | {"crop": "start", "test_crops": 1}, {}),
     "one convolution per block": ({}, RECIPE, {"change": one_convolution}),
     "max pooling in the blocks": ({}, RECIPE, {"change": max_pooling}),
     "no batch normalisation": ({}, RECIPE, {"change": no_normalisation}),

@@ -224,7 +224,7 @@ def test_the_ladder_is_the_recipe_step_by_step(sets, tmp_path, competition):
     assert list(ladder.index) == list(folds.LADDER)
     assert ladder["LWLRAP"].between(ladder["low"], ladder["high"]).all()
     last, recipe = Run(tmp_path / ladder.index[-1]).config, models.MODELS["best"].config("quick")
-    assert replace(last, max_steps=None, min_steps=1) == replace(recipe, max_steps=None)
+    assert replace(last, max_steps=None, min_steps=1) == replace(recipe, max_steps=None, test_stretch=1.0)
 
 
 def test_noisy_clips_of_a_group_of_the_others_are_left_out_whatever_column_both_have():

@@ -43,13 +43,12 @@ _FULL = TrainingConfig(epochs=400)
 _FULL_VGG19 = replace(_FULL, learning_rate=1e-4)
 _QUICK = TrainingConfig(
     epochs=100, max_steps=1500, learning_rate=3e-3, weight_decay=0.01, schedule="cosine", activation="sigmoid",
-    crop="random", test_crops=8, test_stretch=1.18,
-    mix_probability=0.5, resize_probability=0.4, spec_augment_probability=0.5,
+    crop="random", test_crops=8, mix_probability=0.5, resize_probability=0.4, spec_augment_probability=0.5,
 )  # fmt: skip
-_BEST = replace(_QUICK, epochs=100, min_steps=4000, max_steps=None)
-_QUICK_BEST = replace(_QUICK, epochs=20, max_steps=100)
+_BEST = replace(_QUICK, epochs=100, min_steps=4000, max_steps=None, test_stretch=1.18)
+_QUICK_BEST = replace(_BEST, epochs=20, min_steps=1, max_steps=100)
 _QUICK_VGG19 = replace(
-    _QUICK, epochs=40, max_steps=200, learning_rate=1e-3, test_crops=1, test_stretch=1.0,
+    _QUICK, epochs=40, max_steps=200, learning_rate=1e-3, test_crops=1,
     mix_probability=0.0, resize_probability=0.0, spec_augment_probability=0.0,
 )  # fmt: skip
 # The related work, as published but for three things. AdamW takes the place of the SGD of Piczak and of Salamon and
@@ -64,7 +63,7 @@ _FULL_PICZAK = TrainingConfig(
 )  # fmt: skip
 _FULL_SBCNN = replace(_FULL_PICZAK, epochs=50, learning_rate=1e-3, mix_probability=0.5, resize_probability=0.5)
 _FULL_HERSHEY = replace(_FULL_PICZAK, epochs=100, batch_size=128, weight_decay=0.0)
-_QUICK_SBCNN = replace(_QUICK, epochs=40, max_steps=120, test_stretch=1.0, spec_augment_probability=0.0)
+_QUICK_SBCNN = replace(_QUICK, epochs=40, max_steps=120, spec_augment_probability=0.0)
 _QUICK_PICZAK = replace(_QUICK_VGG19, epochs=50, max_steps=200, test_crops=8)
 _QUICK_HERSHEY = replace(_QUICK_VGG19, epochs=1, max_steps=4)  # of the thousands that these networks need
 _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e-4, crop="start")
