@@ -47,7 +47,7 @@ kit = setup(data_folder, preset)
 import pandas as pd
 import torch
 
-from utils import baselines, charts, dataset, launch, mel, models, plots
+from utils import baselines, charts, dataset, launch, mel, models, plots, related_networks
 from utils.run_folder import common_clips, find_runs
 
 competition, preset_name = kit.competition, kit.preset.name
@@ -91,7 +91,7 @@ for name in baselines.TITLES:
 
 # %%
 x, _ = dataset.example_batch(train_set, models.MODELS["piczak"].config(preset_name), 1)
-channels = models.MODELS["piczak"].build(2, preset_name).channels(torch.from_numpy(x))[0]
+channels = related_networks.PiczakCNN(n_classes=2, hidden=1).channels(torch.from_numpy(x))[0]
 plots.batch(channels[:, None, :, 4:-4].numpy(), torch.eye(2).numpy(), ["log-mel of 60 bands", "deltas"])
 
 # %% [markdown]
