@@ -131,10 +131,10 @@ def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
     left.plot(hz, hz_to_mel(hz))
     left.set(title="m = 2595 log10(1 + f / 700)", xlabel="Frequency (Hz)", ylabel="Mel")
     bins = np.linspace(0, settings.sample_rate / 2, filters.shape[1])
-    for filter in filters[::8]:
-        there = np.flatnonzero(filter)
-        there = slice(there[0] - 1, there[-1] + 2)  # with the zeros at its sides
-        right.plot(bins[there], filter[there] / filter.max(), color="tab:blue", linewidth=1)
+    for weights in filters[::8]:
+        there = np.flatnonzero(weights)
+        there = slice(max(there[0] - 1, 0), there[-1] + 2)  # with the zeros at its sides
+        right.plot(bins[there], weights[there] / weights.max(), color="tab:blue", linewidth=1)
     right.set(title="every eighth filter, scaled to one height", xlabel="Frequency (Hz)", ylabel="Weight")
     right.set(xscale="log", xlim=(settings.fmin, settings.fmax))
     right.set_xticks([100, 500, 2000, 10_000], [100, 500, 2000, 10_000])

@@ -27,12 +27,10 @@ def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     ones, else as of its first label's. Clips of one group, as the column `group` or, where there is none,
     `freesound_id` names it, share a fold; a clip without a name is a group. Where the table has a column `fold`,
     that is taken as it is, its values in order. There are fewer folds, which is said, where there are fewer clips
-    or groups. Prints a line if a class is in one fold only. Raises ValueError if there is one group, or if the
-    column has gaps or a single value.
+    or groups. Prints a line if a class is in one fold only, or if the column parts a group. Raises ValueError if there
+    is one group, or if the column has gaps or a single value.
     """
-    fold = _given_folds(table["fold"]) if "fold" in table else _drawn_folds(table, n_folds, seed)
-    if shared := int((pd.Series(fold).groupby(_groups(table)).nunique() > 1).sum()):
-        print(f"The column fold puts {shared} groups of clips into several folds: models are judged on what they know.")
+    fold = _given_folds(table) if "fold" in table else _drawn_folds(table, n_folds, seed)
     labels = pd.DataFrame({"label": split_labels(table["labels"]).to_numpy(), "fold": fold}).explode("label")
     for label, count in labels.groupby("label")["fold"].nunique().items():
         if count == 1:
@@ -40,7 +38,8 @@ def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     return fold
 
 
-def _given_folds(column: pd.Series) -> np.ndarray:
+def _given_folds(table: pd.DataFrame) -> np.ndarray:
+    column = table["fold"]
     names = column.astype(str).str.strip()
     if column.isna().any() or (names == "").any():
         empty = (column.isna() | (names == "")).sum()
@@ -48,6 +47,8 @@ def _given_folds(column: pd.Series) -> np.ndarray:
     values = sorted(set(names), key=lambda name: (len(name), name))  # 2 before 10
     if len(values) < 2:
         raise ValueError(f"the column fold says {values[0]!r} of every clip: give two values or more, or remove it.")
+    if shared := int((names.groupby(_groups(table)).nunique() > 1).sum()):
+        print(f"The column fold puts {shared} groups of clips into several folds: models are judged on what they know.")
     return names.map({name: number for number, name in enumerate(values)}).to_numpy()
 
 
