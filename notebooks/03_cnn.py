@@ -44,7 +44,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %%
-from utils import audio, dataset, launch, mel, models, plots
+from utils import audio, augment, dataset, launch, mel, models, plots
 from utils.config import as_table
 
 entry = models.MODELS["deep_cnn"]
@@ -71,14 +71,14 @@ import dataclasses
 
 off = {"mix_probability": 0, "resize_probability": 0, "spec_augment_probability": 0}
 plain = dataclasses.replace(config, **off)
-plots.batch(*dataset.example_batch(train_set, plain, 6), competition.classes, kit.preset.mel)
+plots.batch(*augment.example_batch(train_set, plain, 6), competition.classes, kit.preset.mel)
 
 # %% [markdown]
 # The same clips as `quick` trains on them: some are mixed with another and have its labels too, some are resized, and of some a band
 # and a stretch of time are masked. Notebook 6 shows each by itself. `full`, like the paper, changes nothing.
 
 # %%
-plots.batch(*dataset.example_batch(train_set, config, 6), competition.classes, kit.preset.mel)
+plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, kit.preset.mel)
 
 # %% [markdown]
 # ## The network

@@ -47,7 +47,7 @@ kit = setup(data_folder, preset)
 import pandas as pd
 import torch
 
-from utils import baselines, charts, dataset, launch, mel, models, plots, related_networks
+from utils import augment, baselines, charts, dataset, launch, mel, models, plots, related_networks
 from utils.run_folder import common_clips, find_runs
 
 competition, preset_name = kit.competition, kit.preset.name
@@ -90,7 +90,7 @@ for name in baselines.TITLES:
 # **deltas**, the slope in time at each point, by a line through nine frames.
 
 # %%
-x, _ = dataset.example_batch(train_set, models.MODELS["piczak"].config(preset_name), 1)
+x, _ = augment.example_batch(train_set, models.MODELS["piczak"].config(preset_name), 1)
 channels = related_networks.PiczakCNN(n_classes=2, hidden=1).channels(torch.from_numpy(x))[0]
 plots.batch(channels[:, None, :, 4:-4].numpy(), torch.eye(2).numpy(), ["log-mel of 60 bands", "deltas"])
 
@@ -126,7 +126,7 @@ runs = [fit("piczak")]
 
 # %%
 config = models.MODELS["sb_cnn"].config(preset_name)
-examples = dataset.augmentation_examples(train_set, config)
+examples = augment.examples(train_set, config)
 plots.spectrograms({name: examples[name] for name in ("as it is", "mixed in power", "resized")}, kit.preset.mel)
 
 # %%

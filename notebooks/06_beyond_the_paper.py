@@ -47,7 +47,7 @@ kit = setup(data_folder, preset)
 # %%
 from IPython.display import display
 
-from utils import charts, dataset, folds, mel, metrics, models, plots
+from utils import augment, charts, dataset, folds, mel, metrics, models, plots
 from utils.config import as_table
 
 competition, entry = kit.competition, models.MODELS["best"]
@@ -82,7 +82,7 @@ model
 # faster.
 
 # %%
-examples = dataset.augmentation_examples(curated, config)
+examples = augment.examples(curated, config)
 plots.spectrograms(examples, kit.preset.mel)
 
 # %% [markdown]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils import dataset, inference, metrics, models, train
+from utils import augment, inference, metrics, models, train
 from utils.config import TrainingConfig
 
 
@@ -178,7 +178,7 @@ def test_scores_are_the_mean_over_a_clips_test_time_crops_and_their_tempos(sets,
         offsets = torch.tensor([int(x) for x in np.linspace(0, max(0, length - 128), count)])
         x = validation_set.crops(torch.full((count,), row), offsets, 128)
         one = torch.ones(count)
-        x = torch.cat([dataset.resize(x, tempo * one, one, 0 * one) for tempo in tempos])
+        x = torch.cat([augment.resize(x, tempo * one, one, 0 * one) for tempo in tempos])
         with torch.inference_mode(), inference.autocast(torch.device("cpu")):
             expected = model(x.contiguous(memory_format=torch.channels_last)).sigmoid().mean(0)
         assert np.allclose(scores[row], expected.numpy(), atol=0.01)

@@ -1,24 +1,15 @@
-"""Spectrograms of clips on a device: what a model is trained on and asked about, its crops and their augmentation."""
+"""Spectrograms of clips on a device: what a model is trained on and asked about."""
 
-import math
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from . import data, splits
-from .config import Preset, TrainingConfig
+from .config import Preset
 from .mel import Cache, format_unreadable
-
-GAIN = (-12.0, 0.0)  # dB, of the peak of a clip that is mixed in, relative to the peak of the clip it is added to
-STRETCH = (0.75, 1.33)  # of time
-MEL_SCALE, MEL_SHIFT = 0.1, 0.06  # at most, of the mel axis
-LARGEST_MASK = 0.2  # of either axis
-POWER = math.log(10) / 10  # from dB to the natural logarithm of power
 
 
 class MelDataset:
@@ -159,145 +150,3 @@ def load_labelled(
         print(f"{some} and are left out")
         table = cache.readable(table)
     return MelDataset(cache, table, classes, device)
-
-
-def draw_batch(
-    dataset: MelDataset, rows: Tensor, config: TrainingConfig, generator: torch.Generator, augmented: bool
-) -> dict[str, Tensor]:
-    """Everything that is random in the batch of clips `rows`: tensors on the CPU, one row a clip.
-
-    All of it is drawn here, before any process takes its shard of the rows, so that every number of processes and every
-    kind of device trains on the same batches.
-    """
-    n, n_frames = len(rows), config.n_frames
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(n, *shape, generator=generator)
-
-    def begin(rows: Tensor) -> Tensor:
-        return (
-            torch.zeros_like(rows)
-            if config.crop == "start"
-            else _random_offsets(dataset.lengths[rows], n_frames, generator)
-        )
-
-    draw = {"rows": rows, "offsets": begin(rows)}
-    if augmented and config.mix_probability:
-        other = rows[torch.randperm(n, generator=generator)]
-        gain = torch.where(uniform(0, 1) < config.mix_probability, uniform(*GAIN), -math.inf)
-        draw |= {"other_rows": other, "other_offsets": begin(other), "gain": gain}
-    if augmented and config.resize_probability:
-        stretch = uniform(math.log(STRETCH[0]), math.log(STRETCH[1])).exp()
-        scale, shift = uniform(1 - MEL_SCALE, 1 + MEL_SCALE), uniform(-MEL_SHIFT, MEL_SHIFT)
-        resized = uniform(0, 1) < config.resize_probability
-        draw |= {"resized": resized, "stretch": stretch, "mel_scale": scale, "mel_shift": shift}
-    if augmented and config.spec_augment_probability:
-        masked = uniform(0, 1) < config.spec_augment_probability
-        draw |= {"mask_width": uniform(0, LARGEST_MASK, 2) * masked[:, None], "mask_start": uniform(0, 1, 2)}
-    return draw
-
-
-def make_batch(
-    dataset: MelDataset, draw: dict[str, Tensor], config: TrainingConfig, features: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """What a model is shown of `draw`, on the device: dB (clips, 1, n_mels, n_frames), and targets (clips, classes).
-
-    Where the model's frozen layers have run already, these are its `features` of each clip of the data set instead
-    of dB.
-    """
-    targets = dataset.targets[draw["rows"]]
-    if features is not None:
-        return features[dataset.to_device(draw["rows"])], dataset.to_device(targets)
-    x = dataset.crops(draw["rows"], draw["offsets"], config.n_frames)
-    if "gain" in draw:
-        other = dataset.crops(draw["other_rows"], draw["other_offsets"], config.n_frames)
-        x = mix_in_power(x, other, dataset.to_device(draw["gain"]))
-        mixed = (draw["gain"] > -math.inf)[:, None]
-        targets = torch.maximum(targets, dataset.targets[draw["other_rows"]] * mixed)
-    if "stretch" in draw and draw["resized"].any():
-        some = torch.nonzero(draw["resized"])[:, 0]
-        factors = [dataset.to_device(draw[name][some]) for name in ("stretch", "mel_scale", "mel_shift")]
-        some = dataset.to_device(some)
-        x = x.index_copy(0, some, resize(x[some], *factors))
-    if "mask_width" in draw:
-        x = spec_augment(x, dataset.to_device(draw["mask_start"]), dataset.to_device(draw["mask_width"]))
-    return x.contiguous(memory_format=torch.channels_last), dataset.to_device(targets)
-
-
-def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A batch as a training draws them: dB (size, 1, n_mels, n_frames), and targets (size, classes)."""
-    generator = torch.Generator().manual_seed(config.seed)
-    rows = torch.randperm(len(dataset), generator=generator)[:size]
-    x, targets = make_batch(dataset, draw_batch(dataset, rows, config, generator, augmented=True), config)
-    return x.cpu().numpy(), targets.cpu().numpy()
-
-
-def augmentation_examples(dataset: MelDataset, config: TrainingConfig, row: int = 0) -> dict[str, np.ndarray]:
-    """The crop of a clip as it is, and after each augmentation by itself: dB, (n_mels, n_frames) each."""
-    names = {"as it is": None, "mixed in power": "mix_probability", "resized": "resize_probability"}
-    names |= {"SpecAugment": "spec_augment_probability"}
-    plain = replace(config, crop="start", mix_probability=0, resize_probability=0, spec_augment_probability=0)
-    rows = torch.arange(row, row + min(8, len(dataset) - row))
-    examples = {}
-    for name, option in names.items():
-        only = replace(plain, **({option: 1.0} if option else {}))
-        draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed), augmented=True)
-        examples[name] = make_batch(dataset, draw, only)[0][0, 0].cpu().numpy()
-    return examples
-
-
-def _random_offsets(lengths: Tensor, n_frames: int, generator: torch.Generator) -> Tensor:
-    """Where each clip's crop begins, drawn evenly: inside a longer clip, around a shorter one."""
-    room = lengths - n_frames
-    return (torch.rand(len(lengths), generator=generator) * (room.abs() + 1)).long() + room.clamp(max=0)
-
-
-def mix_in_power(x: Tensor, other: Tensor, gain: Tensor) -> Tensor:
-    """dB spectrograms of the sum of two sounds, as if independent: their powers add. Shapes (clips, 1, n_mels,
-    n_frames).
-
-    The peak of `other` then lies `gain` dB, (clips,), over that of `x`; at minus infinity there is nothing of it.
-    """
-    gain = gain[:, None, None, None] + x.amax(dim=(1, 2, 3), keepdim=True) - other.amax(dim=(1, 2, 3), keepdim=True)
-    return torch.logaddexp(POWER * x, POWER * (other + gain)) / POWER
-
-
-def resize(x: Tensor, stretch: Tensor, mel_scale: Tensor, mel_shift: Tensor) -> Tensor:
-    """Each spectrogram at another tempo and pitch, of the same shape; what comes in from outside is its minimum.
-
-    `stretch` of time, `mel_scale`, and `mel_shift` as a share of the mel axis, have shape (clips,).
-    """
-    theta = torch.zeros(len(x), 2, 3, device=x.device)
-    theta[:, 0, 0], theta[:, 1, 1], theta[:, 1, 2] = stretch, mel_scale, 2 * mel_shift
-    least = x.amin(dim=(1, 2, 3), keepdim=True)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    return F.grid_sample(x - least, grid, align_corners=False) + least
-
-
-def spec_augment(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
-    """A band of mels and a stretch of frames of each clip, set to the clip's mean. Shape (clips, 1, n_mels, n_frames).
-
-    `width`, (clips, 2), says how wide they are as shares of the axes, and `start` where they lie in what is left of
-    them.
-    """
-    # Source: Park et al. 2019, SpecAugment, without its time warping.
-    mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    for axis, shape in ((2, (-1, 1, x.shape[2], 1)), (3, (-1, 1, 1, x.shape[3]))):
-        begin = start[:, axis - 2, None] * (1 - width[:, axis - 2, None])
-        place = (torch.arange(x.shape[axis], device=x.device) + 0.5) / x.shape[axis]
-        masked = (place >= begin) & (place < begin + width[:, axis - 2, None])
-        x = torch.where(masked.view(shape), mean, x)
-    return x
-
-
-def tta_crops(lengths: Tensor, n_frames: int, most: int) -> tuple[Tensor, Tensor]:
-    """Row and first frame of every crop that clips of these lengths are scored by (test-time augmentation), both
-    (crops,).
-
-    At most `most` a clip, spread evenly from its first frame to its last; one alone is its first `n_frames`.
-    """
-    count = (lengths / n_frames).ceil().long().clamp(1, most)
-    rows = torch.repeat_interleave(torch.arange(len(lengths)), count)
-    number = torch.arange(len(rows)) - (count.cumsum(0) - count)[rows]
-    room = (lengths - n_frames).clamp(min=0)
-    return rows, (room[rows] * number / (count[rows] - 1).clamp(min=1)).long()

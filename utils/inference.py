@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import data, distributed, metrics
+from .augment import resize, tta_crops
 from .config import TrainingConfig
-from .dataset import MelDataset, resize, tta_crops
+from .dataset import MelDataset
 from .run_folder import Run
 
 

@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 
 from . import audio, explain, inference, mel, metrics, mini, plots, workspace
+from .augment import tta_crops
 from .config import MelConfig, attached
-from .dataset import MelDataset, tta_crops
+from .dataset import MelDataset
 from .run_folder import Run, find_runs
 
 

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from . import distributed
+from .augment import draw_batch, make_batch
 from .config import TrainingConfig
-from .dataset import MelDataset, draw_batch, make_batch
+from .dataset import MelDataset
 from .inference import autocast, autocast_dtype, device_name, evaluate, predict_scores
 from .networks import Head
 from .run_folder import Checkpoint, Run, fingerprint, finished, save_run

@@ -7,17 +7,9 @@ import pytest
 import torch
 
 from utils import models, train
+from utils.augment import draw_batch, example_batch, make_batch, mix_in_power, resize, spec_augment, tta_crops
 from utils.config import TrainingConfig
-from utils.dataset import (
-    MelDataset,
-    draw_batch,
-    example_batch,
-    make_batch,
-    mix_in_power,
-    resize,
-    spec_augment,
-    tta_crops,
-)
+from utils.dataset import MelDataset
 
 AUGMENTED = TrainingConfig(
     epochs=1, crop="random", mix_probability=0.5, resize_probability=0.5, spec_augment_probability=0.5
