@@ -49,8 +49,7 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
         train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
         torch.manual_seed(preset.seed + number)
         model = entry.build(len(curated.classes), preset.name)
-        title = f"{entry.title}, fold {number + 1} of {len(names)}"
-        trainings.append((model, train_set, held_out, noisy, config, folder / name, title))
+        trainings.append((model, train_set, held_out, noisy, config, folder / name, f"{entry.title}, {name}"))
     launch.side_by_side(fit_fold, trainings, len(names) * config.max_steps, curated.device)
     return _save(folder, names, [""] if noisy is None else [CURATED, ""], config, curated)
 
