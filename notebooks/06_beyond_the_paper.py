@@ -63,7 +63,7 @@ as_table(config)
 # the picture to the blocks, which can then be twice as wide. A step takes a quarter of the time of the same network of width 16
 # without a stem.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 model = entry.build(len(competition.classes), kit.preset.name)
 model
 

@@ -206,7 +206,7 @@ paths = kit.competition.curated.set_index("fname")["path"]
 for clip in worst[worst["fname"].isin(paths.index)].itertuples():  # one may have left the table since
     samples = audio.load_clip(paths[clip.fname], kit.preset.mel)
     title = f"{plots.words(clip.labels)}: {clip.fname}, LWLRAP {clip.LWLRAP:.2f}"
-    plots.tagged_clip(samples, best.validation.loc[clip.Index, best.classes], kit.preset.mel, title, clip.labels.split(","))
+    plots.tagged_clip(samples, best.validation[best.classes].loc[clip.Index], kit.preset.mel, title, clip.labels.split(","))
     display(plots.player(samples, kit.preset.mel))
 
 # %% [markdown]

@@ -95,7 +95,7 @@ def test_without_the_most_relevant_points_the_score_falls_faster_than_without_ra
     with torch.no_grad():
         scores = inference.activate(trained[0](x), run.config.activation)
     assert np.allclose(table.loc[0], scores.gather(1, labels[:, None]).mean())
-    assert (table["relevant"] < table["random"])[1:].all()
+    assert (table["relevant"] < table["random"]).iloc[1:].all()
     share = explain.profile(points, labels, run.classes)
     assert share.shape == (len(set(labels.tolist())), 128) and (share.abs().sum(axis=1) <= 1.001).all()
 

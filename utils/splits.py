@@ -64,12 +64,14 @@ def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
         n_folds = there
     if np.bincount(strata).max() < n_folds:
         strata[:] = 0  # scikit-learn does not stratify where every class has fewer clips than there are folds
-    grouped = np.bincount(group).max() > 1
-    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(n_folds, shuffle=True, random_state=seed)
+    if there == len(table):
+        splitter, group = StratifiedKFold(n_folds, shuffle=True, random_state=seed), None
+    else:  # with shuffle=True it does not stratify in the scikit-learn of Kaggle and Colab: the groups are shuffled here
+        splitter, group = StratifiedGroupKFold(n_folds), np.random.default_rng(seed).permutation(there)[group]
     fold = np.empty(len(table), dtype=int)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # it misses some folds
-        for number, (_, rows) in enumerate(splitter.split(table, strata, group if grouped else None)):
+        for number, (_, rows) in enumerate(splitter.split(table, strata, group)):
             fold[rows] = number
     return fold
 
