@@ -66,7 +66,7 @@ def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
         strata[:] = 0  # scikit-learn does not stratify where every class has fewer clips than there are folds
     if there == len(table):
         splitter, group = StratifiedKFold(n_folds, shuffle=True, random_state=seed), None
-    else:  # with shuffle=True it does not stratify in the scikit-learn of Kaggle and Colab: the groups are shuffled here
+    else:  # shuffled here: with shuffle=True the scikit-learn of Kaggle and Colab does not stratify
         splitter, group = StratifiedGroupKFold(n_folds), np.random.default_rng(seed).permutation(there)[group]
     fold = np.empty(len(table), dtype=int)
     with warnings.catch_warnings():
