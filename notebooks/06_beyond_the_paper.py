@@ -25,7 +25,7 @@
 #
 # **You get** each augmentation to see and to hear, the ladder of what each part gives, and `best`, trained fold by fold.
 # **Reads** the cache of notebook 2; makes that of the noisy set. **Writes** a run to `work/runs`. **Takes** two and a
-# half minutes with `quick` on two cores; with `full` about an hour for 600 clips on two cores, and it goes on where it was stopped.
+# half minutes with `quick` on two cores; with `full` 70 minutes for 600 clips on two cores, and it goes on where it was stopped.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -124,7 +124,7 @@ noisy
 # ## `best`, fold by fold
 #
 # The curated clips are dealt into five folds, each class in equal shares. For each fold a model is trained on the other four, and
-# goes on with those and the noisy clips that it agrees with. No stage of it has seen a clip of its fold.
+# goes on with those and the noisy clips that it agrees with, twice. No stage of it has seen a clip of its fold.
 
 # %% tags=["nbval-ignore-output"]
 run = folds.fit(curated, noisy, kit.preset, kit.run_folder("best"))
@@ -149,7 +149,7 @@ folds.summary(run)
 plots.learning_curves(folds.histories(run))
 
 # %% [markdown]
-# Where there is a noisy set, the curves bend in the middle: there the noisy clips join, and the learning rate starts anew. With `quick`, a
+# Where there is a noisy set, the curves bend twice: there the noisy clips join, and the learning rate starts anew. With `quick`, a
 # fold is trained for 100 steps where notebook 3 takes several hundred: judge `best` with `full`.
 
 # %% [markdown]

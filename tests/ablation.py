@@ -72,7 +72,7 @@ ROWS = {
     "+ mixed in power": ({}, PLAIN | MIX, {}),
     "+ resized": ({}, PLAIN | MIX | RESIZE, {}),
     "+ SpecAugment, the recipe of quick": ({}, RECIPE, {}),
-    "+ noisy clips that agree, half of the steps": ({}, RECIPE, {"noisy": True}),
+    "+ noisy clips that agree, two thirds of the steps": ({}, RECIPE, {"noisy": True}),
     "no stem, width 16": ({"stem": 0, "width": 16}, RECIPE, {}),
     "width 48": ({"stem": 24, "width": 48}, RECIPE, {}),
     "crops of 4 s": ({}, RECIPE | {"n_frames": 256}, {}),

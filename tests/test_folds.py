@@ -66,18 +66,18 @@ def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_by_its_f
     run = folds.fit(curated, noisy, QUICK, tmp_path / "best")
     assert run.record["folds"] == [f"fold{number}" for number in range(5)]
     made = stages(run.folder)
-    assert len(made) == 10  # a curated stage and a joined one for each
+    assert len(made) == 15  # a curated stage and two joined ones for each
     scored = []
     for name in run.record["folds"]:
         held_out = set(made[name].validation["fname"])
         scored += held_out
-        assert held_out == set(made[f"{name}-curated"].validation["fname"])
-        trained = [made[stage].train_clips["fname"] for stage in (f"{name}-curated", name)]
-        assert set(trained[0]) == set(curated.table["fname"]) - held_out
-        assert list(trained[1]) == [
-            *trained[0],
-            *("noisy/" + noisy.table["fname"][::3]),
-        ]  # apart from a curated namesake
+        first, *others = (made[f"{name}{stage}"] for stage in ("-curated", "-joined", ""))
+        assert held_out == set(first.validation["fname"])
+        assert set(first.train_clips["fname"]) == set(curated.table["fname"]) - held_out
+        joined = [*first.train_clips["fname"], *("noisy/" + noisy.table["fname"][::3])]  # apart from a curated namesake
+        for other in others:
+            assert held_out == set(other.validation["fname"])
+            assert list(other.train_clips["fname"]) == joined
         rows = run.validation.set_index("fname").loc[made[name].validation["fname"], run.classes]
         assert np.array_equal(rows.to_numpy(), made[name].scores)
     assert sorted(scored) == sorted(curated.table["fname"])
@@ -185,7 +185,7 @@ def test_stopped_between_two_trainings_it_goes_on_to_the_same_scores(sets, tmp_p
     steps, step = [], torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *a, **k: (steps.append(1), step(*a, **k))[1])
     again = folds.fit(curated, noisy, QUICK, tmp_path / "best")
-    assert len(steps) == 7 * 6  # of ten trainings of six steps, three had ended
+    assert len(steps) == 12 * 4  # of fifteen trainings of four steps, three had ended
     assert np.array_equal(again.scores, whole.scores)
 
 

@@ -28,7 +28,7 @@ LADDER = {  # the recipe, step by step: what each adds to the training config be
     "+ SpecAugment": {"spec_augment_probability": 0.5},
 }
 LADDER_STEPS = 600
-CURATED = "-curated"  # behind the name of a fold's run on the curated clips alone
+CURATED, JOINED = "-curated", "-joined"  # behind the names of a fold's first and second run; its last has none
 NOISY = "noisy/"  # before the names of noisy clips, which may be those of curated ones
 
 
@@ -51,7 +51,7 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
         model = entry.build(len(curated.classes), preset.name)
         trainings.append((model, train_set, held_out, noisy, config, folder / name, f"{entry.title}, {name}"))
     launch.side_by_side(fit_fold, trainings, len(names) * config.max_steps, curated.device)
-    return _save(folder, names, [""] if noisy is None else [CURATED, ""], config, curated)
+    return _save(folder, names, [""] if noisy is None else [CURATED, JOINED, ""], config, curated)
 
 
 def fit_fold(
@@ -64,21 +64,24 @@ def fit_fold(
     title: str,
     bar: tqdm,
 ) -> Run:
-    """Train on the curated clips of `train_set`, and with a noisy set half of the steps on noisy clips too.
+    """Train on the curated clips of `train_set`, and with a noisy set two thirds of the steps on noisy clips too.
 
-    The first half is on the curated clips alone. Then those noisy clips join whose labels the model, which saw none of
-    them, ranks above all other classes, and which are of no group of `held_out`.
+    The first third is on the curated clips alone. Then those noisy clips join whose labels the model, which saw none of
+    them, ranks above all other classes, and which are of no group of `held_out`. Each third starts the learning rate
+    anew, from the weights of the one before.
     """
+    # Source: Loshchilov and Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts.
     if noisy is None:
         return train.fit(model, train_set, held_out, config, folder, title, bar)
-    half = replace(config, min_steps=config.max_steps // 2, max_steps=config.max_steps // 2)
-    rest = config.max_steps - half.max_steps
-    first = train.fit(model, train_set, held_out, half, folder.with_name(folder.name + CURATED), title, bar)
+    third, rest = config.max_steps // 3, config.max_steps - 2 * (config.max_steps // 3)
+    config = replace(config, min_steps=third, max_steps=third)
+    first = train.fit(model, train_set, held_out, config, folder.with_name(folder.name + CURATED), title, bar)
     noisy = noisy.subset(splits.apart(noisy.table, held_out.table))
     noisy.table["fname"] = NOISY + noisy.table["fname"]
-    joined = train_set.join(noisy.subset(agreeing(first, noisy)))
-    config = replace(config, min_steps=rest, max_steps=rest)
-    return train.fit(first.models()[0], joined, held_out, config, folder, f"{title}, noisy clips joined", bar)
+    joined, title = train_set.join(noisy.subset(agreeing(first, noisy))), f"{title}, noisy clips joined"
+    run = train.fit(first.models()[0], joined, held_out, config, folder.with_name(folder.name + JOINED), title, bar)
+    config = replace(config, min_steps=rest, max_steps=rest, seed=config.seed + 1)  # the same clips, in other batches
+    return train.fit(run.models()[0], joined, held_out, config, folder, title, bar)
 
 
 def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFrame:
