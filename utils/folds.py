@@ -73,7 +73,8 @@ def fit_fold(
     # Source: Loshchilov and Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts.
     if noisy is None:
         return train.fit(model, train_set, held_out, config, folder, title, bar)
-    third, rest = config.max_steps // 3, config.max_steps - 2 * (config.max_steps // 3)
+    third = config.max_steps // 3
+    rest = config.max_steps - 2 * third
     config = replace(config, min_steps=third, max_steps=third)
     first = train.fit(model, train_set, held_out, config, folder.with_name(folder.name + CURATED), title, bar)
     noisy = noisy.subset(splits.apart(noisy.table, held_out.table))
@@ -145,7 +146,7 @@ def _save(folder: Path, names: list[str], stages: list[str], config: TrainingCon
 
 
 def histories(run: Run) -> dict[str, pd.DataFrame]:
-    """The history of each fold, by its name, through both stages."""
+    """The history of each fold, by its name, through all stages."""
     return {name: _history(run.folder, name, run.record["stages"]) for name in run.record["folds"]}
 
 
