@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from utils import folds, mel, metrics, models, setup, splits, train
+from utils import folds, mel_cache, metrics, models, setup, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset, load_labelled
 
@@ -90,11 +90,11 @@ def datasets() -> tuple[MelDataset, MelDataset | None]:
     """The curated and the noisy set."""
     kit = setup(preset="quick")
     competition = kit.competition
-    cache = mel.build_cache(competition.curated, kit.cache, "curated", QUICK.mel)
+    cache = mel_cache.build(competition.curated, kit.cache, "curated", QUICK.mel)
     curated = load_labelled(cache, competition.curated, competition.classes, QUICK, "cpu")
     if not len(competition.noisy):
         return curated, None
-    cache = mel.build_cache(competition.noisy, kit.cache, "noisy", QUICK.mel)
+    cache = mel_cache.build(competition.noisy, kit.cache, "noisy", QUICK.mel)
     return curated, MelDataset(cache, cache.readable(competition.noisy), competition.classes)
 
 
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--folds", type=int, default=QUICK.n_folds, help="train so many of each seed's five folds only")
+    parser.add_argument("--folds", type=int, help="train so many of each seed's folds only")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--list", action="store_true", help="show the rows and end")
     options = parser.parse_args()
@@ -141,7 +141,9 @@ def main() -> None:
             print(f"{name}: there is no noisy set in these data")
             continue
         folder = kit.folder / "ablation" / kit.competition.folder.name / f"{options.steps}-{seed}" / name
-        cases = [joblib.delayed(train_fold)(name, options.steps, seed, n, folder) for n in range(options.folds)]
+        n_folds = splits.folds(curated.table, QUICK.n_folds, seed).max() + 1
+        numbers = range(min(n_folds, options.folds or n_folds))
+        cases = [joblib.delayed(train_fold)(name, options.steps, seed, number, folder) for number in numbers]
         rows, scores = map(np.concatenate, zip(*joblib.Parallel(n_jobs=options.jobs)(cases)))
         judged = targets[rows], scores
         low, high = metrics.bootstrap_interval(*judged)

@@ -30,7 +30,7 @@ from sklearn.metrics import label_ranking_average_precision_score
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from utils import inference, mel, metrics, models, setup, train
+from utils import inference, mel, mel_cache, metrics, models, setup, train
 from utils.config import MelConfig, TrainingConfig
 from utils.dataset import MelDataset
 from utils.workspace import ROOT, Workspace
@@ -131,7 +131,7 @@ def preprocessing(table: pd.DataFrame, folder: str, repeats: int) -> None:
 
     def cache(n_jobs: int) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            mel.build_cache(many, folder, f"cache{next(number)}", MEL, n_jobs)
+            mel_cache.build(many, folder, f"cache{next(number)}", MEL, n_jobs)
 
     many = pd.concat([table] * 8, ignore_index=True)
     compare(
@@ -155,7 +155,7 @@ import re, sys, time
 from pathlib import Path
 import joblib
 import pandas as pd
-from utils import config, mel
+from utils import config, mel_cache
 
 def peak():  # Linux's own note: what getrusage tells, a process inherits from the one that started it
     return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1e3
@@ -165,10 +165,10 @@ def slow(frames, *_, **__):
         time.sleep(0.006)
         yield each
 
-mel.tqdm = slow
+mel_cache.tqdm = slow
 path, clips = sys.argv[1], int(sys.argv[2])
 table = pd.DataFrame({"fname": [f"{i}.wav" for i in range(clips)], "path": path})
-mel.build_cache(table, path + sys.argv[2], "memory", config.MelConfig())
+mel_cache.build(table, path + sys.argv[2], "memory", config.MelConfig())
 workers = joblib.Parallel(n_jobs=joblib.cpu_count())(joblib.delayed(peak)() for _ in range(100))
 print(max(workers), peak())
 """
@@ -187,7 +187,7 @@ def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> 
     device, classes, preset = torch.device(kit.device), kit.competition.classes, kit.preset.name
     gpu, entry, silent = device.type == "cuda", models.MODELS["deep_cnn"], tqdm(disable=True)
     config = TrainingConfig(epochs=1, crop="random", activation="sigmoid", test_crops=8)
-    clips = MelDataset(mel.build_cache(table, folder, "bench", MEL), table, classes, device)
+    clips = MelDataset(mel_cache.build(table, folder, "bench", MEL), table, classes, device)
     files = [Path(folder) / f"{fname}.npy" for fname in table["fname"]]
     for file, path in zip(files, table["path"]):
         np.save(file, mel.clip_to_log_mel(path, MEL))

@@ -25,7 +25,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import torch  # noqa: E402
 
-from utils import config, data, dataset, mel, mini, models, train  # noqa: E402
+from utils import config, data, dataset, mel_cache, mini, models, train  # noqa: E402
 
 os.environ["FAT_DATA"] = str(mini.make_mini_set(WORK / mini.NAME))
 
@@ -52,7 +52,7 @@ def competition():
 
 @pytest.fixture(scope="session")
 def cache(competition):
-    return mel.build_cache(competition.curated, WORK / "cache", "curated", config.MelConfig())
+    return mel_cache.build(competition.curated, WORK / "cache", "curated", config.MelConfig())
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch._dynamo  # at an optimiser's first step torch imports it: once here, not in every child
 
-from utils import mel, models, submission, train
+from utils import mel, mel_cache, models, submission, train
 from utils.config import QUICK, TrainingConfig
 from utils.data import Competition
 from utils.dataset import load_split
@@ -53,8 +53,8 @@ def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
 
     adam = torch.optim.AdamW.step
     torch.optim.AdamW.step = counted(adam)
-    os.fsync, os.rename, os.replace, mel.load_clip_and_damage = map(
-        counted, (os.fsync, os.rename, os.replace, mel.load_clip_and_damage)
+    os.fsync, os.rename, os.replace, mel_cache.load_clip_and_damage = map(
+        counted, (os.fsync, os.rename, os.replace, mel_cache.load_clip_and_damage)
     )
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -83,7 +83,7 @@ def same_files(folder: Path, whole: Path, names: list[str]) -> None:
 
 def training(folder: Path) -> int:
     torch.set_num_threads(1)
-    cache = mel.build_cache(TABLE, folder, "curated", QUICK.mel, n_jobs=1)
+    cache = mel_cache.build(TABLE, folder, "curated", QUICK.mel, n_jobs=1)
     sets = load_split(cache, TABLE, COMPETITION.classes, QUICK, "cpu")
     torch.manual_seed(0)
     model, taken = models.DeepCNN(len(COMPETITION.classes), width=2, stem=2), []
@@ -104,11 +104,11 @@ def caching(folder: Path) -> int:
     mel.clip_to_log_mel(TABLE["path"][0], QUICK.mel)  # what the first clip imports, no child has to import again
 
     def look(work: Path, whole: Path, steps: int) -> None:
-        made, expected = (mel.load_cache(TABLE, place, "curated", QUICK.mel) for place in (work, whole))
+        made, expected = (mel_cache.load(TABLE, place, "curated", QUICK.mel) for place in (work, whole))
         same_files(made.folder, expected.folder, ["frames.npy", "clips.csv", "settings.json"])
 
     mel.clip_to_log_mel(TABLE["path"][0], QUICK.mel)  # what is imported and computed once is there in every child
-    return every_moment(lambda work: mel.build_cache(TABLE, work, "curated", QUICK.mel, n_jobs=1), folder, look)
+    return every_moment(lambda work: mel_cache.build(TABLE, work, "curated", QUICK.mel, n_jobs=1), folder, look)
 
 
 def writing(folder: Path) -> int:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from utils import baselines, launch, mel, models, setup, train
+from utils import baselines, launch, mel_cache, models, setup, train
 from utils.dataset import load_split
 from utils.run_folder import Run
 from utils.workspace import Workspace
@@ -27,7 +27,7 @@ def train_system(name: str, kit: Workspace, epochs: int, seed: int) -> Run:
     """The run of one system, trained or found."""
     folder = kit.folder / "related" / kit.runs.name / f"{kit.preset.name}-{epochs}-{seed}" / name
     table, classes, preset = kit.competition.curated, kit.competition.classes, replace(kit.preset, seed=seed)
-    cache = mel.build_cache(table, kit.cache, "curated", preset.mel)
+    cache = mel_cache.build(table, kit.cache, "curated", preset.mel)
     sets = load_split(cache, table, classes, preset, kit.device)
     if name in baselines.TITLES:
         return baselines.fit(name, *sets, folder)

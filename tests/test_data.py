@@ -189,6 +189,13 @@ def test_split_keeps_groups_on_one_side_and_the_share_of_each_class(columns):
     assert len(share) == 10
 
 
+def test_few_groups_of_one_class_each_leave_no_fold_empty():
+    clips = {"g0": ("e", 8), "g1": ("d", 7), "g2": ("c", 5), "g3": ("a", 5), "g4": ("d", 11)}
+    table = pd.DataFrame([(label, group) for group, (label, n) in clips.items() for _ in range(n)])
+    fold = splits.folds(table.set_axis(["labels", "group"], axis=1), 5, seed=0)
+    assert sorted(set(fold)) == list(range(5))
+
+
 def test_label_corrections_are_applied_and_clips_without_a_right_label_dropped():
     table = pd.DataFrame({"fname": ["f76181c4.wav", "1d44b0bd.wav", "good.wav"], "labels": ["Tap", "Tap", "Tap"]})
     corrected = data.correct_labels(table, ["Bass_drum", "Tap"])

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from utils import config, data, dataset, distributed, inference, mel, models, train
+from utils import config, data, dataset, distributed, inference, mel_cache, models, train
 
 inference.autocast_dtype = lambda device: torch.float32
 # At a learning rate as high as usual, Adam makes a visible difference of any rounding.
@@ -52,7 +52,7 @@ def stop(self, number, *rest):
 
 competition, out, epoch = data.Competition(sys.argv[1]), Path(sys.argv[3]), train.Trainer.epoch
 with distributed.process_group():
-    cache = mel.Cache(sys.argv[2])
+    cache = mel_cache.Cache(sys.argv[2])
     sets = dataset.load_split(cache, competition.curated.head(130), competition.classes, config.QUICK, "cpu")
     if distributed.world_size() == 1:
         fit(out / "one" / "random", random)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils import files, mel, models, train
+from utils import files, mel_cache, models, train
 from utils.config import QUICK, TrainingConfig
 from utils.dataset import load_split
 from utils.run_folder import Run
@@ -21,13 +21,13 @@ from utils.workspace import ROOT
 BUILD = """
 import resource, sys
 from pathlib import Path
-from utils import mel
+from utils import mel_cache
 from utils.config import QUICK
 from utils.data import Competition
 folder, data, largest_file = sys.argv[1], sys.argv[2], int(sys.argv[3])
 if largest_file:
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-print(mel.build_cache(Competition(data).curated.head(20), folder, "curated", QUICK.mel, n_jobs=1).folder)
+print(mel_cache.build(Competition(data).curated.head(20), folder, "curated", QUICK.mel, n_jobs=1).folder)
 """
 
 
@@ -50,9 +50,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_stood(competition, tmp_path
     _, said = process.communicate()
     assert process.returncode == 1
     assert "cannot be written" in said.splitlines()[-1]
-    assert (
-        "free some space, or name another folder with FAT_WORK. What stood there still does." in said.splitlines()[-1]
-    )
+    assert "free some space, or choose another folder. What stood there still does." in said.splitlines()[-1]
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -81,7 +79,7 @@ for whole, name in ((files.atomic_folder, "folder"), (files.atomic_file, "file")
     said = subprocess.run(
         [*alone, command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     ).stdout.splitlines()
-    remedy = "free some space, or name another folder with FAT_WORK. What stood there still does."
+    remedy = "free some space, or choose another folder. What stood there still does."
     assert said == [
         f"{tmp_path / name} cannot be written (Read-only file system): {remedy}" for name in ("folder", "file", "new")
     ]
@@ -204,5 +202,5 @@ def test_two_processes_that_build_the_same_cache_do_not_harm_each_other(competit
     assert [process.returncode for process in both] == [0, 0]
     assert len(folders) == 1
     assert [folder.name for folder in tmp_path.iterdir()] == [
-        mel.load_cache(competition.curated.head(20), tmp_path, "curated", QUICK.mel).folder.name
+        mel_cache.load(competition.curated.head(20), tmp_path, "curated", QUICK.mel).folder.name
     ]

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from utils import folds, inference, launch, mel, metrics, models, splits, train
+from utils import folds, inference, launch, mel_cache, metrics, models, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset
 from utils.run_folder import Run
@@ -27,7 +27,7 @@ def sets(competition, cache, tmp_path_factory):
     table = competition.noisy.iloc[::3].reset_index(drop=True)
     table.loc[:3, "fname"] = curated.table["fname"][:4].to_numpy()
     folder = tmp_path_factory.mktemp("noisy")
-    return curated, MelDataset(mel.build_cache(table, folder, "noisy", QUICK.mel, n_jobs=1), table, competition.classes)
+    return curated, MelDataset(mel_cache.build(table, folder, "noisy", QUICK.mel, n_jobs=1), table, competition.classes)
 
 
 @pytest.fixture(autouse=True)

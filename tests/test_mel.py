@@ -1,22 +1,13 @@
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
-import joblib
 import librosa
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
-from distributed import Client, LocalCluster
 
-from utils import mel
 from utils.audio import load_clip
 from utils.config import MelConfig
-from utils.mel import build_cache, clip_to_log_mel, fit_length, load_cache, log_mel, mel_filters, trim
+from utils.mel import fit_length, log_mel, mel_filters, trim
 
 SETTINGS = MelConfig()
 
@@ -102,101 +93,12 @@ def test_a_file_that_is_no_clip_gets_one_sentence(tmp_path):
             load_clip(tmp_path / name, SETTINGS)
 
 
+def test_filters_beyond_half_of_the_sample_rate_are_refused():
+    with pytest.raises(ValueError, match="set them from 0 to half of the sample rate, 8000 Hz"):
+        MelConfig(sample_rate=16_000)
+
+
 @pytest.mark.parametrize("samples", [np.zeros(0), np.array([np.nan]), np.zeros((2, 100))])
 def test_log_mel_refuses_what_is_no_clip(samples):
     with pytest.raises(ValueError, match="finite mono samples"):
         log_mel(samples, SETTINGS)
-
-
-def test_the_cache_holds_every_clip_in_its_place(competition, cache):
-    assert list(cache.clips["fname"]) == list(competition.curated["fname"])
-    assert len(cache.frames) == cache.clips["length"].sum()
-    for clip in competition.curated.iloc[[0, 17, -1]].itertuples():
-        expected = clip_to_log_mel(clip.path, SETTINGS)
-        assert np.array_equal(cache[clip.fname], expected.astype(np.float16))
-        pad_value = cache.clips.set_index("fname").loc[clip.fname, "pad_value"]
-        assert pad_value == pytest.approx(expected.max() - SETTINGS.top_db, abs=0.05)
-    with pytest.raises(KeyError, match=r"absent\.wav"):
-        cache["absent.wav"]
-
-
-def test_the_cache_is_reused_only_for_the_same_clips_and_settings(competition, tmp_path, capsys):
-    table = competition.curated.iloc[:4]
-    first = build_cache(table, tmp_path, "curated", SETTINGS, n_jobs=1)
-    assert build_cache(table, tmp_path, "curated", SETTINGS, n_jobs=1).folder == first.folder
-    assert "reused" in capsys.readouterr().out
-    assert load_cache(table, tmp_path, "curated", SETTINGS).folder == first.folder
-    for other_table, other_settings in [
-        (table.iloc[::-1], SETTINGS),
-        (table.iloc[:3], SETTINGS),
-        (table, MelConfig(n_mels=64)),
-    ]:
-        with pytest.raises(FileNotFoundError, match="run 02_preprocessing first"):
-            load_cache(other_table, tmp_path, "curated", other_settings)
-
-
-def test_a_dask_cluster_makes_the_same_cache_byte_for_byte(competition, cache, tmp_path):
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
-        with joblib.parallel_config(backend="dask"):
-            spread = build_cache(competition.curated, tmp_path, "curated", SETTINGS)
-        tasks = client.run(lambda dask_worker: dask_worker.state.executed_count)
-    assert len(tasks) == 2
-    assert min(tasks.values()) > 1
-    for name in ("frames.npy", "clips.csv", "settings.json"):
-        assert (spread.folder / name).read_bytes() == (cache.folder / name).read_bytes()
-
-
-def test_workers_do_not_run_ahead_of_a_slow_disk(tmp_path, monkeypatch):
-    """Where the writer stops at the first clip, so many results wait for it and no more."""
-    soundfile.write(tmp_path / "x.wav", np.ones(5000) / 2, 44_100)
-    clips, loaded, ahead = 1000, [], []
-    table = pd.DataFrame({"fname": [str(i) for i in range(clips)], "path": str(tmp_path / "x.wav")})
-
-    def counted(path, settings):
-        loaded.append(path)
-        return load_clip(path, settings), ""
-
-    def slow(frames, *_, **__):
-        for each in frames:
-            while not ahead:
-                before = len(loaded)
-                time.sleep(0.5)
-                if len(loaded) == before:
-                    ahead.append(before)
-            yield each
-
-    monkeypatch.setattr(mel, "load_clip_and_damage", counted)
-    monkeypatch.setattr(mel, "tqdm", slow)
-    with joblib.parallel_config(backend="threading"):
-        cache = build_cache(table, tmp_path, "slow", SETTINGS, n_jobs=2)
-    assert list(cache.clips["fname"]) == list(table["fname"])
-    assert ahead[0] <= 2 * mel.TASKS_AHEAD * mel.CHUNK < clips / 2
-
-
-def test_a_cache_killed_half_way_is_made_anew(competition, tmp_path):
-    code = f"""
-import pandas as pd, utils.mel as mel
-from utils.config import MelConfig
-from utils.data import Competition
-table = Competition({str(competition.folder)!r}).curated.iloc[:20]
-load = mel.load_clip_and_damage
-def slow(path, settings):
-    print("working", flush=True)
-    import time; time.sleep(0.2)
-    return load(path, settings)
-mel.load_clip_and_damage = slow
-mel.build_cache(table, {str(tmp_path)!r}, "curated", MelConfig(), n_jobs=1)
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=os.path.dirname(os.path.dirname(__file__)), stdout=subprocess.PIPE
-    )
-    while b"working" not in process.stdout.readline():
-        pass
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    table = competition.curated.iloc[:20]
-    with pytest.raises(FileNotFoundError):
-        load_cache(table, tmp_path, "curated", SETTINGS)
-    cache = build_cache(table, tmp_path, "curated", SETTINGS, n_jobs=1)
-    assert np.array_equal(cache[table["fname"][19]], clip_to_log_mel(table["path"][19], SETTINGS).astype(np.float16))

@@ -1,18 +1,20 @@
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 
-from utils import audio, data, mel, own, splits
+from utils import audio, data, mel_cache, own, splits
 from utils.config import MelConfig
 
 
 def write(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / name, 0.1 * np.random.default_rng(0).standard_normal(4000), 8000)
+        soundfile.write(folder / name, 0.1 * np.random.default_rng(list(name.encode())).standard_normal(4000), 8000)
     return folder
 
 
@@ -38,7 +40,7 @@ def test_folders_become_a_competition(sounds, tmp_path):
     assert all(
         path.split("-")[0].endswith(label.replace(" ", "_")) for path, label in zip(labels["fname"], labels["labels"])
     )
-    assert len(mel.build_cache(competition.curated, tmp_path, "curated", MelConfig(), n_jobs=1)) == 12
+    assert len(mel_cache.build(competition.curated, tmp_path, "curated", MelConfig(), n_jobs=1)) == 12
     assert os.listdir(target.parent) == ["target"]
 
 
@@ -185,3 +187,18 @@ def test_the_shell_shows_what_it_made_and_what_to_type_next(sounds, tmp_path, ca
     with pytest.raises(SystemExit):
         own.main([str(sounds), str(tmp_path / "my target")])
     assert "is there already" in capsys.readouterr().err
+
+
+def test_copies_of_a_sound_stay_on_one_side_and_cannot_have_different_labels(sounds, tmp_path):
+    for i in range(5):
+        shutil.copy(sounds / f"Church bell/{i}.ogg", sounds / f"Church bell/again {i}.ogg")
+    target = own.make_data_set(sounds, tmp_path / "target")
+    competition = data.Competition(target)
+    train, test = (
+        {Path(path).read_bytes() for path in table["path"]} for table in (competition.curated, competition.test)
+    )
+    assert test
+    assert not train & test
+    shutil.copy(sounds / "Church bell/0.ogg", sounds / "Bark/0.ogg")
+    with pytest.raises(ValueError, match="are the same sound: keep one of them, with all its labels"):
+        own.make_data_set(sounds, tmp_path / "no")

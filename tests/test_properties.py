@@ -19,7 +19,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata
 from sklearn.metrics import label_ranking_average_precision_score
 
-from utils import data, mel, splits, submission
+from utils import data, mel, mel_cache, splits, submission
 from utils.config import MelConfig
 from utils.dataset import MelDataset
 from utils.metrics import lwlrap, per_class_lwlrap, top_k_accuracy
@@ -105,7 +105,7 @@ def test_top_k_accuracy_grows_from_none_to_all(case, draws):
 def sounds(tmp_path_factory):
     """More files of noise than one worker's task takes, from one sample on, and the frames that each alone gives."""
     folder, rng = tmp_path_factory.mktemp("sounds"), np.random.default_rng(0)
-    paths = [str(folder / f"{i}.wav") for i in range(mel.CHUNK + 8)]
+    paths = [str(folder / f"{i}.wav") for i in range(mel_cache.CHUNK + 8)]
     for i, path in enumerate(paths):
         soundfile.write(path, rng.uniform(-0.5, 0.5, 1 + 40 * i), SMALL.sample_rate)
     return pd.DataFrame({"fname": [Path(path).name for path in paths], "path": paths}), [
@@ -119,7 +119,7 @@ def test_a_cache_of_any_clips_in_any_order_gives_each_its_own_frames(sounds, tmp
     table, alone = sounds
     order = draws.draw(st.permutations(range(len(table))))[: draws.draw(st.integers(1, len(table)))]
     folder = tmp_path_factory.getbasetemp() / "caches"
-    cache = mel.build_cache(table.iloc[order], folder, "drawn", SMALL, n_jobs=1)
+    cache = mel_cache.build(table.iloc[order], folder, "drawn", SMALL, n_jobs=1)
     assert list(cache.clips["fname"]) == [f"{i}.wav" for i in order]
     assert len(cache.frames) == sum(alone[i].shape[1] for i in order)
     for i in order:
@@ -156,7 +156,7 @@ def opened(clips, folder):
     clips.to_csv(folder / "clips.csv", index=False)
     (folder / "settings.json").write_text(dumps(asdict(SMALL)))
     spectrograms = {clip.fname: frames[clip.start : clip.start + clip.length].T for clip in clips.itertuples()}
-    return mel.Cache(folder), spectrograms
+    return mel_cache.Cache(folder), spectrograms
 
 
 @given(flat(), st.data())

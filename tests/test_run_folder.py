@@ -14,7 +14,7 @@ import torch
 
 from utils import data, inference, metrics, models, train
 from utils.config import MelConfig, TrainingConfig
-from utils.mel import Cache
+from utils.mel_cache import Cache
 from utils.run_folder import Run, common_clips, find_runs, save_run
 
 TINY = TrainingConfig(epochs=1, max_steps=1)
@@ -95,7 +95,7 @@ MALFORMED = {
     ),
     "weights from elsewhere": (
         settings("model", value={"name": "VGG19", "n_classes": 12, "weights": "/etc/passwd"}),
-        r"is no run of this kit \(a config with a file of weights is not a network's",
+        r"is no run of this kit \(a config with weights to load is not a network's",
     ),
 }
 

@@ -129,12 +129,18 @@ def test_a_stopped_training_goes_on_where_losses_are_scaled_differently(
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["run", "undisturbed"]
 
 
-def test_a_checkpoint_of_another_training_is_not_used(tiny, few, tmp_path, capsys):
+@pytest.mark.parametrize("other", ["seed", "range of the augmentation"])
+def test_a_checkpoint_of_another_training_is_not_used(tiny, few, tmp_path, monkeypatch, capsys, other):
+    config = replace(TINY, resize_probability=0.5)
     with stopped_after_an_epoch():
-        fit(tiny, few, tmp_path / "run", TINY)
-    changed = fit(tiny, few, tmp_path / "run", replace(TINY, seed=1))
+        fit(tiny, few, tmp_path / "run", config)
+    if other == "seed":
+        config = replace(config, seed=1)
+    else:
+        monkeypatch.setattr(augment, "STRETCH", (1.0, 2.0))
+    changed = fit(tiny, few, tmp_path / "run", config)
     assert "run.checkpoint is of a training with other clips, weights or settings" in capsys.readouterr().out
-    assert changed.history.equals(fit(tiny, few, tmp_path / "fresh", replace(TINY, seed=1)).history)
+    assert changed.history.equals(fit(tiny, few, tmp_path / "fresh", config).history)
 
 
 def test_running_the_frozen_layers_once_changes_nothing(few, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from utils import audio, data, mel, metrics, splits, submission
+from utils import audio, data, mel, mel_cache, metrics, splits, submission
 from utils.config import QUICK, MelConfig
 from utils.dataset import MelDataset, load_split
 
@@ -146,7 +146,7 @@ def test_a_clip_has_the_right_mel_or_a_row_in_the_report(tmp_path, capfd, what):
     written(sound() if isinstance(expected, str) else expected)(plain)
     make(file)
     tracemalloc.start()
-    cache = mel.build_cache(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    cache = mel_cache.build(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
     assert tracemalloc.get_traced_memory()[1] < 100e6
     tracemalloc.stop()
     if tolerance:
@@ -172,7 +172,7 @@ def test_a_file_that_breaks_off_is_used_as_far_as_it_goes_and_named(tmp_path, ca
     plain, file = tmp_path / "plain.wav", tmp_path / "NA"
     written(sound())(plain)
     make(file)
-    cache = mel.build_cache(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    cache = mel_cache.build(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
     assert cache.unreadable.empty
     assert list(cache.damaged["fname"]) == ["NA"]
     assert cache.damaged["reason"].str.fullmatch(reason).all()
@@ -182,7 +182,7 @@ def test_a_file_that_breaks_off_is_used_as_far_as_it_goes_and_named(tmp_path, ca
         whole = sound() if (samples.size < RATE + 1 and "WAV cut" in what) or "wrong byte" in what else NOISE
         assert 0 < len(samples) <= len(whole)
         assert np.abs(samples - whole[: len(samples)]).max() < 1e-4
-    for use in (mel.build_cache, mel.load_cache):  # each says so, and where all of them are listed
+    for use in (mel_cache.build, mel_cache.load):  # each says so, and where all of them are listed
         capsys.readouterr()
         use(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS)
         printed = capsys.readouterr().out
@@ -209,7 +209,7 @@ def wild(competition, tmp_path, monkeypatch):
             spoilt[name].loc[row, "path"] = str(file)
         monkeypatch.setattr(competition, name, spoilt[name])
     caches = {
-        name: mel.build_cache(table, tmp_path / "cache", name, SETTINGS, n_jobs=1) for name, table in spoilt.items()
+        name: mel_cache.build(table, tmp_path / "cache", name, SETTINGS, n_jobs=1) for name, table in spoilt.items()
     }
     return competition, caches
 
@@ -246,7 +246,7 @@ def test_a_clip_replaced_by_one_of_the_same_size_is_read_and_until_then_the_cach
     written(sound())(plain)
     file.write_bytes(b"?" * plain.stat().st_size)
     for done, unreadable in [("made", 1), ("reused", 1), ("made", 0), ("reused", 0)]:
-        cache = mel.build_cache(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+        cache = mel_cache.build(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
         printed = capsys.readouterr().out
         assert f"wild: {done} " in printed
         assert ("1 of 2 clips cannot be read" in printed) == (unreadable == 1)
@@ -262,7 +262,7 @@ def test_a_set_of_which_no_clip_can_be_read_is_refused_with_a_short_list(tmp_pat
     with pytest.raises(
         ValueError, match=r"None of the 30 wild clips can be read(.|\n)*  9\.wav cannot .*\n  and 20 more$"
     ):
-        mel.build_cache(table_of(*files), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+        mel_cache.build(table_of(*files), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -281,7 +281,7 @@ def test_a_clip_changed_in_place_is_another_clip(tmp_path, capsys):
     written(sound())(plain)
     for samples in (sound(), 0.5 * sound()):
         written(samples)(file)
-        cache = mel.build_cache(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+        cache = mel_cache.build(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
         assert "wild: made" in capsys.readouterr().out
         assert np.array_equal(cache["x.wav"], mel.clip_to_log_mel(file, SETTINGS).astype(np.float16))
 
@@ -289,11 +289,11 @@ def test_a_clip_changed_in_place_is_another_clip(tmp_path, capsys):
 def test_a_cache_of_another_version_of_the_algorithm_is_not_used(tmp_path, monkeypatch):
     written(sound())(tmp_path / "x.wav")
     table = table_of(tmp_path / "x.wav")
-    cache = mel.build_cache(table, tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
-    assert mel.load_cache(table, tmp_path / "cache", "wild", SETTINGS).folder == cache.folder
-    monkeypatch.setattr(mel, "VERSION", mel.VERSION + 1)
+    cache = mel_cache.build(table, tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert mel_cache.load(table, tmp_path / "cache", "wild", SETTINGS).folder == cache.folder
+    monkeypatch.setattr(mel_cache, "VERSION", mel_cache.VERSION + 1)
     with pytest.raises(FileNotFoundError, match="run 02_preprocessing first"):
-        mel.load_cache(table, tmp_path / "cache", "wild", SETTINGS)
+        mel_cache.load(table, tmp_path / "cache", "wild", SETTINGS)
 
 
 def test_a_cache_that_cannot_be_made_anew_stays(tmp_path, monkeypatch):
@@ -302,7 +302,7 @@ def test_a_cache_that_cannot_be_made_anew_stays(tmp_path, monkeypatch):
     written(0.5 * SQUARE)(plain)
     written(0.9 * SQUARE)(mended)
     monkeypatch.setattr(audio, "LOUDEST", 0.7)
-    earlier = mel.build_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    earlier = mel_cache.build(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
     assert list(earlier.unreadable["fname"]) == ["x.wav"]
     monkeypatch.setattr(audio, "LOUDEST", 1)
 
@@ -310,10 +310,10 @@ def test_a_cache_that_cannot_be_made_anew_stays(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as broken, pytest.raises(OSError, match="free some space"):
-        broken.setattr(mel, "_write_npy_header", full)
-        mel.build_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
-    assert len(mel.load_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS)) == 1
-    assert len(mel.build_cache(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)) == 2
+        broken.setattr(mel_cache, "_write_npy_header", full)
+        mel_cache.build(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert len(mel_cache.load(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS)) == 1
+    assert len(mel_cache.build(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)) == 2
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
@@ -481,7 +481,7 @@ def test_a_file_name_that_is_not_utf8_is_said_where_the_clips_are_read(folder, l
     fname = os.fsdecode(b"\xe9.wav")
     table = pd.DataFrame({"fname": [fname], "path": [str(folder / "train_curated" / fname)]})
     with pytest.raises(ValueError, match="wild has 1 file names that are not UTF-8"):
-        mel.build_cache(table, folder, "wild", SETTINGS)
+        mel_cache.build(table, folder, "wild", SETTINGS)
 
 
 def test_a_class_without_a_held_out_clip_leaves_the_scores_finite(folder):

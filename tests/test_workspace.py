@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils import config, mel, models, run, setup, workspace
+from utils import config, mel_cache, models, run, setup, workspace
 
 
 def test_without_data_the_mini_set_is_made_and_said(competition, monkeypatch, capsys):
@@ -113,12 +113,12 @@ def test_the_end_of_a_run_names_the_clips_that_were_left_out(competition, tmp_pa
     spoilt[15] = str(cut)
     table.assign(path=spoilt).to_json(tmp_path / "table.json")
     other = table.head(13).assign(path=spoilt)  # a cache that no notebook asks for
-    mel.build_cache(other, tmp_path / "work/cache", "other", config.MelConfig(), n_jobs=1)
+    mel_cache.build(other, tmp_path / "work/cache", "other", config.MelConfig(), n_jobs=1)
     source = f"""
 import pandas as pd
-from utils import config, mel
+from utils import config, mel_cache
 table = pd.read_json({str(tmp_path / "table.json")!r}, dtype=str)
-mel.build_cache(table, {str(tmp_path / "work/cache")!r}, "curated", config.MelConfig(), n_jobs=1)"""
+mel_cache.build(table, {str(tmp_path / "work/cache")!r}, "curated", config.MelConfig(), n_jobs=1)"""
     cell = nbformat.v4.new_code_cell(f"import sys; sys.path.append({str(workspace.ROOT)!r})" + source)
     for name in ("01_a", "02_b"):
         nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")

@@ -91,16 +91,21 @@ def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tup
     return x.cpu().numpy(), targets.cpu().numpy()
 
 
-def examples(dataset: MelDataset, config: TrainingConfig, row: int = 0) -> dict[str, np.ndarray]:
-    """The crop of a clip as it is, and after each augmentation by itself: dB, (n_mels, n_frames) each."""
+def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarray]:
+    """The crop of the first clip as it is, and after each augmentation by itself: dB, (n_mels, n_frames) each.
+
+    Resized is as much slower and higher as it can get, so that one sees it.
+    """
     names = {"as it is": None, "mixed in power": "mix_probability", "resized": "resize_probability"}
     names |= {"SpecAugment": "spec_augment_probability"}
     plain = replace(config, crop="start", mix_probability=0, resize_probability=0, spec_augment_probability=0)
-    rows = torch.arange(row, row + min(8, len(dataset) - row))
+    rows = torch.arange(min(8, len(dataset)))
     shown = {}
     for name, option in names.items():
         only = replace(plain, **({option: 1.0} if option else {}))
         draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed), augmented=True)
+        if name == "resized":
+            draw["stretch"][:], draw["mel_shift"][:] = STRETCH[0], -MEL_SHIFT
         shown[name] = make_batch(dataset, draw, only)[0][0, 0].cpu().numpy()
     return shown
 

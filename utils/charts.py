@@ -62,9 +62,12 @@ def f1_over_threshold(curves: pd.DataFrame) -> None:
 
 
 def ap_over_clips(table: pd.DataFrame) -> None:
-    """Average precision of each class (the index) over its curated clips; the lowest five under 1 are named."""
+    """Average precision of each class (the index) over its curated clips, larger dots for several classes; the lowest
+    five under 1 are named.
+    """
     _, ax = plt.subplots(figsize=(7, 3))
-    ax.plot(table["curated clips"], table["AP"], "o")
+    dots = table.groupby(["curated clips", "AP"]).size().reset_index(name="classes")
+    ax.scatter(dots["curated clips"], dots["AP"], 30 * dots["classes"])
     for name, row in table[table["AP"] < 1].nsmallest(5, "AP").iterrows():
         ax.annotate(words(name), (row["curated clips"], row["AP"]), (4, 4), textcoords="offset points", fontsize=7)
     ax.set(xlabel="Curated clips of the class", ylabel="Average precision")

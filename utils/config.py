@@ -8,7 +8,6 @@ import pandas as pd
 
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
-COLAB = Path("/content")
 
 
 def attached(pattern: str) -> list[Path]:
@@ -29,7 +28,8 @@ class MelConfig:
     """From samples to a log-mel spectrogram (paper, section III).
 
     The paper gives the HTK scale, 128 bands and 128 frames for 2 s; it is silent on
-    `n_fft`, `fmin` and `fmax`, which are those of the starter kernels of the competition.
+    `n_fft`, `fmin` and `fmax`, which are those of the starter kernels of the competition. Raises ValueError if fmin and
+    fmax do not lie one above the other from 0 to half of the sample rate.
     """
 
     sample_rate: int = 44_100  # Hz; clips at another rate are resampled
@@ -41,6 +41,11 @@ class MelConfig:
     top_db: float = 80.0  # dB below the clip's loudest point, where the spectrogram is cut
     amin: float = 1e-10  # the least power that is told apart from none, -100 dB
     trim_db: float = 60.0  # dB below the clip's loudest frame, what counts as silence at its ends
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
+            limits = f"fmin {self.fmin:g} and fmax {self.fmax:g} Hz"
+            raise ValueError(f"{limits}: set them from 0 to half of the sample rate, {self.sample_rate / 2:g} Hz.")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from . import data, splits
+from .audio import format_unreadable
 from .config import Preset
-from .mel import Cache, format_unreadable
+from .mel_cache import Cache
 
 
 class MelDataset:
@@ -116,7 +117,10 @@ def _move(tensor: Tensor, device: torch.device) -> Tensor:
 
 def _fits(frames: Tensor, device: torch.device) -> bool:
     """Whether `frames` leave half of the device's free memory to the model."""
-    return device.type != "cuda" or frames.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
+    if device.type != "cuda":
+        return True
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps what was freed
+    return frames.nbytes <= (torch.cuda.mem_get_info(device)[0] + cached) / 2
 
 
 def load_split(
@@ -133,11 +137,13 @@ def load_split(
 def load_labelled(
     cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device
 ) -> MelDataset:
-    """All clips of `table` to train on, labels corrected. Clips that cannot be read are left out if
+    """All clips of `table` to train on, labels corrected, which is said. Clips that cannot be read are left out if
     `preset.drop_unreadable`.
 
     Raises ValueError with their list if not.
     """
+    if corrections := table["fname"].isin(data.LABEL_CORRECTIONS).sum():
+        print(f"{corrections} clips have a label correction, or are dropped for it: see data.LABEL_CORRECTIONS")
     table = data.correct_labels(table, classes)
     unreadable = cache.unreadable[cache.unreadable["fname"].isin(table["fname"])]
     if len(unreadable):

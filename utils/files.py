@@ -60,7 +60,7 @@ def explain_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        remedy = "free some space, or name another folder with FAT_WORK. What stood there still does."
+        remedy = "free some space, or choose another folder. What stood there still does."
         raise OSError(f"{target} cannot be written ({error.strerror}): {remedy}") from error
 
 

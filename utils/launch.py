@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import distributed, mel, models, train
+from . import distributed, mel_cache, models, train
 from .config import TrainingConfig
 from .dataset import MelDataset, load_split
 from .run_folder import Run
@@ -93,7 +93,7 @@ def _write_job(
 
 def _run_job(job: Path) -> None:
     arguments = json.loads((job / "job.json").read_text())
-    cache = mel.Cache(Path(arguments["cache"]))
+    cache = mel_cache.Cache(Path(arguments["cache"]))
     tables = [pd.read_csv(job / f"{name}.csv", dtype=str, keep_default_na=False) for name in ("train", "validation")]
     clips = MelDataset(cache, pd.concat(tables, ignore_index=True), arguments["classes"], arguments["device"])
     sets = [clips.subset(rows) for rows in np.split(np.arange(len(clips)), [len(tables[0])])]
@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
             return _run_job(Path(options.job))
         kit = setup(options.data, options.preset)
         table, classes, entry = kit.competition.curated, kit.competition.classes, models.MODELS[options.model]
-        cache = mel.load_cache(table, kit.cache, "curated", kit.preset.mel)
+        cache = mel_cache.load(table, kit.cache, "curated", kit.preset.mel)
         sets = load_split(cache, table, classes, kit.preset, kit.device)
         weights = {"weights": _weights()} if entry.pretrained else {}
         model = entry.build(len(classes), kit.preset.name, **weights)

@@ -45,7 +45,7 @@ _QUICK = TrainingConfig(
     epochs=100, max_steps=1500, learning_rate=3e-3, weight_decay=0.01, schedule="cosine", activation="sigmoid",
     crop="random", test_crops=8, mix_probability=0.5, resize_probability=0.4, spec_augment_probability=0.5,
 )  # fmt: skip
-_BEST = replace(_QUICK, epochs=100, min_steps=6000, max_steps=None, test_stretch=1.18)
+_BEST = replace(_QUICK, min_steps=6000, max_steps=None, test_stretch=1.18)
 _QUICK_BEST = replace(_BEST, epochs=20, min_steps=1, max_steps=100)
 _QUICK_VGG19 = replace(
     _QUICK, epochs=40, max_steps=200, learning_rate=1e-3, test_crops=1,
@@ -143,8 +143,8 @@ def build(config: dict) -> nn.Module:
     name = options.pop("name", None)
     if name not in networks:
         raise ValueError(f"{name!r} is not a network of this kit, which has {', '.join(networks)}.")
-    if "weights" in options:  # a run that somebody shared must not choose a file for us to read
-        raise ValueError("a config with a file of weights is not a network's.")
+    if options.keys() & {"weights", "pretrained"}:  # a run that somebody shared must not have us load a file
+        raise ValueError("a config with weights to load is not a network's.")
     return networks[name](**options)
 
 

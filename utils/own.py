@@ -1,6 +1,7 @@
 """Your own sounds as a data set in Kaggle's layout: python -m utils.own FOLDER TARGET [--csv FILE]"""
 
 import argparse
+import hashlib
 import os
 import re
 import shlex
@@ -30,13 +31,13 @@ def make_data_set(
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
     `folder`) and `labels` (comma-separated). A random `test_fraction`, at least one clip, with its share of each class
     (by the first label), becomes the test set, whose labels are kept in `target`/test_labels.csv. Clips of one `group`,
-    if `csv` has that column, stay together; if it has a column `fold`, the first is the test set. Further columns are
-    kept in both tables. Sounds are linked where the system allows it, else copied, as CLASS-NUMBER-NAME. With
-    `replace`, a `target` that was made here before goes.
+    if `csv` has that column, stay together, and if it has not, so do copies of one sound; if it has a column `fold`,
+    the first is the test set. Further columns are kept in both tables. Sounds are linked where the system allows it,
+    else copied, as CLASS-NUMBER-NAME. With `replace`, a `target` that was made here before goes.
 
     Raises FileExistsError if anything else is there; FileNotFoundError if a sound is not; ValueError if a file is
-    listed twice, lies outside the folder or in no class, a name is not UTF-8, a class cannot be called so or has no
-    clip to train on, or the classes, their clips, the groups or the folds are too few.
+    listed twice, lies outside the folder or in no class, copies have different labels, a name is not UTF-8, a class
+    cannot be called so or has no clip to train on, or the classes, their clips, the groups or the folds are too few.
     """
     folder, target = Path(folder), Path(target)
     if os.path.lexists(target) and not (replace and (target / TEST_LABELS).is_file()):
@@ -44,6 +45,7 @@ def make_data_set(
     source = folder if csv is None else Path(csv)
     table = _table_of_folders(folder) if csv is None else _table_of_csv(folder, Path(csv))
     _refuse_repeated(table, source)
+    _group_copies(table, source)
     classes = _classes(table, source)
     digits = len(str(len(table)))
     table["fname"] = [_plain_name(row, number, digits) for number, row in enumerate(table.itertuples(), 1)]
@@ -75,6 +77,19 @@ def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
         other = first.setdefault(os.path.realpath(path), path)
         if other is not path:
             raise ValueError(f"{source}: {other} and {path} are the same file: keep one of them, with all its labels.")
+
+
+def _group_copies(table: pd.DataFrame, source: Path) -> None:
+    """Gives `table` a column `group` if some files are copies, unless it has one. Raises ValueError if copies have
+    different labels.
+    """
+    content = table["path"].map(lambda path: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12])
+    for _, copies in table[content.duplicated(keep=False)].groupby(content):
+        if copies["labels"].nunique() > 1:
+            both = " and ".join(map(str, copies.drop_duplicates("labels")["path"][:2]))
+            raise ValueError(f"{source}: {both} are the same sound: keep one of them, with all its labels.")
+    if content.duplicated().any() and "group" not in table:
+        table["group"] = content
 
 
 def _table_of_folders(folder: Path) -> pd.DataFrame:

@@ -5,6 +5,7 @@ plt.show() or plt.savefig().
 import io
 from collections.abc import Sequence
 
+import librosa
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from . import mel
 from .config import MelConfig
@@ -68,15 +69,10 @@ def _mel_axes(ax: Axes, n_frames: int, settings: MelConfig, begin: float = 0.0) 
     return {"origin": "lower", "aspect": "auto", "extent": (begin, begin + seconds, 0, settings.n_mels)}
 
 
-def hz_to_mel(hz: np.ndarray) -> np.ndarray:
-    """m = 2595 log10(1 + f / 700) (paper, section III)."""
-    return 2595 * np.log10(1 + hz / 700)
-
-
 def mel_band(hz: np.ndarray, settings: MelConfig) -> np.ndarray:
     """The mel band, from 0, that has its centre there; between two bands a fraction."""
-    low, high = hz_to_mel(np.array([settings.fmin, settings.fmax]))
-    return (hz_to_mel(hz) - low) / (high - low) * (settings.n_mels + 1) - 1
+    low, high = librosa.hz_to_mel([settings.fmin, settings.fmax], htk=True)
+    return (librosa.hz_to_mel(hz, htk=True) - low) / (high - low) * (settings.n_mels + 1) - 1
 
 
 def waveforms(stages: dict[str, np.ndarray], settings: MelConfig, kept: Sequence[int] | None = None) -> None:
@@ -128,7 +124,7 @@ def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
     """The paper's formula as a curve, and every eighth filter of the bank (n_mels, bins) at its place."""
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.6))
     hz = np.linspace(0, settings.fmax, 500)
-    left.plot(hz, hz_to_mel(hz))
+    left.plot(hz, librosa.hz_to_mel(hz, htk=True))
     left.set(title="m = 2595 log10(1 + f / 700)", xlabel="Frequency (Hz)", ylabel="Mel")
     bins = np.linspace(0, settings.sample_rate / 2, filters.shape[1])
     for weights in filters[::8]:
@@ -190,7 +186,8 @@ def architecture(shapes: dict[str, Sequence[int]]) -> None:
 def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
     """Loss, on the training and the validation set, LWLRAP and top-5 over the epochs, one colour a run."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 2.6))
-    for color, (title, history) in zip(plt.rcParams["axes.prop_cycle"].by_key()["color"], histories.items()):
+    for number, (title, history) in enumerate(histories.items()):
+        color = f"C{number}"
         axes[0].plot(history["epoch"], history["loss"], color=color, linestyle=":")
         evaluated = history.dropna()
         for ax, column in zip(axes, ["validation loss", "LWLRAP", "top-5"]):
@@ -201,6 +198,8 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
     axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes[0].yaxis.set_major_formatter("{x:g}")
     axes[0].yaxis.set_minor_formatter("")
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     for ax, column in zip(axes[1:], ["LWLRAP", "top-5"]):  # the first epochs would flatten all that follows
         curves = [history[column].dropna().to_numpy(float) for history in histories.values()]

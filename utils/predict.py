@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import audio, explain, inference, mel, metrics, mini, plots, workspace
+from . import audio, explain, inference, mel, mel_cache, metrics, mini, plots, workspace
 from .augment import tta_crops
 from .config import MelConfig, attached
 from .dataset import MelDataset
@@ -105,7 +105,7 @@ def best_run() -> Run:
         with suppress(FileNotFoundError):
             found += [run for run in find_runs(folder / name) if run.has_weights][:1]
     if not found:
-        raise FileNotFoundError(f"There is no run in {folder}: make one with 02_preprocessing and 03_cnn.")
+        raise FileNotFoundError(f"There is no run in {folder}: make one (python -m utils.run 02 03).")
     return max(found, key=lambda run: (not run.folder.parent.name.startswith(mini.NAME), len(run.classes)))
 
 
@@ -129,8 +129,8 @@ def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
 def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> Iterator[MelDataset]:
     """The sounds of `table` by way of a cache that lasts as long."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps what is mapped into memory
-        n_jobs = 1 if len(table) <= mel.CHUNK else None  # one task: a worker would take longer to start than to do it
-        cache = mel.build_cache(table, folder, "sounds", settings, n_jobs)
+        n_jobs = 1 if len(table) <= mel_cache.CHUNK else None  # one task: to start a worker would take longer
+        cache = mel_cache.build(table, folder, "sounds", settings, n_jobs)
         if len(cache.unreadable):
             some = f"{len(cache.unreadable)} of {len(table)} sounds cannot be read"
             raise ValueError(f"{some}:\n{mel.format_unreadable(cache.unreadable)}")

@@ -167,7 +167,7 @@ def find_runs(folder: str | Path) -> list[Run]:
     found = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
     found = [file.parent for file in found if not files.is_temporary(file.parent) and _of_this_version(file.parent)]
     if not found:
-        raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first.")
+        raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first (python -m utils.run 02 03).")
     runs = list({place.name: Run(place) for place in found}.values())  # those in `folder` come last, and win
     common = common_clips(runs)
     if not common:

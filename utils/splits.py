@@ -53,7 +53,7 @@ def _given_folds(table: pd.DataFrame) -> np.ndarray:
 
 
 def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
     group, strata = _groups(table), _strata(table, n_folds)
     there = len(np.unique(group))
@@ -71,8 +71,11 @@ def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     fold = np.empty(len(table), dtype=int)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # it misses some folds
-        for number, (_, rows) in enumerate(splitter.split(table, strata, group)):
-            fold[rows] = number
+        parts = [rows for _, rows in splitter.split(table, strata, group)]
+    if not all(map(len, parts)):  # so few groups cannot be stratified, and StratifiedGroupKFold leaves a fold empty
+        parts = [rows for _, rows in GroupKFold(n_folds).split(table, groups=group)]
+    for number, rows in enumerate(parts):
+        fold[rows] = number
     return fold
 
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from . import distributed
-from .augment import draw_batch, make_batch
+from . import augment, distributed
 from .config import TrainingConfig
 from .dataset import MelDataset
 from .inference import autocast, autocast_dtype, device_name, evaluate, predict_scores
@@ -24,6 +23,7 @@ from .networks import Head
 from .run_folder import Checkpoint, Run, fingerprint, finished, save_run
 
 EVALUATIONS = 50  # of the validation set during a training, at most
+VERSION = 1  # of what a training does: after a change of it, another one has trainings that have ended done anew
 
 
 def fit(
@@ -118,10 +118,12 @@ class Trainer:
 
     def fingerprint(self, validation_set: MelDataset) -> str:
         """Tells this training from all others."""
+        augmentation = (augment.GAIN, augment.STRETCH, augment.MEL_SCALE, augment.MEL_SHIFT, augment.LARGEST_MASK)
         clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (self.train_set, validation_set)]
         return fingerprint(
             self.model, network=self.model.config, frozen=getattr(self.model, "frozen", 0), config=asdict(self.config),
             classes=self.train_set.classes, clips=clips, sources=(self.train_set.sources, validation_set.sources),
+            augmentation=augmentation, version=VERSION,
         )  # fmt: skip
 
     def epoch(self, number: int, step: int, bar: tqdm) -> Tensor:
@@ -135,7 +137,7 @@ class Trainer:
         for rows in batches[: self.steps - step]:
             self.optimizer.param_groups[0]["lr"] = self.learning_rate(step)
             augmented = step < self.config.augmented * self.steps
-            draw = draw_batch(self.train_set, rows, self.config, generator, augmented)
+            draw = augment.draw_batch(self.train_set, rows, self.config, generator, augmented)
             losses.append(self.step({name: distributed.shard(values) for name, values in draw.items()}, len(rows)))
             step += 1
             bar.update()
@@ -143,7 +145,7 @@ class Trainer:
 
     def step(self, draw: dict[str, Tensor], batch_size: int) -> Tensor:
         """One step of the optimiser, on this process's shard of a batch; its part of the batch's mean loss."""
-        x, targets = make_batch(self.train_set, draw, self.config, self.features)
+        x, targets = augment.make_batch(self.train_set, draw, self.config, self.features)
         with autocast(self.device):
             logits = self.trained(x)
         loss = bce(logits.float(), targets, self.config.activation).sum() / batch_size

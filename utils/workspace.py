@@ -72,7 +72,7 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     print(f"data     {short_path(competition.folder)}: {competition}")
     if not found:
         print("         No competition data was found, so this is the mini set of synthetic demo data.")
-        print("         To use your own, set FAT_DATA to a folder with train_curated.csv.")
+        print("         For other data, name a folder with train_curated.csv: data_folder here, FAT_DATA in a shell.")
     print(f"preset   {name}")
     print(
         f"device   {remark}; python {platform.python_version()}, torch {version('torch')}, librosa {version('librosa')}"
@@ -109,7 +109,8 @@ def find_device() -> tuple[str, str]:
     """ "cuda" or "cpu", and a word on it. A GPU that is listed but cannot compute is not used."""
     import torch
 
-    threads = f"CPU, {torch.get_num_threads()} threads"
+    n_threads = torch.get_num_threads()
+    threads = f"CPU, {n_threads} thread{'s' * (n_threads > 1)}"
     if not torch.cuda.is_available():
         return "cpu", threads
     name = torch.cuda.get_device_name()

@@ -1,0 +1,204 @@
+"""The cache: the log-mel spectrograms of all clips, made once and read by everything that follows."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+import joblib
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from . import files
+from .audio import REMEDY, UnreadableClip, format_unreadable, load_clip_and_damage, read_reasons
+from .config import MelConfig, attached
+from .mel import log_mel, trim
+
+CHUNK = 16  # clips per task of a worker: enough that handing it over costs little
+TASKS_AHEAD = 8  # per worker: as many results wait for a slow disk, and after as many the workers wait for each other
+SAMPLE = 4096  # bytes of each file's head, middle and tail that tell it from another
+VERSION = 1  # of the frames and the tables of a cache: another one makes all of them anew
+
+
+class Cache:
+    """The log-mel spectrograms of a list of whole clips, one after another in one memory-mapped array.
+
+    The paper cuts a clip to 2 s before it is transformed. Cut afterwards, its last two frames hear what follows, and
+    `top_db` reaches less deep where the loudest point comes later. `.frames` float16 (frames of all clips, n_mels), in
+    dB; `.clips` a table with the columns `fname`, `start` (its first row in `.frames`), `length` (its rows) and
+    `pad_value` (dB, what silence in it would be); `.settings` the MelConfig it was made with. `cache[fname]` is one
+    clip, (n_mels, length). `.unreadable` is a table of the clips that are not in it because their files are no clips,
+    with the columns `fname` and `reason`; `.damaged` is one of those that are in it as far as their files go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.settings = MelConfig(**json.loads((self.folder / "settings.json").read_text()))
+        self.clips = pd.read_csv(self.folder / "clips.csv", dtype={"fname": str}, keep_default_na=False)
+        self.unreadable = read_reasons(self.folder / "unreadable.csv")
+        self.damaged = read_reasons(self.folder / "damaged.csv")
+        self.frames = np.load(self.folder / "frames.npy", mmap_mode="r", allow_pickle=False)
+        self._row = pd.Index(self.clips["fname"])
+
+    def __reduce__(self) -> tuple:
+        return Cache, (self.folder,)  # another process opens it
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, fname: str) -> np.ndarray:
+        clip = self.clips.iloc[self.rows([fname])[0]]
+        return np.asarray(self.frames[clip["start"] : clip["start"] + clip["length"]].T)
+
+    def __repr__(self) -> str:
+        hours = len(self.frames) * self.settings.hop_length / self.settings.sample_rate / 3600
+        return f"{len(self)} clips, {hours:.2f} hours, {self.frames.nbytes / 1e6:.0f} MB"
+
+    def rows(self, fnames: list[str]) -> np.ndarray:
+        """Row of each clip in `.clips`; raises KeyError, with the reason, if one is not in the cache."""
+        rows = self._row.get_indexer(fnames)
+        if (rows < 0).any():
+            fname = np.asarray(fnames)[rows < 0][0]
+            reasons = self.unreadable.set_index("fname")["reason"]
+            why = f"it {reasons[fname]}: {REMEDY}" if fname in reasons else "make the cache again with this table"
+            raise KeyError(f"{fname} is not in {self.folder}: {why}.")
+        return rows
+
+    def readable(self, table: pd.DataFrame) -> pd.DataFrame:
+        """`table` without the clips that are in `.unreadable`."""
+        return table[~table["fname"].isin(self.unreadable["fname"])].reset_index(drop=True)
+
+
+def build(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig, n_jobs: int | None = None) -> Cache:
+    """The Cache of the clips in `table` (columns `fname` and `path`), made on `n_jobs` processes or, if there, reused.
+
+    It lies in `folder`/`name`-KEY; on Kaggle, one in an attached notebook's output is reused too. KEY is a hash of the
+    mel settings and of each clip's name, size and first, middle and last 4 KB. It is whole or not there. Clips that
+    cannot be read are not in it but in its `.unreadable`, and it is made anew once one of them can; those that are
+    damaged are in it, and in its `.damaged`. Both are printed. Raises ValueError if no clip can be read or a name is
+    not UTF-8, OSError if it cannot be written.
+    """
+    files.refuse_undecodable(table["fname"], name)
+    done, target = "reused", _cache_folder(table, folder, name, settings)
+    cache = Cache(target) if target.is_dir() else None
+    if cache is None or _mended(cache, table):
+        target, done = Path(folder) / target.name, "made"  # one that is attached stays as it is
+        with files.atomic_folder(target, replace=cache is not None) as unfinished:
+            _write_cache(unfinished, table, name, settings, n_jobs)
+        cache = Cache(target)
+    print(f"{name}: {done} {cache}, in {target.name}")
+    _print_reasons(cache, name)
+    return cache
+
+
+def load(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Cache:
+    """The Cache that `build` made of the same clips with the same settings. Raises FileNotFoundError if none."""
+    target = _cache_folder(table, folder, name, settings)
+    if not target.is_dir():
+        there = f"There is no cache of these {len(table)} {name} clips in {folder}"
+        raise FileNotFoundError(f"{there}: run 02_preprocessing first (python -m utils.run 02).")
+    cache = Cache(target)
+    _print_reasons(cache, name)
+    return cache
+
+
+def _print_reasons(cache: Cache, name: str) -> None:
+    count = len(cache) + len(cache.unreadable)
+    lists = {"unreadable": "cannot be read and are left out", "damaged": "are damaged and used as far as they go"}
+    for kind, what in lists.items():
+        clips = getattr(cache, kind)
+        if len(clips):  # utils.run looks for such lines in what the notebooks print
+            print(f"{name}: {len(clips)} of {count} clips {what}, see {cache.folder / kind}.csv")
+            print(format_unreadable(clips))
+
+
+def _mended(cache: Cache, table: pd.DataFrame) -> bool:
+    """Whether a clip that could not be read when `cache` was made now can."""
+    paths = table["path"][table["fname"].isin(cache.unreadable["fname"])]
+    return any(frames is not None for frames, _ in _frames(list(paths), cache.settings))
+
+
+def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Path:
+    clips = [[fname, _fingerprint(path)] for fname, path in zip(table["fname"], table["path"])]
+    key = hashlib.sha256(json.dumps([VERSION, asdict(settings), clips]).encode()).hexdigest()[:12]
+    own = Path(folder) / f"{name}-{key}"
+    return own if own.is_dir() else next(iter(attached(f"cache/{own.name}")), own)
+
+
+def _fingerprint(path: str) -> str | None:
+    """A hash of a file's size and of some of its bytes; None if it cannot be opened."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            known = hashlib.sha256(str(size).encode())
+            for place in (0, (size - SAMPLE) // 2, size - SAMPLE):
+                file.seek(max(0, place))
+                known.update(file.read(SAMPLE))
+    except OSError:
+        return None
+    return known.hexdigest()[:16]
+
+
+def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConfig, n_jobs: int | None) -> None:
+    clips, reports, end = [], {"unreadable": [], "damaged": []}, 0
+    with open(folder / "frames.npy", "wb") as file:
+        # numpy leaves room in the header for more rows, so it can be written again at the end.
+        _write_npy_header(file, (0, settings.n_mels))
+        all_frames = _all_frames(list(table["path"]), settings, n_jobs)
+        progress = tqdm(all_frames, name, len(table), unit="clip", file=sys.stdout, mininterval=1)
+        for (frames, reason), fname in zip(progress, table["fname"]):
+            if reason:
+                reports["unreadable" if frames is None else "damaged"].append((fname, reason))
+            if frames is not None:
+                file.write(frames.tobytes())
+                pad_value = max(float(frames.max()) - settings.top_db, 10 * np.log10(settings.amin))
+                clips.append((fname, end, len(frames), pad_value))
+                end += len(frames)
+        file.seek(0)
+        _write_npy_header(file, (end, settings.n_mels))
+    reports = {kind: pd.DataFrame(rows, columns=["fname", "reason"]) for kind, rows in reports.items()}
+    if not clips:
+        listed = format_unreadable(reports["unreadable"])
+        raise ValueError(f"None of the {len(table)} {name} clips can be read: put the sounds back.\n{listed}")
+    for kind, report in reports.items():
+        if len(report):
+            report.to_csv(folder / f"{kind}.csv", index=False)
+    pd.DataFrame(clips, columns=["fname", "start", "length", "pad_value"]).to_csv(folder / "clips.csv", index=False)
+    (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
+
+
+def _write_npy_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+
+
+def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int | None) -> Iterator[tuple[np.ndarray | None, str]]:
+    """Of each clip, in order, what `_frames` gives.
+
+    Runs on joblib, so on whatever `joblib.parallel_config` names. A worker computes on one thread: nothing it calls
+    uses more. joblib works off all tasks it is given, however slowly their results are taken, so it is given them
+    window by window.
+    """
+    tasks = [joblib.delayed(_frames)(paths[i : i + CHUNK], settings) for i in range(0, len(paths), CHUNK)]
+    window = TASKS_AHEAD * joblib.effective_n_jobs(n_jobs or -1)
+    with joblib.Parallel(n_jobs=n_jobs or -1, return_as="generator") as parallel:
+        for i in range(0, len(tasks), window):
+            yield from chain.from_iterable(parallel(tasks[i : i + window]))
+
+
+def _frames(paths: list[str], settings: MelConfig) -> list[tuple[np.ndarray | None, str]]:
+    """Frames of each clip, (length, n_mels) float16, or None; and why there are none, or what is damaged, or ""."""
+    results = []
+    for path in paths:
+        try:
+            samples, damage = load_clip_and_damage(path, settings)
+            frames = log_mel(trim(samples, settings), settings).T
+            results.append((np.ascontiguousarray(frames, dtype=np.float16), damage))
+        except UnreadableClip as error:
+            results.append((None, error.reason))
+    return results
