@@ -44,7 +44,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %%
-from utils import audio, mel, plots
+from utils import audio, mel, mel_cache, plots
 from utils.config import as_table
 
 settings = kit.preset.mel
@@ -54,16 +54,18 @@ as_table(settings)
 # ## Step 1: read
 #
 # Mono samples between -1 and 1, 44,100 a second. Of the first hundred clips, we take the one of more than
-# 2 s that step 2 shortens most.
+# 2.5 s that step 2 shortens most.
 
 # %%
 from contextlib import suppress
 
-clips = []
+least = 2
 for path in kit.competition.curated["path"][:100]:
     with suppress(audio.UnreadableClip):  # the cache's report, below, lists those of all sets
-        clips.append(audio.load_clip(path, settings))
-samples = min(clips, key=lambda clip: len(mel.trim(clip, settings)) / len(clip) if len(clip) > 2.5 * settings.sample_rate else 1)
+        clip = audio.load_clip(path, settings)
+        left = len(mel.trim(clip, settings)) / len(clip) if len(clip) > 2.5 * settings.sample_rate else 1
+        if left < least:
+            samples, least = clip, left
 
 # %% tags=["nbval-ignore-output"]
 plots.waveforms({"as recorded": samples}, settings)
@@ -72,8 +74,7 @@ plots.player(samples, settings)
 # %% [markdown]
 # ## Step 2: trim the silent ends
 #
-# An end is silent as long as it stays 60 dB under the loudest moment. What goes is shaded; librosa's call, which tells where,
-# finds the same.
+# An end is silent as long as it stays 60 dB under the loudest moment. What goes is shaded; librosa's own `trim` finds the same ends.
 
 # %%
 import librosa
@@ -99,7 +100,8 @@ plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 #
 # $$m = 2595 \log_{10}\left(1 + \frac{f}{700}\right)$$
 #
-# 128 triangular filters, evenly spaced on that scale, sum the power of each short stretch of sound.
+# Every 694 samples (`hop_length`) a window of 2,560 samples (`n_fft`, 58 ms) is taken out of the sound, and the Fourier transform tells
+# its power at 1,281 frequencies: a **frame**. 128 triangular filters, evenly spaced on the mel scale, sum that power.
 
 # %%
 filters = mel.mel_filters(settings)
@@ -111,7 +113,7 @@ plots.mel_scale(settings, filters)
 # %% [markdown]
 # ## Step 5: logarithm
 #
-# Loudness, too, we hear by ratios: power becomes dB. With a hop of 694 samples, 2 s make 128 frames.
+# Loudness, too, we hear by ratios: power becomes dB. Every 694 samples a frame: 2 s make 128 of them.
 
 # %%
 log_mel = mel.log_mel(two_seconds, settings)
@@ -138,13 +140,13 @@ print(f"greatest difference: {np.abs(log_mel - librosas).max():.2f} dB")
 # ## All clips, once
 #
 # The cache keeps whole clips: one after another in a single array, with a note of where each begins. The paper's picture is
-# then the first 128 frames of a clip, and a random crop is another 128 (`mel.Cache` says what it changes to cut so late: next to
+# then the first 128 frames of a clip, and a random crop is another 128 (`mel_cache.Cache` says what it changes to cut so late: next to
 # nothing). One call per set makes the cache, on all cores. The noisy set waits for notebook 6, which uses it.
 
 # %% tags=["nbval-ignore-output"]
 competition = kit.competition
 sets = {"curated": competition.curated, "test": competition.test}
-caches = {name: mel.build_cache(table, kit.cache, name, settings) for name, table in sets.items()}
+caches = {name: mel_cache.build(table, kit.cache, name, settings) for name, table in sets.items()}
 
 # %% [markdown]
 # Clips that cannot be read are left out of it, and this is the report. Notebook 3 stops if training clips are among them, unless the
@@ -160,10 +162,13 @@ report if len(report) else "every clip can be read"
 # Asked again, it is there at once:
 
 # %% tags=["nbval-ignore-output"]
-cache = mel.build_cache(competition.curated, kit.cache, "curated", settings)
+cache = mel_cache.build(competition.curated, kit.cache, "curated", settings)
 
 # %%
 cache.frames.shape, cache.frames.dtype
+
+# %% [markdown]
+# Where each clip begins, how many frames it has, and the dB that stand for silence where a crop is longer than the clip:
 
 # %%
 cache.clips.head().round(1)

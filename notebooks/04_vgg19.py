@@ -50,12 +50,12 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %%
-from utils import dataset, launch, mel, models, plots
+from utils import dataset, launch, mel_cache, models, plots
 from utils.config import as_table
 from utils.run_folder import find_runs
 
 competition = kit.competition
-cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
+cache = mel_cache.load(competition.curated, kit.cache, "curated", kit.preset.mel)
 train_set, validation_set = dataset.load_split(cache, competition.curated, competition.classes, kit.preset, kit.device)
 len(train_set), len(validation_set)
 
@@ -74,7 +74,7 @@ print(weights or "No ImageNet weights: the hub cannot be reached and FAT_VGG19_W
 # ## What trains
 #
 # Often only the last layers are retrained. Sounds look so unlike photographs that the paper retrains the last block of four
-# convolutions too, and the fully connected layers; what comes before them stays as ImageNet made it.
+# convolutions too, and the fully connected layers; what comes before them stays as ImageNet made it. In its full size:
 
 # %%
 import pandas as pd
@@ -90,8 +90,9 @@ layers.groupby("trains")["parameters"].sum()
 # %% [markdown]
 # ## How
 #
-# Both are trained as the Deep CNN is. With transfer the frozen layers see the same 2 s of each clip in every epoch, so they run once and
-# their outputs are kept. Without weights all of it trains, on as many GPUs as there are. `quick` makes that network an eighth as wide.
+# Both are trained by the same `launch.fit` as the Deep CNN. With transfer the frozen layers see the same 2 s of each clip in every epoch,
+# so they run once and their outputs are kept. Without weights all of it trains, on as many GPUs as there are. `quick` shows both 64 x 64
+# points of a spectrogram, and makes the one without weights an eighth as wide.
 
 # %%
 configs = {name: models.MODELS[name].config(kit.preset.name) for name in ("vgg19_transfer", "vgg19_no_weights")}
@@ -106,6 +107,8 @@ run.history.dropna().tail()
 
 # %% [markdown]
 # ## Beside the Deep CNN
+#
+# With `quick`, VGG19 takes far fewer steps than the Deep CNN: its curves show how it begins, not where it ends.
 
 # %%
 compared = {kit.run_folder(name).name for name in ("deep_cnn", *names)}

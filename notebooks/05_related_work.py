@@ -21,7 +21,8 @@
 # # 5. The related work
 #
 # The paper names four systems that came before it: [4] compares old classifiers on features, [5] and [7] are small networks for
-# sounds, [6] gives spectrograms to the networks that won at photographs. Here they meet the paper's own on the same clips.
+# sounds, [6] gives spectrograms to the networks that won at photographs. Here they meet the paper's own on the same clips. (The numbers
+# are those of the paper's list.)
 #
 # **You get** each system, trained, and one table: what it costs, what it scores. **Reads** the cache of notebook 2, and for the table
 # all runs there are. **Writes** eight runs to `work/runs`. **Takes** a minute and a half with the `quick` preset on two cores.
@@ -47,11 +48,11 @@ kit = setup(data_folder, preset)
 import pandas as pd
 import torch
 
-from utils import augment, baselines, charts, dataset, launch, mel, models, plots, related_networks
+from utils import augment, baselines, charts, dataset, launch, mel_cache, models, plots, related_networks
 from utils.run_folder import common_clips, find_runs
 
 competition, preset_name = kit.competition, kit.preset.name
-cache = mel.load_cache(competition.curated, kit.cache, "curated", kit.preset.mel)
+cache = mel_cache.load(competition.curated, kit.cache, "curated", kit.preset.mel)
 train_set, validation_set = dataset.load_split(cache, competition.curated, competition.classes, kit.preset, kit.device)
 len(train_set), len(validation_set)
 
@@ -67,7 +68,8 @@ features = baselines.feature_table(train_set)
 features.shape
 
 # %% [markdown]
-# Two of the fifty, on average over the training clips of each first label. The sounds differ, but no number tells them apart:
+# Two of the fifty, on average over the training clips of each first label. A number tells some classes apart and not others, so it takes
+# many:
 
 # %% tags=["nbval-ignore-output"]
 first_label = train_set.table["labels"].str.split(",").str[0].rename("first label")
@@ -86,7 +88,7 @@ for name in baselines.TITLES:
 # %% [markdown]
 # ## [5] Piczak's CNN
 #
-# Piczak (2015) was among the first to train a CNN on environmental sounds. It sees two channels: the log-mel spectrogram of 60 bands, and its
+# [Piczak (2015)](https://doi.org/10.1109/MLSP.2015.7324337) was among the first to train a CNN on environmental sounds. It sees two channels: the log-mel spectrogram of 60 bands, and its
 # **deltas**, the slope in time at each point, by a line through nine frames.
 
 # %%
@@ -106,7 +108,7 @@ def build(name):
 pd.DataFrame(models.layers(build("piczak")))
 
 # %% [markdown]
-# All networks here are trained as the Deep CNN of notebook 3 is, by `launch.fit` on the same clips.
+# All networks here are trained by `launch.fit` on the same clips as the Deep CNN of notebook 3, each with settings of its own.
 
 # %% tags=["nbval-ignore-output"]
 def fit(name):
@@ -120,7 +122,7 @@ runs = [fit("piczak")]
 # %% [markdown]
 # ## [7] SB-CNN
 #
-# Salamon and Bello (2017) took small filters, a dense layer of 64 instead of twice 5,000, and made up for little data by augmentation:
+# [Salamon and Bello (2017)](https://arxiv.org/abs/1608.04363) took small filters, a dense layer of 64 instead of twice 5,000, and made up for little data by augmentation:
 # time stretched, pitch shifted, dynamic range compressed, background noise added. Of these the kit has on spectrograms what
 # notebook 6 shows: clips **resized** along time and mel axis, and **mixed** with others. Nothing stands for the compression.
 
@@ -141,7 +143,7 @@ plots.learning_curves({run.name: run.history for run in runs})
 # %% [markdown]
 # ## [6] Networks made for photographs
 #
-# Hershey and others (2017) gave spectrograms of 70 million videos to AlexNet, VGG, Inception V3 and ResNet-50. As they did, the first
+# [Hershey and others (2017)](https://arxiv.org/abs/1609.09430) gave spectrograms of 70 million videos to AlexNet, VGG, Inception V3 and ResNet-50. As they did, the first
 # layers are changed so that a small picture is not made smaller at once. Weights are random; with `pretrained=True` as an
 # option of `build` they begin with ImageNet's, which the competition forbade.
 

@@ -51,7 +51,7 @@ from utils.run_folder import common_clips, find_runs
 
 runs = find_runs(kit.runs)
 common = common_clips(runs)  # the validation clips that all of them were judged on
-best = runs[0]
+leader = runs[0]
 
 # %% [markdown]
 # ## The metric, by hand
@@ -64,7 +64,7 @@ best = runs[0]
 cases = [case for run in runs[:3] for case in zip(*run.on(common))]
 several = [(targets, scores) for targets, scores in cases if targets.sum() > 1] or cases
 targets, scores = min(several, key=lambda case: metrics.lwlrap(case[0][None], case[1][None]))
-by_hand = metrics.lwlrap_by_hand(targets, scores, best.classes)
+by_hand = metrics.lwlrap_by_hand(targets, scores, leader.classes)
 by_hand.round(3)
 
 # %% tags=["nbval-ignore-output"]
@@ -97,7 +97,7 @@ ours = pd.DataFrame([run.summary(common) for run in runs]).set_index("run")
 ours.join(paper, on="model").drop(columns="model").round(3)
 
 # %% [markdown]
-# How far might these figures lie elsewhere on other clips of the same kind? The bootstrap draws as many clips, with replacement, a thousand
+# How far off might these figures be on other clips of the same kind? The bootstrap draws as many clips, with replacement, a thousand
 # times: the middle 95% of what comes out is the interval. Where two intervals overlap widely, do not trust the order.
 
 # %% tags=["nbval-ignore-output"]
@@ -108,8 +108,8 @@ charts.intervals(ours)
 # ## One crop, or several
 #
 # While it trains, a network is judged by the first 2 s of each clip. The figures above are of up to `test_crops` crops of each, from its
-# beginning to its end, averaged: the cheapest gain there is. `best` also sees each of them slowed down and sped up by
-# `test_stretch`.
+# beginning to its end, averaged: that costs no training, and helps where clips are much longer than 2 s. (`best` also sees each crop slowed
+# down and sped up by `test_stretch`.)
 
 # %% tags=["nbval-ignore-output"]
 networks = [run for run in runs if run.has_weights and not run.folds()]
@@ -124,7 +124,8 @@ pd.DataFrame(crops, index=["test crops", "one crop", "all crops"]).T.astype({"te
 # their harmonic mean, and 0 where the class was never rightly found.
 #
 # The mean F1 of all classes over the threshold, for the three best models of those that find something: at the left every class is
-# found in every clip, and a model that gains less than a quarter of what is left to gain is left out. The dots are the thresholds that the tables below use.
+# found in every clip, and left out are models whose F1 rises from there by less than a quarter of the way to 1. The dots are the thresholds
+# that the tables below use; at the right end, the best one may lie beyond.
 
 # %% tags=["nbval-ignore-output"]
 import numpy as np
@@ -157,10 +158,10 @@ tables = {run.name: metrics.per_class_table(*run.on(common), run.classes, chosen
 pd.concat({name: table[table["F1"] > 0].head() for name, table in tables.items()}).round(2)
 
 # %% [markdown]
-# And the five worst:
+# And the five worst, of those below 1:
 
 # %% tags=["nbval-ignore-output"]
-pd.concat({name: table.tail()[::-1] for name, table in tables.items()}).round(2)
+pd.concat({name: table[table["F1"] < 1].tail()[::-1] for name, table in tables.items()}).round(2)
 
 # %% [markdown]
 # LWLRAP of each class:
@@ -170,7 +171,8 @@ charts.per_class(pd.DataFrame({name: table["LWLRAP"] for name, table in tables.i
 
 # %% [markdown]
 # Does a class need more clips? If it did, the dots would rise to the right. The average precision of the first of these models over the curated clips
-# of each class, of which four fifths are for training:
+# of each class, of which four fifths are for training. Large dots are several classes. (Those of the mini set have too nearly as many clips
+# to tell.)
 
 # %%
 labels = data.split_labels(kit.competition.curated["labels"]).explode()
@@ -180,10 +182,10 @@ charts.ap_over_clips(ap)
 # %% [markdown]
 # ## Most confused pairs
 #
-# The best model's validation clips whose highest score is none of their labels:
+# The first model's validation clips whose highest score is none of their labels:
 
 # %% tags=["nbval-ignore-output"]
-pairs = metrics.most_confused_pairs(best.targets, best.scores, best.classes).head(10)
+pairs = metrics.most_confused_pairs(leader.targets, leader.scores, leader.classes).head(10)
 pairs = pairs.set_index(pairs["label"] + " confused with " + pairs["confused with"])["clips"]
 charts.bars(pairs, "Clips") if len(pairs) else "the highest score is one of its labels for every clip"
 
@@ -194,9 +196,9 @@ charts.bars(pairs, "Clips") if len(pairs) else "the highest score is one of its 
 # Each player has the first two seconds.
 
 # %% tags=["nbval-ignore-output"]
-worst = best.validation[["fname", "labels"]].assign(
-    LWLRAP=[metrics.lwlrap(labels[None], some[None]) for labels, some in zip(best.targets, best.scores)],
-    highest=[best.classes[i] for i in best.scores.argmax(axis=1)],
+worst = leader.validation[["fname", "labels"]].assign(
+    LWLRAP=[metrics.lwlrap(labels[None], some[None]) for labels, some in zip(leader.targets, leader.scores)],
+    highest=[leader.classes[i] for i in leader.scores.argmax(axis=1)],
 )
 worst = worst[worst["LWLRAP"] < 1].sort_values("LWLRAP", kind="stable").head(3)
 worst.round(3)
@@ -206,7 +208,7 @@ paths = kit.competition.curated.set_index("fname")["path"]
 for clip in worst[worst["fname"].isin(paths.index)].itertuples():  # one may have left the table since
     samples = audio.load_clip(paths[clip.fname], kit.preset.mel)
     title = f"{plots.words(clip.labels)}: {clip.fname}, LWLRAP {clip.LWLRAP:.2f}"
-    plots.tagged_clip(samples, best.validation[best.classes].loc[clip.Index], kit.preset.mel, title, clip.labels.split(","))
+    plots.tagged_clip(samples, leader.validation[leader.classes].loc[clip.Index], kit.preset.mel, title, clip.labels.split(","))
     display(plots.player(samples, kit.preset.mel))
 
 # %% [markdown]

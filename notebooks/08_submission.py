@@ -24,7 +24,8 @@
 #
 # **You get** a checked `submission.csv`, the steps that submit it and, with the public release of the data, its score. **Reads** the runs of
 # the notebooks before, and the test cache of notebook 2, which it makes if the test clips are others by now, as in the second stage of
-# the competition. **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds with the Deep CNN.
+# the competition. **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds on the mini set; with
+# `best` on the competition's data a quarter of an hour on two cores.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -46,7 +47,7 @@ kit = setup(data_folder, preset)
 # %% tags=["nbval-ignore-output"]
 from IPython.display import display
 
-from utils import audio, charts, inference, mel, metrics, plots, submission
+from utils import audio, charts, inference, mel_cache, metrics, plots, submission
 from utils.dataset import MelDataset
 from utils.run_folder import find_runs
 from utils.workspace import short_path
@@ -73,7 +74,7 @@ submission.blend_table(allowed).round(3)
 
 # %% tags=["nbval-ignore-output"]
 chosen = [{run.name: run for run in runs}[name] for name in names]
-cache = mel.build_cache(kit.competition.test, kit.cache, "test", kit.preset.mel)
+cache = mel_cache.build(kit.competition.test, kit.cache, "test", kit.preset.mel)
 test_set = MelDataset(cache, cache.readable(kit.competition.test), kit.competition.classes, kit.device)
 scores = metrics.blend([inference.score_run(run, test_set) for run in chosen])
 scores.shape
@@ -125,7 +126,7 @@ plots.player(samples, kit.preset.mel)
 #    notebook finds their outputs, has the internet switched off, as the rules ask, and writes `/kaggle/working/submission.csv`.
 # 3. Submit the version that the last push printed, here 1, or press *Submit to competition* beside the notebook's output:
 #    `kaggle competitions submit freesound-audio-tagging-2019 -k YOU/freesound-tagging-kit-08-submission -v 1 -f submission.csv -m best`
-# 4. Kaggle runs it again, within an hour on a GPU, on test clips of its own: `kaggle competitions submissions freesound-audio-tagging-2019`
+# 4. Kaggle runs it again, where it must end within an hour on a GPU, on test clips of its own: `kaggle competitions submissions freesound-audio-tagging-2019`
 #    tells the score.
 #
 # ## The leaderboard at home
@@ -140,3 +141,6 @@ if "usage" in kit.competition.test:
     display(submission.leaderboard(file, kit.competition).round(3))
 else:
     print("These data do not tell the labels of the test clips.")
+
+# %% [markdown]
+# Next: `09_explanation` asks what in a sound speaks for a label.

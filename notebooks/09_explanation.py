@@ -20,8 +20,8 @@
 #
 # # 9. Why does it say so?
 #
-# A network that tags a sound well may do so for reasons that nobody expects. Layer-wise relevance propagation, as the paper's [8] used
-# it on spectrograms, tells which points of a spectrogram made the network say what it says.
+# A network that tags a sound well may do so for reasons that nobody expects. Layer-wise relevance propagation, as
+# [Becker and others (2018)](https://arxiv.org/abs/1807.03418), the paper's [8], used it on spectrograms, tells which points of a spectrogram made the network say what it says.
 #
 # **You get** pictures of what speaks for a label and against it, the same to hear, a test whether to believe it, and what the network
 # listens for in each class. **Reads** the cache of notebook 2 and the best run that the method covers. **Writes** nothing. **Takes** a
@@ -59,7 +59,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from utils import audio, charts, explain, mel, plots
+from utils import audio, charts, explain, mel, mel_cache, plots
 from utils.dataset import MelDataset
 from utils.run_folder import find_runs
 
@@ -80,7 +80,7 @@ print(f"explained: {run.record['title']}; also covered: {'; '.join(other.record[
 
 # %% tags=["nbval-ignore-output"]
 classes = kit.competition.classes
-cache = mel.load_cache(kit.competition.curated, kit.cache, "curated", kit.preset.mel)
+cache = mel_cache.load(kit.competition.curated, kit.cache, "curated", kit.preset.mel)
 validation = run.validation[["fname", "labels"]].head(64 if kit.preset.name == "quick" else len(run.validation))
 clips = MelDataset(cache, validation, classes, kit.device)
 rows, labels = torch.nonzero(clips.targets, as_tuple=True)
@@ -91,7 +91,7 @@ len(clips), tuple(x.shape)
 # %% [markdown]
 # ## From the output back to the input
 #
-# The label's logit is a sum over the units before the output. Each gets its own summand as its **relevance** $R$. From there on each
+# The label's logit, the network's output before the sigmoid, is a sum over the units before the output. Each gets its own summand as its **relevance** $R$. From there on each
 # layer hands the relevance of its units on to those before it, in proportion to what these had given: where $a_j$ is the output of a unit
 # and $w_{jk}$ the weight with which unit $k$ took it,
 #
@@ -147,7 +147,8 @@ def show(row, *asked):
 of_right = show(right, labels[right], other.indices[right])
 
 # %% [markdown]
-# The fine grid is the stride of the first convolution. And where the network is wrong, the label, and the class that it takes it for:
+# The fine grid is the stride of the first convolution. Each picture is scaled by its own strongest points: compare the numbers, not the
+# colours. A stripe where a short clip ends says that the network also uses where the sound stops. And where the network is wrong, the label, and the class that it takes it for:
 
 # %% tags=["nbval-ignore-output"]
 of_wrong = show(wrong, labels[wrong], other.indices[wrong])
@@ -195,7 +196,7 @@ for sound in (*hear(two, rather)[:2], hear(two, -rather)[1]):
     display(plots.player(sound, kit.preset.mel))
 
 # %% [markdown]
-# ## Proved
+# ## Put to the test
 #
 # A picture can please and be wrong. If relevance tells what the network needs, then the score falls without the most relevant points, and
 # faster than without as many of the **loudest** ones, of those with the highest **gradient times input**, or of **random** ones. Points
@@ -222,8 +223,8 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 # %% [markdown]
 # It does not hold everywhere. While few single points are gone, the gradient is faster: it finds scattered points to which the network is
 # most sensitive, as adversarial examples do; gone in squares, these matter less. Loudness is a strong rival on the mini set, where
-# the loudest points are the sound and the rest is nearly silent. Nor need it be alike for another network.
-# The next best run, and its first 32 labels:
+# the loudest points are the sound and the rest is nearly silent. Nor need it be alike for another network: where gradient times input is
+# ahead at every share, this test does not speak for relevance. The next best run, and its first 32 labels:
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
@@ -241,3 +242,5 @@ charts.relevance_per_class(explain.profile(points, labels, classes), kit.preset.
 
 # %% [markdown]
 # Of a sound of your own, `python -m utils.predict FILE --explain PICTURE.png` draws what speaks for the first answer.
+#
+# Next: `10_your_sounds` tags a folder of yours.

@@ -21,7 +21,8 @@
 # # 10. Your sounds
 #
 # You have a folder of sounds and want to know what is in them; or you have sorted them into folders and want a model that does it
-# for you.
+# for you. No trained model comes with the kit: the tags are those of the best run that you have made. One of the mini set knows twelve
+# synthetic sounds, and says nothing useful of a recording.
 #
 # **You get** the tags of your sounds, of a long recording second by second, and a model of your own classes.
 # **Reads** your folders, and the best run of the notebooks before. **Writes** a data set to `work/own` and a run to `work/runs`.
@@ -47,7 +48,8 @@ kit = setup(data_folder, preset)
 # %% [markdown]
 # ## Your folders
 #
-# Set what you have; what stays `None` is made of clips of the data above. WAV, FLAC, Ogg and MP3 of any rate are read.
+# Set what you have; what stays `None` is made of clips of the data above. WAV, FLAC, Ogg and MP3 of any rate are read, other files passed
+# over: `ffmpeg -i a.m4a a.wav` makes one of the others.
 #
 # On your own machine, give a path. In Colab, drop the files into the panel on the left, where they land in `/content`, or connect your
 # Drive there. On Kaggle, *Add input*, *Upload*.
@@ -59,16 +61,21 @@ labelled = None  # a folder with a subfolder of sounds for each class
 
 # %%
 import shutil
+from contextlib import suppress
 
 from utils import audio
 
 examples = kit.folder / "examples" / kit.runs.name
 shutil.rmtree(examples, ignore_errors=True)  # those of an earlier time
+
+# %%
 if sounds is None:
     sounds = examples / "sounds"
     sounds.mkdir(parents=True, exist_ok=True)
     for path in kit.competition.test["path"].tail(8):
-        shutil.copy(path, sounds)
+        with suppress(audio.UnreadableClip):
+            audio.load_clip(path, kit.preset.mel)
+            shutil.copy(path, sounds)
 
 # %%
 paths = audio.find_sounds(sounds)
@@ -98,10 +105,10 @@ top.set_index(["fname", "class"]).round(3)
 # %% tags=["nbval-ignore-output"]
 from IPython.display import display
 
-from utils import mel, plots
+from utils import mel, mel_cache, plots
 
-best = top.drop_duplicates("fname").to_dict("records")
-for path, tag in zip(paths[:3], best):
+tags = top.drop_duplicates("fname").to_dict("records")
+for path, tag in zip(paths[:3], tags):
     samples = audio.load_clip(path, run.mel)
     plots.clip(samples, mel.log_mel(samples, run.mel), run.mel, f"{tag['fname']}: {tag['class']} {tag['score']:.2f}")
     display(plots.player(samples, run.mel))
@@ -142,13 +149,14 @@ plots.player(siren, run.mel)
 #
 # ## A long recording
 #
-# The first two seconds of five sounds, one after another, if you have none. The model sees 2 s at a time, here a window every half
-# second: the spectrogram, and beneath it which class is heard when. The player has the first 10 s.
+# The first two seconds of five sounds, one after another, if you have none; shorter ones are padded. The model sees 2 s at a time, here a
+# window every half second: the spectrogram, and beneath it which class is heard when. A window hears what comes before and after a short
+# sound, too, and a faint row is a class that is probably not there. The player has the first 10 s.
 
 # %%
 if recording is None:
     recording = examples / "recording.wav"
-    parts = [audio.load_clip(path, run.mel)[: 2 * run.mel.sample_rate] for path in paths[:5]]
+    parts = [mel.fit_length(audio.load_clip(path, run.mel), 2 * run.mel.sample_rate) for path in paths[:5]]
     soundfile.write(recording, np.concatenate(parts), run.mel.sample_rate)
 
 # %% tags=["nbval-ignore-output"]
@@ -166,7 +174,9 @@ pd.DataFrame({"highest score": over_time.max(), "at second": over_time.idxmax()}
 # %% [markdown]
 # ## A model of your own classes
 #
-# A subfolder a class is all it takes. At least three sounds each; the competition has up to 75.
+# A subfolder a class is all it takes. At least three sounds each; the competition has up to 75. Were several cut from one recording, or
+# has a sound several labels? `python -m utils.own FOLDER TARGET --csv clips.csv` takes both, as columns `group` and `labels`: pieces of a
+# recording on both sides of a split flatter the score.
 
 # %%
 from utils import data
@@ -175,7 +185,8 @@ if labelled is None:
     labelled = examples / "labelled"
     curated = kit.competition.curated
     label = data.split_labels(curated["labels"]).str[0]
-    for name in label.value_counts().index[:4]:
+    clips = label.value_counts()
+    for name in clips[clips >= 3].index[:4]:
         (labelled / name).mkdir(parents=True, exist_ok=True)
         for path in curated["path"][label == name][:20]:
             shutil.copy(path, labelled / name)
@@ -209,12 +220,12 @@ from dataclasses import replace
 
 from utils import baselines, dataset, launch, models
 
-cache = mel.build_cache(competition.curated, own_kit.cache, "curated", own_kit.preset.mel)
+cache = mel_cache.build(competition.curated, own_kit.cache, "curated", own_kit.preset.mel)
 splits = dataset.load_split(cache, competition.curated, competition.classes, own_kit.preset, own_kit.device)
 entry = models.MODELS["deep_cnn"]
 config = replace(entry.config("quick"), max_steps=150)
 model = entry.build(len(competition.classes), "quick", width=16, stem=8)
-own_run = launch.fit(model, *splits, config, runs / "deep_cnn-quick", entry.title)
+own_run = launch.fit(model, *splits, config, runs / "deep_cnn-small", entry.title)
 knn = baselines.fit("knn", *splits, runs / "knn-quick")
 
 # %% tags=["nbval-ignore-output"]
