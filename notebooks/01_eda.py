@@ -148,9 +148,8 @@ for _, clip in some.iterrows():
 
 # %% tags=["nbval-ignore-output"]
 same_label = noisy[noisy["labels"] == some["labels"].iloc[0]]
-for _, clip in same_label.head(1).iterrows():
-    with suppress(audio.UnreadableClip):
-        display(show(clip))
+with suppress(audio.UnreadableClip):
+    display(show(same_label.iloc[0]) if len(same_label) else "no noisy clip has this label")
 
 # %% [markdown]
 # ## Label corrections

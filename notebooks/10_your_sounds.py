@@ -179,14 +179,14 @@ pd.DataFrame({"highest score": over_time.max(), "at second": over_time.idxmax()}
 # recording on both sides of a split flatter the score.
 
 # %%
-from utils import data
+from utils import data, own
 
 if labelled is None:
     labelled = examples / "labelled"
     curated = kit.competition.curated
     label = data.split_labels(curated["labels"]).str[0]
     clips = label.value_counts()
-    for name in clips[clips >= 3].index[:4]:
+    for name in clips[clips >= own.MIN_CLIPS_PER_CLASS].index[:4]:
         (labelled / name).mkdir(parents=True, exist_ok=True)
         for path in curated["path"][label == name][:20]:
             shutil.copy(path, labelled / name)
@@ -196,8 +196,6 @@ if labelled is None:
 
 # %% tags=["nbval-ignore-output"]
 from pathlib import Path
-
-from utils import own
 
 target = own.make_data_set(labelled, kit.folder / "own" / Path(labelled).resolve().name, replace=True)
 own_kit = setup(str(target), "quick")

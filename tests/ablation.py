@@ -141,8 +141,7 @@ def main() -> None:
             print(f"{name}: there is no noisy set in these data")
             continue
         folder = kit.folder / "ablation" / kit.competition.folder.name / f"{options.steps}-{seed}" / name
-        n_folds = splits.folds(curated.table, QUICK.n_folds, seed).max() + 1
-        numbers = range(min(n_folds, options.folds or n_folds))
+        numbers = range(splits.folds(curated.table, QUICK.n_folds, seed).max() + 1)[: options.folds]
         cases = [joblib.delayed(train_fold)(name, options.steps, seed, number, folder) for number in numbers]
         rows, scores = map(np.concatenate, zip(*joblib.Parallel(n_jobs=options.jobs)(cases)))
         judged = targets[rows], scores

@@ -104,7 +104,7 @@ def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarra
     for name, option in names.items():
         only = replace(plain, **({option: 1.0} if option else {}))
         draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed), augmented=True)
-        if name == "resized":
+        if "stretch" in draw:
             draw["stretch"][:], draw["mel_shift"][:] = STRETCH[0], -MEL_SHIFT
         shown[name] = make_batch(dataset, draw, only)[0][0, 0].cpu().numpy()
     return shown

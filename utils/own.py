@@ -83,7 +83,7 @@ def _group_copies(table: pd.DataFrame, source: Path) -> None:
     """Gives `table` a column `group` if some files are copies, unless it has one. Raises ValueError if copies have
     different labels.
     """
-    content = table["path"].map(lambda path: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12])
+    content = table["path"].map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest()[:12])
     for _, copies in table[content.duplicated(keep=False)].groupby(content):
         if copies["labels"].nunique() > 1:
             both = " and ".join(map(str, copies.drop_duplicates("labels")["path"][:2]))
