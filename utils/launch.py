@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, replace
 from io import TextIOWrapper
 from pathlib import Path
@@ -103,29 +103,35 @@ def _run_job(job: Path) -> None:
     train.fit(model, *sets, TrainingConfig(**arguments["config"]), arguments["folder"], arguments["title"])
 
 
-def side_by_side(fit: Callable[..., Run], trainings: list[tuple], steps: int, device: torch.device) -> None:
+def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int, device: torch.device) -> None:
     """`fit(*arguments, bar)` for the arguments of every training, with one progress bar of all their `steps`.
 
-    On a CPU several run at once, each in a process with its part of the threads: small networks gain more by that than
-    by threads. On a GPU they run one after another. If one fails, the others end too, and what it raised is raised.
+    The trainings of a chain run one after another. On a CPU several chains go on at once, each training in a process
+    with its part of the threads: small networks gain more by that than by threads. On a GPU they run one after another.
+    If one fails, the others end too, and what it raised is raised.
     """
     n_threads = torch.get_num_threads()
-    at_once = min(n_threads, len(trainings)) if device.type == "cpu" else 1
+    at_once = min(n_threads, len(chains)) if device.type == "cpu" else 1
     with tqdm(total=steps, unit="step", file=sys.stdout, mininterval=1) as bar:
         if at_once == 1:
-            for arguments in trainings:
-                fit(*arguments, bar)
+            for trainings in chains:
+                for arguments in trainings:
+                    fit(*arguments, bar)
             return
-        bar.set_description(f"{len(trainings)} trainings, {at_once} at once")
+        bar.set_description(f"{sum(map(len, chains))} trainings, {at_once} at once")
         context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of torch's threads
         done = context.Value("q", 0)
         with ProcessPoolExecutor(at_once, context, _begin, (done, n_threads // at_once)) as pool:
             try:
-                running = {pool.submit(_work, pickle.dumps((fit, arguments))) for arguments in trainings}
-                while running:
-                    ended, running = wait(running, timeout=1, return_when=FIRST_EXCEPTION)
+                idle, running = list(map(iter, chains)), {}
+                while idle or running:
+                    for rest in idle:  # the next one goes behind those that wait already
+                        if arguments := next(rest, None):
+                            running[pool.submit(_work, pickle.dumps((fit, arguments)))] = rest
+                    ended = wait(running, timeout=1, return_when=FIRST_COMPLETED).done
                     for future in ended:
                         future.result()
+                    idle = [running.pop(future) for future in ended]
                     bar.update(done.value - bar.n)
             finally:  # where one has failed or this was interrupted, the others are to end
                 done.value = STOP
