@@ -66,14 +66,13 @@ def no_normalisation(model):
         block[1] = block[4] = nn.Identity()
 
 
-# A row: options of the network, changes of its training config, and `change` of the model, `loss`, `stages` or `noisy`.
+# What a row changes: the network's options, the training config, and `change` of the built model, `loss` or `noisy`.
 ROWS = {
     "random crops": ({}, PLAIN, {}),
     "+ mixed in power": ({}, PLAIN | MIX, {}),
     "+ resized": ({}, PLAIN | MIX | RESIZE, {}),
     "+ SpecAugment, the recipe of quick": ({}, RECIPE, {}),
-    "+ three stages, as best has": ({}, RECIPE, {"stages": True}),
-    "+ noisy clips that agree, in the last two of them": ({}, RECIPE, {"stages": True, "noisy": True}),
+    "+ noisy clips that agree, two thirds of the steps": ({}, RECIPE, {"noisy": True}),
     "no stem, width 16": ({"stem": 0, "width": 16}, RECIPE, {}),
     "width 48": ({"stem": 24, "width": 48}, RECIPE, {}),
     "crops of 4 s": ({}, RECIPE | {"n_frames": 256}, {}),
@@ -113,13 +112,11 @@ def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> t
         model = entry.build(len(curated.classes), "quick", **options)
         other.get("change", lambda model: None)(model)
         train.bce = other.get("loss", CROSS_ENTROPY)
-        how = config, folder / f"{number}", name, tqdm(disable=True)
-        if "stages" not in other:
-            run = train.fit(model, train_set, held_out, *how)
-        else:
-            noisy = noisy if "noisy" in other else None
-            for stage in range(len(folds.STAGES)):
-                run = folds.fit_stage(stage, model, train_set, held_out, noisy, *how)
+        training = model, train_set, held_out, config, folder / f"{number}", name, tqdm(disable=True)
+        if "noisy" not in other:
+            return np.flatnonzero(fold == number), train.fit(*training).scores
+        for stage in range(len(folds.STAGES)):
+            run = folds.fit_stage(stage, noisy, *training)
     return np.flatnonzero(fold == number), run.scores
 
 

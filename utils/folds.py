@@ -1,5 +1,5 @@
-"""The recipe of the model `best`: for each fold of the curated clips a training in three stages, which those noisy
-clips join that the model agrees with.
+"""The recipe of the model `best`: a training for each fold of the curated clips, joined by the noisy clips that it
+agrees with.
 """
 
 import hashlib
@@ -28,15 +28,16 @@ LADDER = {  # the recipe, step by step: what each adds to the training config be
     "+ SpecAugment": {"spec_augment_probability": 0.5},
 }
 LADDER_STEPS = 600
-STAGES = ("-first", "-second", "")  # behind the name of a fold: the run that a stage of its training leaves
+STAGES = ["-curated", "-joined", ""]  # behind the name of a fold: the run of each stage where there is a noisy set
 NOISY = "noisy/"  # before the names of noisy clips, which may be those of curated ones
 
 
 def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: str | Path) -> Run:
     """Train `best` fold by fold, and keep the outcome in `folder` as one Run of all folds.
 
-    Each model is trained by `fit_stage`, once for each of the stages, and every curated clip scored by the one that it
-    had no part in. Called again, it goes on where it was, and trainings that have ended are not done again.
+    Each model is trained at once on the curated clips, or with a noisy set in the stages of `fit_stage`, and every
+    curated clip scored by the one that it had no part in. Called again, it goes on where it was, and trainings that
+    have ended are not done again.
     """
     folder, entry = Path(folder), MODELS[NAME]
     config = replace(entry.config(preset.name), seed=preset.seed)
@@ -49,18 +50,19 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
         train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
         torch.manual_seed(preset.seed + number)
         model = entry.build(len(curated.classes), preset.name)
-        arguments = (model, train_set, held_out, noisy, config, folder / name, f"{entry.title}, {name}")
-        chains.append([(stage, *arguments) for stage in range(len(STAGES))])
-    launch.side_by_side(fit_stage, chains, len(names) * config.max_steps, curated.device)
-    return _save(folder, names, config, curated)
+        arguments = (model, train_set, held_out, config, folder / name, f"{entry.title}, {name}")
+        chains.append([arguments] if noisy is None else [(stage, noisy, *arguments) for stage in range(len(STAGES))])
+    fit_one, stages = (train.fit, [""]) if noisy is None else (fit_stage, STAGES)
+    launch.side_by_side(fit_one, chains, len(names) * config.max_steps, curated.device)
+    return _save(folder, names, stages, config, curated)
 
 
 def fit_stage(
     stage: int,
+    noisy: MelDataset,
     model: nn.Module,
     train_set: MelDataset,
     held_out: MelDataset,
-    noisy: MelDataset | None,
     config: TrainingConfig,
     folder: Path,
     title: str,
@@ -69,26 +71,26 @@ def fit_stage(
     """Train the model of a fold for one of the `STAGES`, each a third of the steps of `config`.
 
     The first begins with the weights of `model`, the others with those that the stage before has left, and each with
-    the learning rate anew. The first is on the curated clips of `train_set` alone. Those clips of the noisy set, if
-    there is one, join the others whose labels the first one's model, which has seen none of them, ranks above all other
-    classes, and which are of no group of `held_out`.
+    the learning rate anew. The first is on the curated clips of `train_set` alone. For the others those noisy clips
+    join whose labels the model of the first, which has seen none of them, ranks above all other classes, and which are
+    of no group of `held_out`.
     """
     # Source: Loshchilov and Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts.
     folders = [folder.with_name(folder.name + ending) for ending in STAGES]
     if stage:
         [model] = Run(folders[stage - 1]).models()
-        if noisy is not None:
-            noisy = noisy.subset(splits.apart(noisy.table, held_out.table))
-            noisy.table["fname"] = NOISY + noisy.table["fname"]
-            train_set = train_set.join(noisy.subset(agreeing(Run(folders[0]), noisy)))
+        noisy = noisy.subset(splits.apart(noisy.table, held_out.table))
+        noisy.table["fname"] = NOISY + noisy.table["fname"]
+        train_set = train_set.join(noisy.subset(agreeing(Run(folders[0]), noisy)))
     begin, end = (config.max_steps * number // len(STAGES) for number in (stage, stage + 1))
-    config = replace(config, min_steps=end - begin, max_steps=end - begin, seed=config.seed + stage)  # other batches
+    seed = config.seed + max(stage - 1, 0)  # the last two have the same clips, in other batches
+    config = replace(config, min_steps=end - begin, max_steps=end - begin, seed=seed)
     return train.fit(model, train_set, held_out, config, folders[stage], f"{title}{STAGES[stage]}", bar)
 
 
 def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFrame:
-    """LWLRAP, with its 95% interval, of the network of `best` in one stage, without noisy clips and without the tempos
-    at test time, one augmentation more in each row.
+    """LWLRAP, with its 95% interval, of `best` without noisy clips and without the tempos at test time, one part of the
+    recipe more in each row.
 
     Each is a training of at most 600 steps on the validation split: a first look at these data, whose intervals say
     what it cannot tell. `python -m tests.ablation` takes all folds.
@@ -131,14 +133,14 @@ def agreeing(run: Run, noisy: MelDataset) -> np.ndarray:
     return np.flatnonzero(noisy.table["fname"].isin(agree))
 
 
-def _save(folder: Path, names: list[str], config: TrainingConfig, curated: MelDataset) -> Run:
+def _save(folder: Path, names: list[str], stages: list[str], config: TrainingConfig, curated: MelDataset) -> Run:
     """The run of all folds, of the runs of each: what it needs beside their folders."""
     runs = [Run(folder / name) for name in names]
-    seconds = sum(Run(folder / f"{name}{stage}").record["seconds"] for name in names for stage in STAGES)
+    seconds = sum(Run(folder / f"{name}{stage}").record["seconds"] for name in names for stage in stages)
     scored = pd.concat([run.validation for run in runs]).set_index("fname").loc[curated.table["fname"]]
     record = runs[0].record | {"title": MODELS[NAME].title, "config": asdict(config)}
-    record |= {"folds": names, "seconds": seconds}
-    for name, table in (("validation_scores", scored.reset_index()), ("history", _history(folder, names[0]))):
+    record |= {"folds": names, "stages": stages, "seconds": seconds}
+    for name, table in (("validation_scores", scored.reset_index()), ("history", _history(folder, names[0], stages))):
         with files.atomic_file(folder / f"{name}.csv") as unfinished:
             table.to_csv(unfinished, index=False)
     with files.atomic_file(folder / "settings.json") as unfinished:
@@ -148,12 +150,12 @@ def _save(folder: Path, names: list[str], config: TrainingConfig, curated: MelDa
 
 def histories(run: Run) -> dict[str, pd.DataFrame]:
     """The history of each fold, by its name, through all stages."""
-    return {name: _history(run.folder, name) for name in run.record["folds"]}
+    return {name: _history(run.folder, name, run.record["stages"]) for name in run.record["folds"]}
 
 
-def _history(folder: Path, name: str) -> pd.DataFrame:
+def _history(folder: Path, name: str, stages: list[str]) -> pd.DataFrame:
     tables, before = [], 0
-    for stage in STAGES:
+    for stage in stages:
         table = Run(folder / f"{name}{stage}").history
         table[["epoch", "steps"]] += before
         before = table[["epoch", "steps"]].iloc[-1]
