@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator
 
 from . import mel
 from .config import MelConfig
@@ -199,7 +199,7 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
     axes[0].yaxis.set_major_formatter("{x:g}")
     axes[0].yaxis.set_minor_formatter("")
     for ax in axes:
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.xaxis.get_major_locator().set_params(nbins=5, integer=True)
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     for ax, column in zip(axes[1:], ["LWLRAP", "top-5"]):  # the first epochs would flatten all that follows
         curves = [history[column].dropna().to_numpy(float) for history in histories.values()]

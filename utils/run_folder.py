@@ -268,7 +268,7 @@ class Checkpoint:
         content = io.BytesIO()  # torch.save does not say why it cannot write to a file
         torch.save(state | {"key": self.key, "history": history, "seconds": seconds}, content)
         with files.atomic_file(self.file) as unfinished:
-            unfinished.write_bytes(content.getbuffer())
+            unfinished.write_bytes(content.getvalue())  # a view, kept by an error, would crash the GC of Python 3.12.1
         self._kept = time.perf_counter()
         self._cost = self._kept - began
 
