@@ -113,10 +113,11 @@ def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> t
         other.get("change", lambda model: None)(model)
         train.bce = other.get("loss", CROSS_ENTROPY)
         training = model, train_set, held_out, config, folder / f"{number}", name, tqdm(disable=True)
-        if "noisy" not in other:
-            return np.flatnonzero(fold == number), train.fit(*training).scores
-        for stage in range(len(folds.STAGES)):
-            run = folds.fit_stage(stage, noisy, *training)
+        if "noisy" in other:
+            for stage in range(len(folds.STAGES)):
+                run = folds.fit_stage(stage, noisy, *training)
+        else:
+            run = train.fit(*training)
     return np.flatnonzero(fold == number), run.scores
 
 

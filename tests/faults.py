@@ -101,8 +101,6 @@ def training(folder: Path) -> int:
 
 
 def caching(folder: Path) -> int:
-    mel.clip_to_log_mel(TABLE["path"][0], QUICK.mel)  # what the first clip imports, no child has to import again
-
     def look(work: Path, whole: Path, steps: int) -> None:
         made, expected = (mel_cache.load(TABLE, place, "curated", QUICK.mel) for place in (work, whole))
         same_files(made.folder, expected.folder, ["frames.npy", "clips.csv", "settings.json"])

@@ -1,4 +1,3 @@
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from utils import mel_cache
 from utils.audio import load_clip
 from utils.config import MelConfig
 from utils.mel import clip_to_log_mel
+from utils.workspace import ROOT
 
 SETTINGS = MelConfig()
 
@@ -98,9 +98,7 @@ def slow(path, settings):
 mel_cache.load_clip_and_damage = slow
 mel_cache.build(table, {str(tmp_path)!r}, "curated", MelConfig(), n_jobs=1)
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=os.path.dirname(os.path.dirname(__file__)), stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
     while b"working" not in process.stdout.readline():
         pass
     process.send_signal(signal.SIGKILL)

@@ -113,6 +113,9 @@ def test_what_is_not_there_is_named(run, tmp_path):
     (tmp_path / "text.wav").write_text("no sound")
     with pytest.raises(ValueError, match=r"text\.wav cannot be read as audio"):
         predict.tag_over_time(tmp_path / "text.wav", run)
+    tone(tmp_path / "tone.wav", 3, 1, 2)
+    with pytest.raises(ValueError, match=r"1 of 2 sounds cannot be read:\n.*text\.wav cannot be read as audio"):
+        predict.tag(tmp_path, run)
 
 
 def test_the_shell_takes_the_best_run_and_writes_what_it_is_asked_for(run, tmp_path, monkeypatch, capsys):

@@ -157,7 +157,7 @@ def _begin(done, n_threads: int) -> None:  # noqa: ANN001
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
-def _work(pickled: bytes) -> None:  # by value, since shared memory may be small
+def _work(pickled: bytes) -> None:  # by side_by_side itself, by value, since shared memory may be small
     fit, arguments = pickle.loads(pickled)
     fit(*arguments, _Steps(disable=True))
 

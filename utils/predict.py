@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import audio, explain, inference, mel, mel_cache, metrics, mini, plots, workspace
+from . import audio, explain, inference, mel_cache, metrics, mini, plots, workspace
 from .augment import tta_crops
 from .config import MelConfig, attached
 from .dataset import MelDataset
@@ -133,7 +133,7 @@ def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> I
         cache = mel_cache.build(table, folder, "sounds", settings, n_jobs)
         if len(cache.unreadable):
             some = f"{len(cache.unreadable)} of {len(table)} sounds cannot be read"
-            raise ValueError(f"{some}:\n{mel.format_unreadable(cache.unreadable)}")
+            raise ValueError(f"{some}:\n{audio.format_unreadable(cache.unreadable)}")
         yield MelDataset(cache, table, run.classes, device)
 
 

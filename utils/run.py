@@ -18,7 +18,7 @@ from .config import PRESETS
 from .workspace import ROOT, find_data, short_path, work_folder
 
 NOTEBOOKS = ROOT / "notebooks"
-LEFT_OUT = re.compile(r"^(.* clips .*), see (.*\.csv)$", re.MULTILINE)  # what mel_cache.build and load_cache print
+LEFT_OUT = re.compile(r"^(.* clips .*), see (.*\.csv)$", re.MULTILINE)  # what mel_cache.build and load print
 
 
 class Client(NotebookClient):
