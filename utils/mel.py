@@ -78,7 +78,7 @@ def griffin_lim(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
     """Mono float32 samples whose log-mel spectrogram is about `log_mel`, (n_mels, frames); phases are made up."""
     power = np.linalg.pinv(mel_filters(settings)) @ 10 ** (log_mel / 10)
     magnitude = np.sqrt(power.clip(0))
-    return librosa.griffinlim(magnitude, hop_length=settings.hop_length, n_fft=settings.n_fft, random_state=0)
+    return librosa.griffinlim(magnitude, hop_length=settings.hop_length, n_fft=settings.n_fft, init=None)
 
 
 def clip_to_log_mel(path: str | Path, settings: MelConfig) -> np.ndarray:
