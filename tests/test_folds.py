@@ -117,7 +117,7 @@ def test_side_by_side_the_first_that_fails_ends_the_others(sets, tmp_path):
     long = (*long[:3], replace(long[3], min_steps=10**6, max_steps=10**6), *long[4:])
     others = set(multiprocessing.active_children())  # of tests before
     with pytest.raises(FloatingPointError, match="1: the loss is"):
-        launch.side_by_side(train.fit, [[long], [failing, later]], 10**6, sets[0].device)
+        launch.side_by_side(train.fit, [[long], [failing, later]], 10**6)
     assert not list(tmp_path.glob("*/settings.json")) + list(tmp_path.glob("2*"))
     assert set(multiprocessing.active_children()) <= others
 
@@ -133,7 +133,7 @@ def sleep(folder, bar):
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    launch.side_by_side(sleep, [[(os.environ["TMP"],)]] * 3, 3, torch.device("cpu"))
+    launch.side_by_side(sleep, [[(os.environ["TMP"],)]] * 3, 3)
 """
 
 

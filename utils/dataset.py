@@ -29,7 +29,7 @@ class MelDataset:
         self.device = torch.empty(0, device=device).device  # "cuda" by its number
         clips = cache.clips.iloc[cache.rows(table["fname"])]
         frames = _tensor(cache.frames)
-        self.frames = frames.to(self.device) if _fits(frames, self.device) else frames
+        self.frames = _place(frames, self.device)
         self.starts = torch.tensor(clips["start"].to_numpy())
         self.lengths = torch.tensor(clips["length"].to_numpy())
         self.pad_values = torch.tensor(clips["pad_value"].to_numpy(), dtype=frames.dtype)
@@ -44,7 +44,7 @@ class MelDataset:
         return f"{len(self)} clips of a cache of {self.frames.nbytes / 1e6:,.0f} MB, {place}"
 
     def __reduce__(self) -> tuple:
-        """For another process, which maps the frames of one cache into its memory instead of getting them."""
+        """For another process, which takes the frames of one cache from its file, to its own device."""
         return _restored, (self.__dict__ | ({"frames": None} if len(self.sources) == 1 else {}),)
 
     def subset(self, rows: np.ndarray) -> "MelDataset":
@@ -70,7 +70,7 @@ class MelDataset:
         parts = [(part.frames, start) for part in (self, other) for start in part.starts.tolist()]
         for (source, start), end, length in zip(parts, ends.tolist(), joined.lengths.tolist()):
             frames[end - length : end] = source[start : start + length]
-        joined.frames = frames.to(self.device) if _fits(frames, self.device) else frames
+        joined.frames = _place(frames, self.device)
         joined.pad_values = torch.cat([self.pad_values, other.pad_values])
         return joined
 
@@ -98,8 +98,9 @@ class MelDataset:
 def _restored(state: dict) -> MelDataset:
     dataset = object.__new__(MelDataset)
     dataset.__dict__.update(state)
-    if dataset.frames is None:
-        dataset.frames = _tensor(dataset.cache.frames)
+    if dataset.frames is None:  # in another process, which may have another GPU
+        dataset.device = torch.empty(0, device=dataset.device.type).device
+        dataset.frames = _place(_tensor(dataset.cache.frames), dataset.device)
     return dataset
 
 
@@ -115,12 +116,13 @@ def _move(tensor: Tensor, device: torch.device) -> Tensor:
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
-def _fits(frames: Tensor, device: torch.device) -> bool:
-    """Whether `frames` leave half of the device's free memory to the model."""
-    if device.type != "cuda":
-        return True
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps what was freed
-    return frames.nbytes <= (torch.cuda.mem_get_info(device)[0] + cached) / 2
+def _place(frames: Tensor, device: torch.device) -> Tensor:
+    """`frames` on the device, if they leave half of its free memory to the model."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps what was freed
+        if frames.nbytes > (torch.cuda.mem_get_info(device)[0] + cached) / 2:
+            return frames
+    return frames.to(device)
 
 
 def load_split(

@@ -53,7 +53,7 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
         arguments = (model, train_set, held_out, config, folder / name, f"{entry.title}, {name}")
         chains.append([arguments] if noisy is None else [(stage, noisy, *arguments) for stage in range(len(STAGES))])
     fit_one, stages = (train.fit, [""]) if noisy is None else (fit_stage, STAGES)
-    launch.side_by_side(fit_one, chains, len(names) * config.max_steps, curated.device)
+    launch.side_by_side(fit_one, chains, len(names) * config.max_steps)
     return _save(folder, names, stages, config, curated)
 
 
@@ -106,7 +106,7 @@ def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFr
     for name, change in LADDER.items():
         config = replace(config, min_steps=steps, max_steps=steps, **change)
         chains.append([(model, train_set, validation_set, config, folder / name, name)])
-    launch.side_by_side(train.fit, chains, len(LADDER) * steps, curated.device)
+    launch.side_by_side(train.fit, chains, len(LADDER) * steps)
     table = []
     for run in (Run(folder / name) for name in LADDER):
         low, high = metrics.bootstrap_interval(run.targets, run.scores)

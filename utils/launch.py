@@ -103,15 +103,16 @@ def _run_job(job: Path) -> None:
     train.fit(model, *sets, TrainingConfig(**arguments["config"]), arguments["folder"], arguments["title"])
 
 
-def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int, device: torch.device) -> None:
+def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int) -> None:
     """`fit(*arguments, bar)` for the arguments of every training, with one progress bar of all their `steps`.
 
-    The trainings of a chain run one after another. On a CPU several chains go on at once, each training in a process
-    with its part of the threads: small networks gain more by that than by threads. On a GPU they run one after another.
-    If one fails, the others end too, and what it raised is raised.
+    The trainings of a chain run one after another. Several chains go on at once, each training in a process with its
+    part of the threads: small networks gain more by that than by threads. The GPUs are dealt out to the processes,
+    several to one GPU, which a small network leaves idle most of the time. If one training fails, the others end too,
+    and what it raised is raised.
     """
     n_threads = torch.get_num_threads()
-    at_once = min(n_threads, len(chains)) if device.type == "cpu" else 1
+    at_once = min(n_threads, len(chains))
     with tqdm(total=steps, unit="step", file=sys.stdout, mininterval=1) as bar:
         if at_once == 1:
             for trainings in chains:
@@ -120,8 +121,8 @@ def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int,
             return
         bar.set_description(f"{sum(map(len, chains))} trainings, {at_once} at once")
         context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of torch's threads
-        done = context.Value("q", 0)
-        with ProcessPoolExecutor(at_once, context, _begin, (done, n_threads // at_once)) as pool:
+        done, started = context.Value("q", 0), context.Value("i", 0)
+        with ProcessPoolExecutor(at_once, context, _begin, (done, started, n_threads // at_once)) as pool:
             try:
                 idle, running = list(map(iter, chains)), {}
                 while idle or running:
@@ -150,9 +151,13 @@ class _Steps(tqdm):
             self.done.value += n
 
 
-def _begin(done, n_threads: int) -> None:  # noqa: ANN001
+def _begin(done, started, n_threads: int) -> None:  # noqa: ANN001
     _Steps.done = done
     torch.set_num_threads(n_threads)
+    if torch.cuda.is_available():
+        with started.get_lock():
+            torch.cuda.set_device(started.value % torch.cuda.device_count())
+            started.value += 1
     # A parent that is killed says nothing: without this its processes would train on, or wait for ever.
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
