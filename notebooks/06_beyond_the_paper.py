@@ -25,8 +25,8 @@
 #
 # **You get** each augmentation to see and to hear, the ladder of what each part gives, and `best`, trained fold by fold.
 # **Reads** the cache of notebook 2; makes that of the noisy set. **Writes** a run to `work/runs`. **Takes** two and a
-# half minutes with `quick` on two cores; with `full` 80 minutes for 600 clips, by arithmetic four hours for the competition's 24,785, and
-# it goes on where it was stopped.
+# half minutes with `quick` on two cores; with `full` 80 minutes for 600 clips, or two on a GPU, and by arithmetic four hours for the
+# competition's 24,785. It goes on where it was stopped.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
