@@ -117,7 +117,7 @@ def test_side_by_side_the_first_that_fails_ends_the_others(sets, tmp_path):
     long = (*long[:3], replace(long[3], min_steps=10**6, max_steps=10**6), *long[4:])
     others = set(multiprocessing.active_children())  # of tests before
     with pytest.raises(FloatingPointError, match="1: the loss is"):
-        launch.side_by_side(train.fit, [[long], [failing, later]], 10**6)
+        launch.side_by_side(train.fit, [[long], [failing, later]], 10**6, sets[0].device)
     assert not list(tmp_path.glob("*/settings.json")) + list(tmp_path.glob("2*"))
     assert set(multiprocessing.active_children()) <= others
 
@@ -133,7 +133,7 @@ def sleep(folder, bar):
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    launch.side_by_side(sleep, [[(os.environ["TMP"],)]] * 3, 3)
+    launch.side_by_side(sleep, [[(os.environ["TMP"],)]] * 3, 3, torch.device("cpu"))
 """
 
 
@@ -230,7 +230,7 @@ def test_the_ladder_is_the_recipe_step_by_step(sets, tmp_path, competition):
     assert list(ladder.index) == list(folds.LADDER)
     assert ladder["LWLRAP"].between(ladder["low"], ladder["high"]).all()
     last, recipe = Run(tmp_path / ladder.index[-1]).config, models.MODELS["best"].config("quick")
-    assert replace(last, max_steps=None, min_steps=1) == replace(recipe, max_steps=None, test_stretch=1.0)
+    assert replace(last, max_steps=None, min_steps=1) == replace(recipe, max_steps=None)
 
 
 def test_noisy_clips_of_a_group_of_the_others_are_left_out_whatever_column_both_have():

@@ -54,7 +54,7 @@ def test_a_run_learns_and_keeps_its_last_epoch(sets, run):
     assert run.history["loss"].iloc[-1] < run.history["loss"].iloc[0] / 2
     # Read back, the model gives the scores that were written, and by one crop a clip the last point of the curve.
     assert np.allclose(inference.predict_scores(run.models()[0], validation_set, run.config), run.scores, atol=1e-5)
-    by_one_crop = inference.evaluate(run.models()[0], validation_set, replace(run.config, test_crops=1, test_stretch=1))
+    by_one_crop = inference.evaluate(run.models()[0], validation_set, replace(run.config, test_crops=1))
     assert run.history[list(by_one_crop)].iloc[-1].to_dict() == pytest.approx(by_one_crop, abs=1e-5)
 
 
@@ -96,7 +96,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, few, tmp_path):
         ({"max_steps": 0}, "max_steps is 0: set it to 1 or more"),
         ({"epochs": 0}, "epochs is 0"),
         ({"test_crops": 0}, "test_crops is 0"),
-        ({"test_stretch": 0.8}, "test_stretch is 0.8: set it to 1 or more"),
         ({"mix_probability": 1.5}, "mix_probability is 1.5: set it to a number from 0 to 1"),
         ({"augmented": float("nan")}, "augmented is nan"),
     ],
@@ -173,18 +172,15 @@ def test_bce_is_the_papers_formula(activation):
         assert torch.isfinite(certain.grad).all()
 
 
-@pytest.mark.parametrize(("stretch", "tempos"), [(1.0, [1]), (1.25, [0.8, 1, 1.25])])
-def test_scores_are_the_mean_over_a_clips_test_time_crops_and_their_tempos(sets, run, stretch, tempos):
+def test_scores_are_the_mean_over_a_clips_test_time_crops(sets, run):
     validation_set, model = sets[1].subset(np.arange(8)), run.models()[0].eval()
-    config = replace(run.config, test_crops=3, test_stretch=stretch)
+    config = replace(run.config, test_crops=3)
     scores = inference.predict_scores(model, validation_set, config)
     assert inference.predict_scores(model, validation_set.subset(np.arange(0)), config).shape == (0, scores.shape[1])
     for row, length in enumerate(validation_set.lengths.tolist()):
         count = min(3, -(-length // 128))
         offsets = torch.tensor([int(x) for x in np.linspace(0, max(0, length - 128), count)])
         x = validation_set.crops(torch.full((count,), row), offsets, 128)
-        one = torch.ones(count)
-        x = torch.cat([augment.resize(x, tempo * one, one, 0 * one) for tempo in tempos])
         with torch.inference_mode(), inference.autocast(torch.device("cpu")):
             expected = model(x.contiguous(memory_format=torch.channels_last)).sigmoid().mean(0)
         assert np.allclose(scores[row], expected.numpy(), atol=0.01)

@@ -63,7 +63,6 @@ class TrainingConfig:
     n_frames: int = 128  # frames the model sees at once: 2 s
     crop: str = "start"  # the paper's first 2 s of each clip; or "random", another 2 s each time
     test_crops: int = 1  # test-time augmentation: at most so many crops, evenly spaced, are averaged to score a clip
-    test_stretch: float = 1.0  # above 1, each of these is also scored as many times faster, and slower
     mix_probability: float = 0.0  # how often another clip is added, in power; the labels are those of both
     resize_probability: float = 0.0  # how often a crop is stretched in time and moved along the mel axis
     spec_augment_probability: float = 0.0  # how often a band of mels and a stretch of frames are masked (SpecAugment)
@@ -78,8 +77,6 @@ class TrainingConfig:
         for name in ("epochs", "min_steps", "max_steps", "batch_size", "n_frames", "test_crops"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: set it to 1 or more.")
-        if not self.test_stretch >= 1:
-            raise ValueError(f"test_stretch is {self.test_stretch}: set it to 1 or more.")
         for name in ("mix_probability", "resize_probability", "spec_augment_probability", "augmented"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: set it to a number from 0 to 1.")

@@ -12,6 +12,8 @@ from .audio import format_unreadable
 from .config import Preset
 from .mel_cache import Cache
 
+processes_per_gpu = 1  # that may all place frames at once: `launch.side_by_side` says how many
+
 
 class MelDataset:
     """Clips of a cache for a model on `device`: `.table` as given, and `.targets` (clips, classes) if it has labels.
@@ -45,7 +47,7 @@ class MelDataset:
 
     def __reduce__(self) -> tuple:
         """For another process, which takes the frames of one cache from its file, to its own device."""
-        return _restored, (self.__dict__ | ({"frames": None} if len(self.sources) == 1 else {}),)
+        return _unpickled, (self.__dict__ | {"frames": None if len(self.sources) == 1 else self.frames.cpu()},)
 
     def subset(self, rows: np.ndarray) -> "MelDataset":
         """The clips of these rows, over the same frames."""
@@ -98,9 +100,14 @@ class MelDataset:
 def _restored(state: dict) -> MelDataset:
     dataset = object.__new__(MelDataset)
     dataset.__dict__.update(state)
-    if dataset.frames is None:  # in another process, which may have another GPU
-        dataset.device = torch.empty(0, device=dataset.device.type).device
-        dataset.frames = _place(_tensor(dataset.cache.frames), dataset.device)
+    return dataset
+
+
+def _unpickled(state: dict) -> MelDataset:
+    dataset = _restored(state)
+    dataset.device = torch.empty(0, device=dataset.device.type).device  # of several GPUs, that of this process
+    frames = _tensor(dataset.cache.frames) if dataset.frames is None else dataset.frames
+    dataset.frames = _place(frames, dataset.device)
     return dataset
 
 
@@ -117,10 +124,10 @@ def _move(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _place(frames: Tensor, device: torch.device) -> Tensor:
-    """`frames` on the device, if they leave half of its free memory to the model."""
+    """`frames` on the device, if they leave half of its free memory, or of this process's share of it, to the model."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps what was freed
-        if frames.nbytes > (torch.cuda.mem_get_info(device)[0] + cached) / 2:
+        if frames.nbytes > (torch.cuda.mem_get_info(device)[0] + cached) / 2 / processes_per_gpu:
             return frames
     return frames.to(device)
 

@@ -45,21 +45,24 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
     fold = splits.folds(curated.table, preset.n_folds, preset.seed)
     names = [f"fold{number}" for number in range(fold.max() + 1)]
     (folder / "settings.json").unlink(missing_ok=True)  # a run is complete when its settings are there
+    fit_one, stages = (train.fit, [""]) if noisy is None else (fit_stage, STAGES)
     chains = []
     for number, name in enumerate(names):
         train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
         torch.manual_seed(preset.seed + number)
         model = entry.build(len(curated.classes), preset.name)
         arguments = (model, train_set, held_out, config, folder / name, f"{entry.title}, {name}")
-        chains.append([arguments] if noisy is None else [(stage, noisy, *arguments) for stage in range(len(STAGES))])
-    fit_one, stages = (train.fit, [""]) if noisy is None else (fit_stage, STAGES)
-    launch.side_by_side(fit_one, chains, len(names) * config.max_steps)
+        if noisy is None:
+            chains.append([arguments])
+        else:  # the first stage has no use for the noisy clips, which take room on a GPU
+            chains.append([(stage, noisy if stage else None, *arguments) for stage in range(len(stages))])
+    launch.side_by_side(fit_one, chains, len(names) * config.max_steps, curated.device)
     return _save(folder, names, stages, config, curated)
 
 
 def fit_stage(
     stage: int,
-    noisy: MelDataset,
+    noisy: MelDataset | None,
     model: nn.Module,
     train_set: MelDataset,
     held_out: MelDataset,
@@ -89,8 +92,7 @@ def fit_stage(
 
 
 def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFrame:
-    """LWLRAP, with its 95% interval, of `best` without noisy clips and without the tempos at test time, one part of the
-    recipe more in each row.
+    """LWLRAP, with its 95% interval, of `best` without noisy clips, one part of the recipe more in each row.
 
     Each is a training of at most 600 steps on the validation split: a first look at these data, whose intervals say
     what it cannot tell. `python -m tests.ablation` takes all folds.
@@ -99,14 +101,14 @@ def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFr
     train_set, validation_set = (
         curated.subset(rows) for rows in splits.split(curated.table, preset.n_folds, preset.seed)
     )
-    config = replace(entry.config(preset.name), test_stretch=1.0)
+    config = entry.config(preset.name)
     steps = min(LADDER_STEPS, config.steps(len(train_set)))
     torch.manual_seed(preset.seed)
     model = entry.build(len(curated.classes), preset.name)
     for name, change in LADDER.items():
         config = replace(config, min_steps=steps, max_steps=steps, **change)
         chains.append([(model, train_set, validation_set, config, folder / name, name)])
-    launch.side_by_side(train.fit, chains, len(LADDER) * steps)
+    launch.side_by_side(train.fit, chains, len(LADDER) * steps, curated.device)
     table = []
     for run in (Run(folder / name) for name in LADDER):
         low, high = metrics.bootstrap_interval(run.targets, run.scores)

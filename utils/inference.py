@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import data, distributed, metrics
-from .augment import resize, tta_crops
+from .augment import tta_crops
 from .config import TrainingConfig
 from .dataset import MelDataset
 from .run_folder import Run
@@ -43,13 +43,11 @@ def activate(logits: Tensor, activation: str) -> Tensor:
 
 @torch.no_grad()  # in inference_mode, `to` can leave a model in training with weights that no gradient may reach
 def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig, progress: str = "") -> np.ndarray:
-    """Scores of each clip, float32 (clips, classes): probabilities, averaged over at most `config.test_crops` crops,
-    each of them as it is and, if `config.test_stretch` is more than 1, as many times faster and slower.
+    """Scores of each clip, float32 (clips, classes): probabilities, averaged over at most `config.test_crops` crops.
 
     Under torchrun every process calls it, takes its shard of the crops, and gets the scores of all clips.
     """
     model.to(dataset.device, memory_format=torch.channels_last).eval()
-    tempos = sorted({1 / config.test_stretch, 1.0, config.test_stretch})
     rows, offsets = tta_crops(dataset.lengths, config.n_frames, config.test_crops)
     count = torch.bincount(rows, minlength=len(dataset))
     total = torch.zeros(len(dataset), len(dataset.classes), device=dataset.device)
@@ -57,12 +55,10 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
     batches = [batch for batch in batches if len(batch[0])]  # a process may have none
     for some, at in tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, disable=not progress):
         x = dataset.crops(some, at, config.n_frames)
-        for tempo in tempos:
-            view = x if tempo == 1 else resize(x, *x.new_tensor([[tempo], [1], [0]]).expand(3, len(x)))
-            with autocast(dataset.device):
-                logits = model(view.contiguous(memory_format=torch.channels_last))
-            total.index_add_(0, dataset.to_device(some), activate(logits.float(), config.activation))
-    return (distributed.all_reduce(total) / dataset.to_device(count)[:, None] / len(tempos)).cpu().numpy()
+        with autocast(dataset.device):
+            logits = model(x.contiguous(memory_format=torch.channels_last))
+        total.index_add_(0, dataset.to_device(some), activate(logits.float(), config.activation))
+    return (distributed.all_reduce(total) / dataset.to_device(count)[:, None]).cpu().numpy()
 
 
 def score_run(run: Run, dataset: MelDataset) -> np.ndarray:

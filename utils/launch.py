@@ -6,6 +6,7 @@ torchrun --standalone --nproc_per_node=gpu -m utils.launch deep_cnn --data DIR  
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import pickle
@@ -26,7 +27,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import distributed, mel_cache, models, train
+from . import dataset, distributed, mel_cache, models, train
 from .config import TrainingConfig
 from .dataset import MelDataset, load_split
 from .run_folder import Run
@@ -103,16 +104,16 @@ def _run_job(job: Path) -> None:
     train.fit(model, *sets, TrainingConfig(**arguments["config"]), arguments["folder"], arguments["title"])
 
 
-def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int) -> None:
+def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int, device: torch.device) -> None:
     """`fit(*arguments, bar)` for the arguments of every training, with one progress bar of all their `steps`.
 
     The trainings of a chain run one after another. Several chains go on at once, each training in a process with its
-    part of the threads: small networks gain more by that than by threads. The GPUs are dealt out to the processes,
-    several to one GPU, which a small network leaves idle most of the time. If one training fails, the others end too,
-    and what it raised is raised.
+    part of the threads: small networks gain more by that than by threads. If `device` is a GPU, all that are like it
+    are dealt out to the processes, several to one, which a small network leaves idle most of the time. If one training
+    fails, the others end too, and what it raised is raised.
     """
-    n_threads = torch.get_num_threads()
-    at_once = min(n_threads, len(chains))
+    n_threads, gpus = torch.get_num_threads(), _gpus_like(device)
+    at_once = min(max(n_threads, len(gpus)), len(chains))
     with tqdm(total=steps, unit="step", file=sys.stdout, mininterval=1) as bar:
         if at_once == 1:
             for trainings in chains:
@@ -122,7 +123,7 @@ def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int)
         bar.set_description(f"{sum(map(len, chains))} trainings, {at_once} at once")
         context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of torch's threads
         done, started = context.Value("q", 0), context.Value("i", 0)
-        with ProcessPoolExecutor(at_once, context, _begin, (done, started, n_threads // at_once)) as pool:
+        with ProcessPoolExecutor(at_once, context, _begin, (done, started, at_once, n_threads, gpus)) as pool:
             try:
                 idle, running = list(map(iter, chains)), {}
                 while idle or running:
@@ -139,6 +140,14 @@ def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int)
                 pool.shutdown(cancel_futures=True)
 
 
+def _gpus_like(device: torch.device) -> list[int]:
+    """Numbers of the GPUs that can compute what `device` can, itself among them; none if it is none."""
+    if device.type == "cpu":
+        return []
+    capability = torch.cuda.get_device_capability
+    return [number for number in range(torch.cuda.device_count()) if capability(number) == capability(device)]
+
+
 class _Steps(tqdm):
     """The progress bar of a process of `side_by_side`: it shows nothing, and counts for that of the parent."""
 
@@ -151,12 +160,13 @@ class _Steps(tqdm):
             self.done.value += n
 
 
-def _begin(done, started, n_threads: int) -> None:  # noqa: ANN001
+def _begin(done, started, at_once: int, n_threads: int, gpus: list[int]) -> None:  # noqa: ANN001
     _Steps.done = done
-    torch.set_num_threads(n_threads)
-    if torch.cuda.is_available():
+    torch.set_num_threads(max(1, n_threads // at_once))
+    if gpus:
+        dataset.processes_per_gpu = math.ceil(at_once / len(gpus))
         with started.get_lock():
-            torch.cuda.set_device(started.value % torch.cuda.device_count())
+            torch.cuda.set_device(gpus[started.value % len(gpus)])
             started.value += 1
     # A parent that is killed says nothing: without this its processes would train on, or wait for ever.
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()

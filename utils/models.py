@@ -45,7 +45,7 @@ _QUICK = TrainingConfig(
     epochs=100, max_steps=1500, learning_rate=3e-3, weight_decay=0.01, schedule="cosine", activation="sigmoid",
     crop="random", test_crops=8, mix_probability=0.5, resize_probability=0.4, spec_augment_probability=0.5,
 )  # fmt: skip
-_BEST = replace(_QUICK, min_steps=6000, max_steps=None, test_stretch=1.18)
+_BEST = replace(_QUICK, min_steps=6000, max_steps=None)
 _QUICK_BEST = replace(_BEST, epochs=20, min_steps=1, max_steps=100)
 _QUICK_VGG19 = replace(
     _QUICK, epochs=40, max_steps=200, learning_rate=1e-3, test_crops=1,

@@ -21,7 +21,7 @@ from torch import nn
 from . import data, distributed, files, metrics, models
 from .config import MelConfig, TrainingConfig, attached
 
-FORMAT = 2  # of the folder: which files it has, and what their columns and keys are called
+FORMAT = 3  # of the folder: which files it has, and what their columns and keys are called
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def fit(
             _stop_if_not_finite(losses, step, trainer, checkpoint)
             row = {"epoch": epoch, "steps": step, "loss": losses.mean().item()}
             if epoch % every == 0 or step == trainer.steps:
-                row |= evaluate(trainer.model, validation_set, replace(config, test_crops=1, test_stretch=1))
+                row |= evaluate(trainer.model, validation_set, replace(config, test_crops=1))
             history.append(row)
             checkpoint.keep(history, time.perf_counter() - began, last=step == trainer.steps)
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name in ("loss", "LWLRAP")})
