@@ -25,8 +25,8 @@
 #
 # **You get** each augmentation to see and to hear, the ladder of what each part gives, and `best`, trained fold by fold.
 # **Reads** the cache of notebook 2; makes that of the noisy set. **Writes** a run to `work/runs`. **Takes** two and a
-# half minutes with `quick` on two cores; with `full` 80 minutes for 600 clips, or two on a GPU, and by arithmetic four hours for the
-# competition's 24,785. It goes on where it was stopped.
+# half minutes with `quick` on two cores; with `full` 80 minutes for 600 clips, on a GPU two, and by arithmetic three hours for the
+# competition's 24,785, on a GPU six minutes. It goes on where it was stopped.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -78,9 +78,7 @@ model
 # - **resized**: stretched in time by 0.75 to 1.33, scaled by up to 10% and moved by up to 6% along the mel axis.
 # - with a band and a stretch of frames **masked** (SpecAugment).
 #
-# All of it is switched off for the last tenth of the steps, so that the network ends on sounds as they are. What it has learned of tempo
-# serves once more at the end: the score that `best` gives a clip is the mean over its crops as they are, 1.18 times slower and as much
-# faster.
+# All of it is switched off for the last tenth of the steps, so that the network ends on sounds as they are.
 
 # %%
 examples = augment.examples(curated, config)
@@ -98,7 +96,7 @@ for name, x in examples.items():
 # ## The ladder
 #
 # What does each part give? Each row adds one to those above it. Here on one validation split and few steps, so the intervals are wide, and
-# where they overlap nothing is told apart; the README has the ladder on real recordings, and `python -m tests.ablation` trains each part
+# where they overlap nothing is told apart; the README has its first and last row on real recordings, and `python -m tests.ablation` trains each part
 # on all folds of yours.
 
 # %% tags=["nbval-ignore-output"]

@@ -108,8 +108,7 @@ charts.intervals(ours)
 # ## One crop, or several
 #
 # While it trains, a network is judged by the first 2 s of each clip. The figures above are of up to `test_crops` crops of each, from its
-# beginning to its end, averaged: that costs no training, and helps where clips are much longer than 2 s. (`best` also sees each crop slowed
-# down and sped up by `test_stretch`.)
+# beginning to its end, averaged: that costs no training, and helps where clips are much longer than 2 s.
 
 # %% tags=["nbval-ignore-output"]
 networks = [run for run in runs if run.has_weights and not run.folds()]
