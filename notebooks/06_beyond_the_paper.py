@@ -96,8 +96,8 @@ for name, x in examples.items():
 # ## The ladder
 #
 # What does each part give? Each row adds one to those above it. Here on one validation split and few steps, so the intervals are wide, and
-# where they overlap nothing is told apart; the README has its first and last row on real recordings, and `python -m tests.ablation` trains each part
-# on all folds of yours.
+# where they overlap nothing is told apart; the README has its first and last row on real recordings, and `python -m tests.ablation`
+# trains each part on all folds of yours.
 
 # %% tags=["nbval-ignore-output"]
 ladder = folds.ladder(curated, kit.preset, kit.runs / "ladder")
