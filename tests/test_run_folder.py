@@ -187,6 +187,10 @@ def test_classes_and_clips_may_have_the_words_for_missing_values(tmp_path):
     assert list(run.validation["fname"]) == list(clips["fname"])
 
 
+def test_a_run_is_opened_by_its_folder_as_text_too(run):
+    assert Run(str(run.folder)).summary() == run.summary()
+
+
 def test_a_run_tells_whether_it_began_with_imagenets_weights(run, sets, tmp_path):
     vgg19 = models.VGG19(12, width=2, downsample=4)
     vgg19.pretrained = True

@@ -40,6 +40,9 @@ class Run:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))  # it may be given as text
+
     @property
     def name(self) -> str:
         return self.folder.name
