@@ -125,7 +125,7 @@ noisy
 # ## `best`, fold by fold
 #
 # The curated clips are dealt into five folds, each class in equal shares. For each fold a model is trained on the other four, and
-# goes on with those and the noisy clips that it agrees with, twice. No stage of it has seen a clip of its fold.
+# goes on with those and the noisy clips that it agrees with. No stage of it has seen a clip of its fold.
 
 # %% tags=["nbval-ignore-output"]
 run = folds.fit(curated, noisy, kit.preset, kit.run_folder("best"))
@@ -150,9 +150,8 @@ folds.summary(run)
 plots.learning_curves(folds.histories(run))
 
 # %% [markdown]
-# Where there is a noisy set, the curves jump twice: first the noisy clips join, then the same clips are gone through once more. Both
-# times the learning rate starts anew. With `quick` a fold's 100 steps are so three trainings of 33, fewer than each row of the ladder
-# has, and `best` may be behind all of them: judge it with `full`.
+# Where there is a noisy set, the curves jump where its clips join, after a third of the steps: there the learning rate starts anew. With
+# `quick` a fold has 100 steps, fewer than each row of the ladder, and `best` may be behind all of them: judge it with `full`.
 
 # %% [markdown]
 # Next: `07_evaluation` puts all runs side by side, and `08_submission` blends the folds by the geometric mean of their scores.

@@ -28,7 +28,7 @@ LADDER = {  # the recipe, step by step: what each adds to the training config be
     "+ SpecAugment": {"spec_augment_probability": 0.5},
 }
 LADDER_STEPS = 600
-STAGES = ["-curated", "-joined", ""]  # behind the name of a fold: the run of each stage where there is a noisy set
+STAGES = ["-curated", ""]  # behind the name of a fold: the run of each stage where there is a noisy set
 NOISY = "noisy/"  # before the names of noisy clips, which may be those of curated ones
 
 
@@ -71,23 +71,21 @@ def fit_stage(
     title: str,
     bar: tqdm,
 ) -> Run:
-    """Train the model of a fold for one of the `STAGES`, each a third of the steps of `config`.
+    """Train the model of a fold for one of the `STAGES`.
 
-    The first begins with the weights of `model`, the others with those that the stage before has left, and each with
-    the learning rate anew. The first is on the curated clips of `train_set` alone. For the others those noisy clips
-    join whose labels the model of the first, which has seen none of them, ranks above all other classes, and which are
-    of no group of `held_out`.
+    The first, a third of the steps of `config`, is on the curated clips of `train_set` alone. The second goes on from
+    the weights that it has left, the learning rate anew. Those noisy clips join whose labels the model of the first,
+    which has seen none of them, ranks above all other classes, and which are of no group of `held_out`.
     """
-    # Source: Loshchilov and Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts.
     folders = [folder.with_name(folder.name + ending) for ending in STAGES]
+    steps = config.max_steps // 3
     if stage:
-        [model] = Run(folders[stage - 1]).models()
+        first, steps = Run(folders[0]), config.max_steps - steps
+        [model] = first.models()
         noisy = noisy.subset(splits.apart(noisy.table, held_out.table))
         noisy.table["fname"] = NOISY + noisy.table["fname"]
-        train_set = train_set.join(noisy.subset(agreeing(Run(folders[0]), noisy)))
-    begin, end = (config.max_steps * number // len(STAGES) for number in (stage, stage + 1))
-    seed = config.seed + max(stage - 1, 0)  # the last two have the same clips, in other batches
-    config = replace(config, min_steps=end - begin, max_steps=end - begin, seed=seed)
+        train_set = train_set.join(noisy.subset(agreeing(first, noisy)))
+    config = replace(config, min_steps=steps, max_steps=steps)
     return train.fit(model, train_set, held_out, config, folders[stage], f"{title}{STAGES[stage]}", bar)
 
 
