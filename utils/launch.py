@@ -67,7 +67,7 @@ def fit(
         raise ChildProcessError(
             f"{title}: torchrun ended with code {process.returncode}; what it printed stands above."
         )
-    return Run(Path(folder))
+    return Run(folder)
 
 
 def _write_job(
@@ -142,7 +142,7 @@ def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int,
 
 def _gpus_like(device: torch.device) -> list[int]:
     """Numbers of the GPUs that can compute what `device` can, itself among them; none if it is none."""
-    if device.type == "cpu":
+    if device.type != "cuda":
         return []
     capability = torch.cuda.get_device_capability
     return [number for number in range(torch.cuda.device_count()) if capability(number) == capability(device)]
