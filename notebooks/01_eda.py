@@ -154,8 +154,9 @@ with suppress(audio.UnreadableClip):
 # %% [markdown]
 # ## Label corrections
 #
-# Listeners found six curated clips of the competition with a wrong label or no signal. `data.correct_labels` corrects or drops
-# them before training; on other data it changes nothing.
+# The organisers named six curated clips: five have a wrong label, since files were renamed wrongly, and one has no signal. The labels
+# below are what the competition's winner heard. `data.correct_labels` corrects or drops the clips before training; on other data it
+# changes nothing.
 
 # %%
 corrections = pd.Series(data.LABEL_CORRECTIONS, name="should be").fillna("left out").to_frame()

@@ -51,6 +51,9 @@ settings = kit.preset.mel
 as_table(settings)
 
 # %% [markdown]
+# `n_fft` and `hop_length` are in samples, `fmin` and `fmax` in Hz, `top_db` and `trim_db` in dB. The paper gives 44.1 kHz, 128 bands, 128
+# frames for 2 s, and the formula of the mel scale; what it leaves open is as in the competition's starter kernels.
+#
 # ## Step 1: read
 #
 # Mono samples between -1 and 1, 44,100 a second. Of the first hundred clips, we take the one of more than
@@ -140,8 +143,8 @@ print(f"greatest difference: {np.abs(log_mel - librosas).max():.2f} dB")
 # ## All clips, once
 #
 # The cache keeps whole clips: one after another in a single array, with a note of where each begins. The paper's picture is
-# then the first 128 frames of a clip, and a random crop is another 128 (`mel_cache.Cache` says what it changes to cut so late: next to
-# nothing). One call per set makes the cache, on all cores. The noisy set waits for notebook 6, which uses it.
+# then the first 128 frames of a clip, and a random crop is another 128. (To cut so late changes next to nothing: the docstring of
+# `mel_cache.Cache` says what.) One call per set makes the cache, on all cores. The noisy set waits for notebook 6, which uses it.
 
 # %% tags=["nbval-ignore-output"]
 competition = kit.competition

@@ -52,6 +52,8 @@ config = entry.config(kit.preset.name)
 as_table(config)
 
 # %% [markdown]
+# `utils/config.py` says what each of them means.
+#
 # ## The clips
 #
 # The validation split is one fifth, at random, the same share of every class. Label corrections are applied.
@@ -63,7 +65,7 @@ train_set, validation_set = dataset.load_split(cache, competition.curated, compe
 len(train_set), len(validation_set)
 
 # %% [markdown]
-# What the model is shown: with the `full` preset the first 2 s of each clip, with `quick` another 2 s of it each time. Shorter
+# What the model is shown: with the `full` preset the first 2 s of each clip, with `quick` a different 2 s each time. Shorter
 # clips are padded with silence. Without augmentation:
 
 # %%
@@ -86,9 +88,9 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 # The paper gives neither depth nor widths. The blocks and the pooling here are those of the best-known starter kernel of the
 # competition, mhiro2's [Simple 2D-CNN Classifier with PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch):
 # four blocks of two 3x3 convolutions, each with batch normalisation and ReLU, and average pooling between them. What is left is
-# averaged over time, the maximum over frequency is kept, and one dense layer turns it into a number for each class. `full` is 64
-# channels wide. `quick` begins with a stem, which leaves a sixteenth of the picture to blocks half as wide: a step then takes a
-# fiftieth of the arithmetic.
+# averaged over time, the maximum over frequency is kept, and one dense layer turns it into a number for each class. `full` begins with
+# 64 channels and doubles them in each block. `quick` begins with a stem, which leaves a sixteenth of the picture to blocks half as wide: a
+# step then takes a fiftieth of the arithmetic.
 #
 # One clip on its way through: channels x mel bands x frames after each stage.
 
@@ -96,7 +98,10 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 import torch
 
 model = entry.build(len(competition.classes), kit.preset.name).eval()
-stages = [("stem", model.stem), *((f"block {i}", block) for i, block in enumerate(model.blocks, 1))]
+
+# %%
+stages = [("stem", model.stem)] if model.config["stem"] else []
+stages += [(f"block {i}", block) for i, block in enumerate(model.blocks, 1)]
 x = torch.zeros(1, 1, kit.preset.mel.n_mels, config.n_frames)
 shapes = {"input": x.shape[1:]}
 for name, stage in stages:
@@ -128,7 +133,8 @@ sum(parameter.numel() for parameter in model.parameters())
 #
 # The paper makes the probabilities $p_c$ with a softmax. With that the classes compete for a sum of one, and a clip with two
 # labels cannot give both more than a half; with a sigmoid each class speaks for itself. The `full` preset keeps the paper's words,
-# `quick` takes the sigmoid. To try it, set `config = dataclasses.replace(config, activation="softmax")`.
+# `quick` takes the sigmoid. To try the other, set `config = dataclasses.replace(config, activation="softmax")` here, and train below into
+# `kit.run_folder("deep_cnn_softmax")`: notebook 7 then shows both.
 
 # %%
 config.activation
@@ -136,9 +142,10 @@ config.activation
 # %% [markdown]
 # ## Training
 #
-# Adam at a constant learning rate, as in the paper; with `quick` AdamW, whose learning rate rises for a tenth of the steps and then falls
-# to zero. Two figures follow the training. **LWLRAP**, the competition's metric, is 1 if every clip's labels are ranked above all other
-# classes (notebook 7 works it by hand); **top-5** is the share of clips whose first label is among the five highest scores.
+# Adam, as in the paper, at a constant learning rate, which is our choice; with `quick` Muon for the convolutions (notebook 6) and AdamW
+# for the rest, whose learning rates rise for a tenth of the steps and then fall to zero. Two figures follow the training. **LWLRAP**, the competition's metric, is 1 if every clip's labels are
+# ranked above all other classes (notebook 7 works it by hand); **top-5** is the share of clips whose first label is among the five
+# highest scores.
 #
 # While it trains, the curves follow the validation clips by one crop of each, their first 2 s; at the end each is scored by all its crops.
 # Where there are several GPUs, such as Kaggle's two T4s, `torchrun` starts a process for each; every batch is divided among them, and the
@@ -149,8 +156,9 @@ run = launch.fit(model, train_set, validation_set, config, kit.run_folder("deep_
 run.history.dropna().tail()
 
 # %% [markdown]
-# The losses of `quick` part at the end: its last tenth is trained without augmentation, on clips that are easier. From there on the
-# validation loss tells whether it still learns what carries over. The first epochs are cut off in the pictures of the scores.
+# With `quick` the training loss lies above the validation loss, since clips that are mixed and masked are harder. The last tenth is trained
+# without augmentation: there the training loss drops, and only from there on can the two be compared. The first epochs are cut off in the
+# pictures of the scores.
 
 # %%
 plots.learning_curves({run.name: run.history})

@@ -27,7 +27,8 @@
 #
 # **You get** both models beside the Deep CNN. **Reads** the cache of notebook 2 and, for transfer, ImageNet weights.
 # **Writes** runs to `work/runs`. **Takes** a minute or two with the `quick` preset on two cores, and the first time a download of
-# 575 MB. `quick` stops long before VGG19 has learnt much.
+# 575 MB. `quick` stops long before VGG19 has learnt much. The outputs stored here were made without internet, so the transfer model is
+# missing from them.
 #
 # **What to expect on a GPU**, with the `full` preset: the paper reports an LWLRAP of 0.797 with transfer after 100 epochs and 0.737
 # without weights after 400, where its Deep CNN has 0.813. A crop costs VGG19 twice what it costs the Deep CNN of `full`.
@@ -62,8 +63,9 @@ len(train_set), len(validation_set)
 # %% [markdown]
 # ## The weights
 #
-# They come from timm's hub, or from the file that the environment variable `FAT_VGG19_WEIGHTS` names. Where neither can be had, only
-# the model without weights is trained here.
+# They come from timm's hub, or from the file that the environment variable `FAT_VGG19_WEIGHTS` names; in a notebook,
+# `os.environ["FAT_VGG19_WEIGHTS"] = "/kaggle/input/.../vgg19.safetensors"` sets it. Where neither can be had, only the model without
+# weights is trained here.
 
 # %% tags=["nbval-ignore-output"]
 weights = models.imagenet_weights()

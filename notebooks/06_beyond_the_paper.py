@@ -64,14 +64,15 @@ as_table(config)
 # the picture to the blocks, which can then be twice as wide. It computes 58 million multiply-accumulates for a crop, where the same
 # network of width 16 without a stem computes 210.
 
-# %% tags=["nbval-ignore-output"]
-model = entry.build(len(competition.classes), kit.preset.name)
-model
+# %%
+import pandas as pd
+
+pd.DataFrame(models.layers(entry.build(len(competition.classes), kit.preset.name)))
 
 # %% [markdown]
 # ## Augmentation
 #
-# A training clip is never seen twice the same: another 2 s of it each time, and now and then
+# A training clip is never seen twice the same: a different 2 s of it each time, and with the probabilities above
 #
 # - **mixed in power** with another clip, up to 12 dB below it. Two sounds add in power, not in dB:
 #   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mix has the labels of both.
@@ -89,15 +90,34 @@ plots.spectrograms(examples, kit.preset.mel)
 
 # %% tags=["nbval-ignore-output"]
 for name, x in examples.items():
-    print(name)
-    display(plots.player(mel.griffin_lim(x, kit.preset.mel), kit.preset.mel))
+    display(name, plots.player(mel.griffin_lim(x, kit.preset.mel), kit.preset.mel))
+
+# %% [markdown]
+# ## The optimiser
+#
+# Adam gives every weight a step of its own. [Muon](https://kellerjordan.github.io/posts/muon/) (2024) takes the weights of a convolution
+# as one matrix, a row a filter, and makes the step orthogonal: it is as long in the directions that few clips ask for as in those that most
+# of them do. The gradient of one batch in one layer, and the step that Muon makes of it, by their singular values:
+
+# %%
+import torch
+
+from utils import muon, train
+
+model = entry.build(len(competition.classes), kit.preset.name)
+x, targets = map(torch.from_numpy, augment.example_batch(curated, config, config.batch_size))
+train.bce(model(x), targets, config.activation).mean().backward()
+gradient = model.blocks[1][0].weight.grad.flatten(1)
+steps = {"gradient": gradient / gradient.norm(), "step of Muon": muon.orthogonal(gradient)}
+charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, matrix in steps.items()})
 
 # %% [markdown]
 # ## The ladder
 #
-# What does each part give? Each row adds one to those above it. Here on one validation split and few steps, so the intervals are wide, and
-# where they overlap nothing is told apart; the README has its first and last row on real recordings, and `python -m tests.ablation`
-# trains each part on all folds of yours.
+# What does each part give? Each row adds one to those above it. Here on one validation split and at most 600 steps, so the intervals are
+# wide: where they overlap widely, do not trust the order. Augmentation pays in longer trainings: on the 562 recordings of the README,
+# with 2,000 steps a fold, the first row has 0.891 and the last 0.938, clip by clip 0.047 more (0.031 to 0.062). `python -m tests.ablation`
+# trains each part on all folds of your data.
 
 # %% tags=["nbval-ignore-output"]
 ladder = folds.ladder(curated, kit.preset, kit.runs / "ladder")
@@ -151,7 +171,8 @@ plots.learning_curves(folds.histories(run))
 
 # %% [markdown]
 # Where there is a noisy set, the curves jump where its clips join, after a third of the steps: there the learning rate starts anew. With
-# `quick` a fold has 100 steps, fewer than each row of the ladder, and `best` may be behind all of them: judge it with `full`.
+# `quick` a fold has 100 steps, no more than a row of the ladder, in two cycles of the learning rate, and `best` may be behind all of
+# them: judge it with `full`.
 
 # %% [markdown]
 # Next: `07_evaluation` puts all runs side by side, and `08_submission` blends the folds by the geometric mean of their scores.

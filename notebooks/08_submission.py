@@ -25,7 +25,7 @@
 # **You get** a checked `submission.csv`, the steps that submit it and, with the public release of the data, its score. **Reads** the runs of
 # the notebooks before, and the test cache of notebook 2, which it makes if the test clips are others by now, as in the second stage of
 # the competition. **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds on the mini set; with
-# `best` on the competition's data a quarter of an hour on two cores.
+# `best` on the competition's data some five minutes on two cores.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -62,7 +62,7 @@ runs = find_runs(kit.runs)
 # forbade pretrained weights. Name several of the list above to blend them.
 
 # %%
-names = [submission.default_run(runs).name]
+names = [submission.default_run(runs).name]  # or, to blend them, such as ["best-full", "deep_cnn-full"]
 
 # %% [markdown]
 # A blend is the geometric mean of the scores, as it is of those of the folds of `best`. Would it do better? The three best runs that are

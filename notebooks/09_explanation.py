@@ -133,8 +133,8 @@ names = [[classes[labels[row]], classes[other.indices[row]], float(lead[row])] f
 pd.DataFrame(names, index=["right", "wrong"], columns=["label", "likeliest other class", "lead of the logit"]).round(2)
 
 # %% [markdown]
-# Red points speak for the class in the title, blue ones against it. The number is what they add up to. Of the right clip, its label, and a
-# class that it has not:
+# Red points speak for the class in the title, blue ones against it. The number is what they add up to. First the clip that it gets right:
+# its label, and a class that it does not have.
 
 # %% tags=["nbval-ignore-output"]
 def show(row, *asked):
@@ -148,7 +148,8 @@ of_right = show(right, labels[right], other.indices[right])
 
 # %% [markdown]
 # The fine grid is the stride of the first convolution. Each picture is scaled by its own strongest points: compare the numbers, not the
-# colours. A stripe where a short clip ends says that the network also uses where the sound stops. And where the network is wrong, the label, and the class that it takes it for:
+# colours. A stripe where a short clip ends says that the network also uses where the sound stops. Now the clip that it gets wrong: its
+# label, and the class that it is taken for.
 
 # %% tags=["nbval-ignore-output"]
 of_wrong = show(wrong, labels[wrong], other.indices[wrong])
@@ -174,8 +175,8 @@ figure = plots.relevance(x[two, 0].cpu().numpy(), {title: rather}, kit.preset.me
 # ## Heard
 #
 # Relevance goes back through the mel filters and becomes a mask on the short-time Fourier transform: of what speaks for the label, the
-# most relevant tenth stays as it is, and less relevant points in proportion. The phase is the sound's own. Of the right clip: the sound,
-# what speaks for its label, and the rest.
+# most relevant tenth stays as it is, and less relevant points in proportion. The phase is the sound's own. Of the clip that it gets
+# right: the sound, what speaks for its label, and the rest.
 
 # %% tags=["nbval-ignore-output"]
 def hear(row, points):

@@ -52,7 +52,8 @@ kit = setup(data_folder, preset)
 # over: `ffmpeg -i a.m4a a.wav` makes one of the others.
 #
 # On your own machine, give a path. In Colab, drop the files into the panel on the left, where they land in `/content`, or connect your
-# Drive there. On Kaggle, *Add input*, *Upload*.
+# Drive there. On Kaggle, *Add input*, *Upload*. Labelled folders alone, and no run yet? Run this part, and go on at *A model of your own
+# classes*.
 
 # %%
 sounds = None  # a folder, such as "/content/drive/MyDrive/sounds" or "/kaggle/input/my-sounds"
@@ -62,8 +63,13 @@ labelled = None  # a folder with a subfolder of sounds for each class
 # %%
 import shutil
 from contextlib import suppress
+from pathlib import Path
 
-from utils import audio
+import numpy as np
+import pandas as pd
+from IPython.display import display
+
+from utils import audio, mel, mel_cache, plots, predict
 
 examples = kit.folder / "examples" / kit.runs.name
 shutil.rmtree(examples, ignore_errors=True)  # those of an earlier time
@@ -78,19 +84,16 @@ if sounds is None:
             shutil.copy(path, sounds)
 
 # %%
-paths = audio.find_sounds(sounds)
-[path.name for path in paths[:8]]
+[path.name for path in audio.find_sounds(sounds)[:8]]
 
 # %% [markdown]
 # ## Tag them
 #
 # The model is the best run that the notebooks before have left here or, on Kaggle, in what you attached: of the data with the most
 # classes, and of the mini set only if there are no others. In Colab, where every notebook is a machine of its own, make one first:
-# `!cd freesound-tagging-kit && python -m utils.run 02 03`.
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`.
 
 # %% tags=["nbval-ignore-output"]
-from utils import predict
-
 run = predict.best_run()
 print(f"{run.record['title']}, {len(run.classes)} classes, validation LWLRAP {run.summary()['LWLRAP']:.3f}")
 
@@ -103,13 +106,8 @@ top.set_index(["fname", "class"]).round(3)
 # To keep all of them: `scores.to_csv("scores.csv")`. Look and listen, each player beneath its picture, the first two seconds:
 
 # %% tags=["nbval-ignore-output"]
-from IPython.display import display
-
-from utils import mel, mel_cache, plots
-
-tags = top.drop_duplicates("fname").to_dict("records")
-for path, tag in zip(paths[:3], tags):
-    samples = audio.load_clip(path, run.mel)
+for tag in top.drop_duplicates("fname").head(3).to_dict("records"):
+    samples = audio.load_clip(Path(sounds) / tag["fname"], run.mel)
     plots.clip(samples, mel.log_mel(samples, run.mel), run.mel, f"{tag['fname']}: {tag['class']} {tag['score']:.2f}")
     display(plots.player(samples, run.mel))
 
@@ -120,9 +118,6 @@ for path, tag in zip(paths[:3], tags):
 # trained on):
 
 # %% tags=["nbval-ignore-output"]
-import numpy as np
-import pandas as pd
-
 highest = run.scores.argmax(axis=1)
 table = pd.DataFrame({"highest score": run.scores.max(axis=1), "right": run.targets[np.arange(len(highest)), highest]})
 bins = pd.cut(table["highest score"], [0, 0.3, 0.5, 0.7, 0.9, 1])
@@ -156,8 +151,9 @@ plots.player(siren, run.mel)
 # %%
 if recording is None:
     recording = examples / "recording.wav"
-    parts = [mel.fit_length(audio.load_clip(path, run.mel), 2 * run.mel.sample_rate) for path in paths[:5]]
-    soundfile.write(recording, np.concatenate(parts), run.mel.sample_rate)
+    clips = [audio.load_clip(Path(sounds) / fname, run.mel) for fname in scores.index[:5]]
+    two_seconds = [mel.fit_length(samples, 2 * run.mel.sample_rate) for samples in clips]
+    soundfile.write(recording, np.concatenate(two_seconds), run.mel.sample_rate)
 
 # %% tags=["nbval-ignore-output"]
 samples = audio.load_clip(recording, run.mel)
@@ -166,16 +162,17 @@ plots.tags_over_time(samples, over_time, run.mel)
 plots.player(samples, run.mel, seconds=10)
 
 # %% [markdown]
-# Where each class is heard best:
+# The window in which each class is heard best, by its middle:
 
 # %% tags=["nbval-ignore-output"]
-pd.DataFrame({"highest score": over_time.max(), "at second": over_time.idxmax()}).nlargest(5, "highest score").round(2)
+best = pd.DataFrame({"highest score": over_time.max(), "middle of the window (s)": over_time.idxmax()})
+best.nlargest(5, "highest score").round(2)
 
 # %% [markdown]
 # ## A model of your own classes
 #
-# A subfolder a class is all it takes. At least three sounds each; the competition has up to 75. Were several cut from one recording, or
-# has a sound several labels? `python -m utils.own FOLDER TARGET --csv clips.csv` takes both, as columns `group` and `labels`: pieces of a
+# A subfolder a class is all it takes. At least three sounds each; the competition has up to 75. If several were cut from one recording, or
+# a sound has several labels, `python -m utils.own FOLDER TARGET --csv clips.csv` takes both, as columns `group` and `labels`: pieces of a
 # recording on both sides of a split flatter the score.
 
 # %%
@@ -195,8 +192,6 @@ if labelled is None:
 # `own.make_data_set` makes of them a data set in the competition's layout. A fifth are put aside as test clips.
 
 # %% tags=["nbval-ignore-output"]
-from pathlib import Path
-
 target = own.make_data_set(labelled, kit.folder / "own" / Path(labelled).resolve().name, replace=True)
 own_kit = setup(str(target), "quick")
 runs = examples / "runs" if Path(labelled).is_relative_to(examples) else own_kit.runs
@@ -241,10 +236,11 @@ pd.crosstab(said.rename("you"), pd.Series(says.to_numpy(), name="the model"))
 # %% [markdown]
 # With so few clips, one more or less is a large share: believe differences only on hundreds.
 #
-# From a shell, the first line runs all notebooks on your data set, with the whole network; the second tags other sounds with your run:
+# From a shell: the whole network in minutes; `best`, which takes longer; and other sounds tagged by the run above.
 
 # %% tags=["nbval-ignore-output"]
 from utils.workspace import short_path
 
-print(f"python -m utils.run --data {short_path(target)}")
+print(f"python -m utils.run --data {short_path(target)} --preset quick 02 03")
+print(f"python -m utils.run --data {short_path(target)} --preset full 02 06")
 print(f"python -m utils.predict FOLDER --run {short_path(own_run.folder)}")

@@ -26,8 +26,8 @@ from utils import folds, mel_cache, metrics, models, setup, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset, load_labelled
 
-PLAIN, MIX, RESIZE, SPEC = folds.LADDER.values()
-RECIPE = PLAIN | MIX | RESIZE | SPEC
+PLAIN, MIX, RESIZE, SPEC, MUON = folds.LADDER.values()
+RECIPE = PLAIN | MIX | RESIZE | SPEC | MUON
 CROSS_ENTROPY = train.bce
 
 
@@ -71,7 +71,8 @@ ROWS = {
     "random crops": ({}, PLAIN, {}),
     "+ mixed in power": ({}, PLAIN | MIX, {}),
     "+ resized": ({}, PLAIN | MIX | RESIZE, {}),
-    "+ SpecAugment, the recipe of quick": ({}, RECIPE, {}),
+    "+ SpecAugment": ({}, PLAIN | MIX | RESIZE | SPEC, {}),
+    "+ Muon, the recipe of quick": ({}, RECIPE, {}),
     "+ noisy clips that agree, two thirds of the steps": ({}, RECIPE, {"noisy": True}),
     "no stem, width 16": ({"stem": 0, "width": 16}, RECIPE, {}),
     "width 48": ({"stem": 24, "width": 48}, RECIPE, {}),

@@ -100,10 +100,7 @@ def training_epoch(trainer: train.Trainer, batches: Iterable) -> None:
         with inference.autocast(x.device):
             logits = trainer.trained(x.contiguous(memory_format=torch.channels_last))
         loss = train.bce(logits.float(), targets, trainer.config.activation).mean()
-        trainer.optimizer.zero_grad(set_to_none=True)
-        trainer.scaler.scale(loss).backward()
-        trainer.scaler.step(trainer.optimizer)
-        trainer.scaler.update()
+        trainer.update(loss)
 
 
 def clip_by_clip(targets: np.ndarray, scores: np.ndarray) -> float:

@@ -28,7 +28,7 @@ if "FAT_DATA" not in os.environ:
     sys.exit(__doc__)
 COMPETITION = Competition(os.environ["FAT_DATA"])
 TABLE = COMPETITION.curated.head(20)
-CONFIG = TrainingConfig(3, batch_size=8, crop="random", schedule="cosine", mix_probability=0.5)
+CONFIG = TrainingConfig(3, batch_size=8, crop="random", optimizer="muon", schedule="cosine", mix_probability=0.5)
 
 
 def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from utils import distributed, launch, models
+from utils import distributed, inference, launch, models
 from utils.config import TrainingConfig
 from utils.dataset import MelDataset
 from utils.run_folder import Run
@@ -108,6 +108,8 @@ def test_what_launch_is_given_is_what_several_processes_train(sets, cache, tmp_p
     assert list(run.validation["fname"]) == list(few[1].table["fname"])
     assert np.array_equal(run.targets, few[1].targets.numpy())
     assert run.models()[0].blocks[0][0].weight.shape == (4, 4, 3, 3)
+    # The scores are those of the weights that were kept, though each process had batches, and statistics, of its own.
+    assert np.allclose(inference.predict_scores(run.models()[0], few[1], SMALL), run.scores, atol=1e-3)
     assert capfd.readouterr().out.count("Small: training 40 clips") == 1
 
 

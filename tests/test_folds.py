@@ -16,7 +16,7 @@ import torch
 from utils import folds, inference, launch, mel_cache, metrics, models, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset
-from utils.run_folder import Run
+from utils.run_folder import Run, find_runs
 from utils.workspace import ROOT
 
 
@@ -191,6 +191,26 @@ def test_stopped_between_two_trainings_it_goes_on_to_the_same_scores(sets, tmp_p
     first, second = Run(tmp_path / "best/fold0-curated").models()[0].state_dict(), calls[1][0].state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert np.array_equal(again.scores, whole.scores)
+
+
+def test_a_finished_best_is_there_until_one_of_its_folds_is_another(sets, tmp_path, monkeypatch):
+    curated, _ = sets
+    done = folds.fit(curated, None, QUICK, tmp_path / "best")
+    fit = train.fit
+
+    def stopped(*arguments):
+        if arguments[4].name == "fold1":
+            raise KeyboardInterrupt
+        return fit(*arguments)
+
+    monkeypatch.setattr(train, "fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        folds.fit(curated, None, QUICK, tmp_path / "best")
+    assert find_runs(tmp_path)[0].record == done.record  # the first fold had ended and stayed as it was
+    with pytest.raises(KeyboardInterrupt):
+        folds.fit(curated.subset(np.arange(60)), None, QUICK, tmp_path / "best")
+    with pytest.raises(ValueError, match="fold0 has been trained anew since: train the others, too"):
+        _ = Run(tmp_path / "best").record
 
 
 def test_noisy_clips_agree_whose_labels_the_model_ranks_above_all_other_classes(sets, tmp_path, monkeypatch):

@@ -113,9 +113,15 @@ def test_what_is_not_there_is_named(run, tmp_path):
     (tmp_path / "text.wav").write_text("no sound")
     with pytest.raises(ValueError, match=r"text\.wav cannot be read as audio"):
         predict.tag_over_time(tmp_path / "text.wav", run)
-    tone(tmp_path / "tone.wav", 3, 1, 2)
-    with pytest.raises(ValueError, match=r"1 of 2 sounds cannot be read:\n.*text\.wav cannot be read as audio"):
+    with pytest.raises(ValueError, match=r"none of 1 clips can be read:\n.*text\.wav cannot be read as audio"):
         predict.tag(tmp_path, run)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_tagged(run, tmp_path, capsys):
+    (tmp_path / "text.wav").write_text("no sound")
+    tone(tmp_path / "tone.wav", 3, 1, 2)
+    assert list(predict.tag(tmp_path, run).index) == ["tone.wav"]
+    assert "  text.wav cannot be read as audio" in capsys.readouterr().out
 
 
 def test_the_shell_takes_the_best_run_and_writes_what_it_is_asked_for(run, tmp_path, monkeypatch, capsys):

@@ -165,6 +165,21 @@ def test_runs_are_ranked_by_the_clips_that_all_were_judged_on(copy, run, capsys)
     assert "on different validation clips, so their figures cannot be compared" in capsys.readouterr().out
 
 
+def test_clips_whose_labels_have_changed_are_not_compared(copy, run, capsys):
+    other = shutil.copytree(run.folder, copy.folder.with_name("other"))
+    relabelled = run.validation.assign(labels=[run.classes[0]] * 3 + list(run.validation["labels"][3:]))
+    relabelled.to_csv(other / "validation_scores.csv", index=False)
+    assert len(common_clips(find_runs(copy.folder.parent))) == len(run.validation) - 3
+    assert f"compared on the {len(run.validation) - 3} validation clips" in capsys.readouterr().out
+
+
+def test_a_run_that_lacks_its_scores_is_passed_over_in_print(copy, run, capsys):
+    shutil.copytree(run.folder, copy.folder.with_name("torn")).joinpath("validation_scores.csv").unlink()
+    assert [found.name for found in find_runs(copy.folder.parent)] == ["copy"]
+    assert "Passed over: " in (printed := capsys.readouterr().out)
+    assert "torn/validation_scores.csv" in printed
+
+
 def test_a_run_of_an_earlier_version_is_passed_over_in_print(copy, run, capsys):
     settings("format", value=1)(shutil.copytree(run.folder, copy.folder.with_name("earlier")))
     assert [found.name for found in find_runs(copy.folder.parent)] == ["copy"]

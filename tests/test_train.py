@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils import augment, inference, metrics, models, train
+from utils import augment, inference, metrics, models, muon, train
 from utils.config import TrainingConfig
 
 
@@ -184,3 +184,23 @@ def test_scores_are_the_mean_over_a_clips_test_time_crops(sets, run):
         with torch.inference_mode(), inference.autocast(torch.device("cpu")):
             expected = model(x.contiguous(memory_format=torch.channels_last)).sigmoid().mean(0)
         assert np.allclose(scores[row], expected.numpy(), atol=0.01)
+
+
+def test_muon_steps_equally_far_in_all_directions_of_a_filter_and_adamw_does_the_rest(tiny, few):
+    torch.manual_seed(0)
+    for shape in ((16, 40), (40, 16)):
+        matrix = torch.randn(shape)
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        found = left.T @ muon.orthogonal(matrix) @ right.T  # diagonal, and its diagonal the singular values
+        assert torch.allclose(found, found.diagonal().diag(), atol=1e-3)
+        assert found.diagonal().min() > 0.6
+        assert found.diagonal().max() < 1.3
+    trainer = train.Trainer(tiny, few[0], replace(TINY, optimizer="muon", learning_rate=0.01), "Deep CNN")
+    trainer.update(trainer.model(torch.randn(8, 1, 128, 128)).square().mean())
+    before = tiny.state_dict()
+    for name, parameter in trainer.model.named_parameters():
+        step = (parameter - before[name]).detach()
+        if parameter.ndim == 4:
+            assert 0.06 < torch.linalg.svdvals(step.flatten(1)).max() < 0.13  # ten times the learning rate
+        else:
+            assert step.abs().max() < 0.011  # Adam's first step is the learning rate itself

@@ -260,7 +260,7 @@ def test_a_set_of_which_no_clip_can_be_read_is_refused_with_a_short_list(tmp_pat
     for file in files:
         file.touch()
     with pytest.raises(
-        ValueError, match=r"None of the 30 wild clips can be read(.|\n)*  9\.wav cannot .*\n  and 20 more$"
+        ValueError, match=r"wild: none of 30 clips can be read:(.|\n)*  9\.wav cannot .*\n  and 20 more$"
     ):
         mel_cache.build(table_of(*files), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
     assert not list((tmp_path / "cache").iterdir())

@@ -15,7 +15,7 @@ def clips_per_class(counts: pd.DataFrame) -> None:
     _, axes = plt.subplots(1, len(counts.columns), figsize=(8, 0.9 + 0.2 * len(counts)), sharey=True, squeeze=False)
     for ax, color, name in zip(axes[0], ["tab:blue", "tab:orange"], counts):
         ax.barh(counts.index, counts[name], color=color)
-        ax.set(title=name, xlabel="Labels")
+        ax.set(title=name, xlabel="Clips")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.margins(y=0.01)
 
@@ -36,6 +36,7 @@ def durations(seconds: dict[str, np.ndarray]) -> None:
         ax.hist(values, bins=bins)
         line = ax.axvline(2, color="black", linewidth=1, linestyle=":")
         ax.set(title=f"{name}: median {np.median(values):.1f} s", xlabel="Duration (s)", ylabel="Clips")
+        ax.yaxis.get_major_locator().set_params(integer=True)
     figure.legend([line], ["2 s, what a model is shown at once"], loc="outside lower center")
 
 
@@ -72,6 +73,16 @@ def ap_over_clips(table: pd.DataFrame) -> None:
         ax.annotate(words(name), (row["curated clips"], row["AP"]), (4, 4), textcoords="offset points", fontsize=7)
     ax.set(xlabel="Curated clips of the class", ylabel="Average precision")
     ax.grid(alpha=0.3)
+
+
+def singular_values(values: dict[str, np.ndarray]) -> None:
+    """Those of each matrix, the largest first, on a logarithmic axis."""
+    _, ax = plt.subplots(figsize=(7, 2.6))
+    for name, some in values.items():
+        ax.semilogy(some, label=name)
+    ax.set(xlabel="Direction", ylabel="Singular value")
+    ax.grid(alpha=0.3)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def score_histogram(scores: np.ndarray) -> None:

@@ -56,6 +56,7 @@ class TrainingConfig:
     min_steps: int = 1  # optimiser steps, if the epochs would take fewer: small data are passed more often
     max_steps: int | None = None  # optimiser steps, if the epochs would take more: bounds the time on any data
     batch_size: int = 32
+    optimizer: str = "adam"  # the paper's; or "muon", for the weights of convolutions
     learning_rate: float = 1e-3
     weight_decay: float = 0.0  # AdamW's; without it AdamW is Adam
     schedule: str = "constant"  # or "cosine": warms up over a tenth of the steps, then falls to zero
@@ -70,7 +71,10 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        words = {"schedule": ("constant", "cosine"), "activation": ("softmax", "sigmoid"), "crop": ("start", "random")}
+        words = {
+            "optimizer": ("adam", "muon"), "schedule": ("constant", "cosine"),
+            "activation": ("softmax", "sigmoid"), "crop": ("start", "random"),
+        }  # fmt: skip
         for name, known in words.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: set it to one of {', '.join(known)}.")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from . import files
 
-# Clips of train_curated found wrong by listening: the labels they should have, or None to leave the clip out.
+# Clips of train_curated that the organisers named as wrong: the labels they should have, or None to leave the clip out.
 LABEL_CORRECTIONS: dict[str, str | None] = {
     "f76181c4.wav": "Bass_drum",
     "c7db12aa.wav": "Marimba_and_xylophone",

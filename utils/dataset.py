@@ -1,6 +1,7 @@
 """Spectrograms of clips on a device: what a model is trained on and asked about."""
 
 import warnings
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -106,9 +107,17 @@ def _restored(state: dict) -> MelDataset:
 def _unpickled(state: dict) -> MelDataset:
     dataset = _restored(state)
     dataset.device = torch.empty(0, device=dataset.device.type).device  # of several GPUs, that of this process
-    frames = _tensor(dataset.cache.frames) if dataset.frames is None else dataset.frames
-    dataset.frames = _place(frames, dataset.device)
+    if dataset.frames is None:
+        dataset.frames = _frames_of(dataset.cache, dataset.device)
+    else:
+        dataset.frames = _place(dataset.frames, dataset.device)
     return dataset
+
+
+@lru_cache
+def _frames_of(cache: Cache, device: torch.device) -> Tensor:
+    """Once in a process, whose data sets share them."""
+    return _place(_tensor(cache.frames), device)
 
 
 def _tensor(frames: np.ndarray) -> Tensor:
@@ -160,7 +169,8 @@ def load_labelled(
         if not preset.drop_unreadable:
             raise ValueError(
                 f"{some}:\n{format_unreadable(unreadable)}\nReplace the files and run 02_preprocessing again, "
-                "or set drop_unreadable to True in utils/config.py to train without them."
+                "or train without them: kit = replace(kit, preset=replace(kit.preset, drop_unreadable=True)), with the "
+                "replace of dataclasses."
             )
         print(f"{some} and are left out")
         table = cache.readable(table)

@@ -58,6 +58,13 @@ def all_reduce(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the first one's statistics of batch normalisation, which are what is kept."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def wrap(model: nn.Module) -> nn.Module:
     """`model` with its gradients averaged over all processes, and on GPUs its batches normalised over all of them.
 

@@ -20,12 +20,13 @@ from .models import MODELS
 from .run_folder import Run
 
 NAME = "best"
-PLAIN = {"mix_probability": 0.0, "resize_probability": 0.0, "spec_augment_probability": 0.0}
+PLAIN = {"optimizer": "adam", "mix_probability": 0.0, "resize_probability": 0.0, "spec_augment_probability": 0.0}
 LADDER = {  # the recipe, step by step: what each adds to the training config before it
     "random crops": PLAIN,
     "+ mixed in power": {"mix_probability": 0.5},
     "+ resized": {"resize_probability": 0.4},
     "+ SpecAugment": {"spec_augment_probability": 0.5},
+    "+ Muon": {"optimizer": "muon"},
 }
 LADDER_STEPS = 600
 STAGES = ["-curated", ""]  # behind the name of a fold: the run of each stage where there is a noisy set
@@ -40,11 +41,10 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
     have ended are not done again.
     """
     folder, entry = Path(folder), MODELS[NAME]
-    config = replace(entry.config(preset.name), seed=preset.seed)
+    config = entry.config(preset.name)
     config = replace(config, min_steps=config.steps(len(curated)), max_steps=config.steps(len(curated)))
     fold = splits.folds(curated.table, preset.n_folds, preset.seed)
     names = [f"fold{number}" for number in range(fold.max() + 1)]
-    (folder / "settings.json").unlink(missing_ok=True)  # a run is complete when its settings are there
     fit_one, stages = (train.fit, [""]) if noisy is None else (fit_stage, STAGES)
     chains = []
     for number, name in enumerate(names):
@@ -139,7 +139,8 @@ def _save(folder: Path, names: list[str], stages: list[str], config: TrainingCon
     seconds = sum(Run(folder / f"{name}{stage}").record["seconds"] for name in names for stage in stages)
     scored = pd.concat([run.validation for run in runs]).set_index("fname").loc[curated.table["fname"]]
     record = runs[0].record | {"title": MODELS[NAME].title, "config": asdict(config)}
-    record |= {"folds": names, "stages": stages, "seconds": seconds}
+    record |= {"folds": names, "fold_fingerprints": [run.record["fingerprint"] for run in runs]}
+    record |= {"stages": stages, "seconds": seconds}
     for name, table in (("validation_scores", scored.reset_index()), ("history", _history(folder, names[0], stages))):
         with files.atomic_file(folder / f"{name}.csv") as unfinished:
             table.to_csv(unfinished, index=False)

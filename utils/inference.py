@@ -48,6 +48,7 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
     Under torchrun every process calls it, takes its shard of the crops, and gets the scores of all clips.
     """
     model.to(dataset.device, memory_format=torch.channels_last).eval()
+    distributed.share_buffers(model)
     rows, offsets = tta_crops(dataset.lengths, config.n_frames, config.test_crops)
     count = torch.bincount(rows, minlength=len(dataset))
     total = torch.zeros(len(dataset), len(dataset.classes), device=dataset.device)

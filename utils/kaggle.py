@@ -17,22 +17,15 @@ from .workspace import ROOT, short_path, work_folder
 COMPETITION = "freesound-audio-tagging-2019"
 KIT = "freesound-tagging-kit"
 MARKER = f".{KIT}"  # a file in what was written here, which may therefore be replaced
-THERE = {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")}
-READS = {  # the notebooks that are there, and those whose output each one reads
-    notebook: [read for read in reads if read in THERE]
-    for notebook, reads in {
-        "01_eda": [],
-        "02_preprocessing": [],
-        "03_cnn": ["02_preprocessing"],
-        "04_vgg19": ["02_preprocessing"],
-        "05_related_work": ["02_preprocessing"],
-        "06_beyond_the_paper": ["02_preprocessing"],
-        "07_evaluation": ["03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
-        "08_submission": ["02_preprocessing", "03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
-        "09_explanation": ["02_preprocessing", "03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
-        "10_your_sounds": ["03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"],
-    }.items()
-    if notebook in THERE
+TRAININGS = ["03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"]
+READS = {  # the notebooks, and those whose output each one reads
+    "01_eda": [],
+    "02_preprocessing": [],
+    **{notebook: ["02_preprocessing"] for notebook in TRAININGS},
+    "07_evaluation": TRAININGS,
+    "08_submission": ["02_preprocessing", *TRAININGS],
+    "09_explanation": ["02_preprocessing", *TRAININGS],
+    "10_your_sounds": TRAININGS,
 }
 ON_CPU = ("01_eda", "02_preprocessing", "07_evaluation")
 

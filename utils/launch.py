@@ -46,13 +46,15 @@ def fit(
     title: str,
     processes: int | None = None,
 ) -> Run:
-    """`train.fit` with the same arguments, on `processes` processes: by default one, or on GPUs as many as there are.
+    """`train.fit` with the same arguments, on `processes` processes: by default one for each GPU if all are alike, else
+    one.
 
     Several are started by torchrun and get all that is given here, so the run is the same. A model with frozen layers
     trains in one, whatever is asked for. Raises ChildProcessError if they fail; what they printed stands above.
     """
     if processes is None:
-        processes = torch.cuda.device_count() if train_set.device.type == "cuda" else 1
+        gpus = _gpus_like(train_set.device)
+        processes = len(gpus) if gpus and len(gpus) == torch.cuda.device_count() else 1
     if processes == 1 or getattr(model, "frozen", 0):
         return train.fit(model, train_set, validation_set, config, folder, title)
     with tempfile.TemporaryDirectory() as job:

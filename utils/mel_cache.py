@@ -89,7 +89,8 @@ def build(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfi
     cache = Cache(target) if target.is_dir() else None
     if cache is None or _mended(cache, table):
         target, done = Path(folder) / target.name, "made"  # one that is attached stays as it is
-        with files.atomic_folder(target, replace=cache is not None) as unfinished:
+        replace, cache = cache is not None, None  # Windows renames no folder of a file that is mapped into memory
+        with files.atomic_folder(target, replace) as unfinished:
             _write_cache(unfinished, table, name, settings, n_jobs)
         cache = Cache(target)
     print(f"{name}: {done} {cache}, in {target.name}")
@@ -165,7 +166,7 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
     reports = {kind: pd.DataFrame(rows, columns=["fname", "reason"]) for kind, rows in reports.items()}
     if not clips:
         listed = format_unreadable(reports["unreadable"])
-        raise ValueError(f"None of the {len(table)} {name} clips can be read: put the sounds back.\n{listed}")
+        raise ValueError(f"{name}: none of {len(table)} clips can be read:\n{listed}")
     for kind, report in reports.items():
         if len(report):
             report.to_csv(folder / f"{kind}.csv", index=False)

@@ -42,13 +42,14 @@ class Entry:
 _FULL = TrainingConfig(epochs=400)
 _FULL_VGG19 = replace(_FULL, learning_rate=1e-4)
 _QUICK = TrainingConfig(
-    epochs=100, max_steps=1500, learning_rate=3e-3, weight_decay=0.01, schedule="cosine", activation="sigmoid",
-    crop="random", test_crops=8, mix_probability=0.5, resize_probability=0.4, spec_augment_probability=0.5,
+    epochs=70, max_steps=1000, optimizer="muon", learning_rate=3e-3, weight_decay=0.01, schedule="cosine",
+    activation="sigmoid", crop="random", test_crops=8, mix_probability=0.5, resize_probability=0.4,
+    spec_augment_probability=0.5,
 )  # fmt: skip
-_BEST = replace(_QUICK, min_steps=6000, max_steps=None)
+_BEST = replace(_QUICK, epochs=50, min_steps=3000, max_steps=None)
 _QUICK_BEST = replace(_BEST, epochs=20, min_steps=1, max_steps=100)
 _QUICK_VGG19 = replace(
-    _QUICK, epochs=40, max_steps=200, learning_rate=1e-3, test_crops=1,
+    _QUICK, epochs=40, max_steps=200, optimizer="adam", learning_rate=1e-3, test_crops=1,
     mix_probability=0.0, resize_probability=0.0, spec_augment_probability=0.0,
 )  # fmt: skip
 # The related work, as published but for three things. AdamW takes the place of the SGD of Piczak and of Salamon and
@@ -63,7 +64,7 @@ _FULL_PICZAK = TrainingConfig(
 )  # fmt: skip
 _FULL_SBCNN = replace(_FULL_PICZAK, epochs=50, learning_rate=1e-3, mix_probability=0.5, resize_probability=0.5)
 _FULL_HERSHEY = replace(_FULL_PICZAK, epochs=100, batch_size=128, weight_decay=0.0)
-_QUICK_SBCNN = replace(_QUICK, epochs=40, max_steps=120, spec_augment_probability=0.0)
+_QUICK_SBCNN = replace(_QUICK, epochs=40, max_steps=120, optimizer="adam", spec_augment_probability=0.0)
 _QUICK_PICZAK = replace(_QUICK_VGG19, epochs=50, max_steps=200, test_crops=8)
 _QUICK_HERSHEY = replace(_QUICK_VGG19, epochs=1, max_steps=4)  # of the thousands that these networks need
 _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e-4, crop="start")
@@ -116,9 +117,11 @@ def imagenet_weights() -> Path | None:
     """File with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (a download of 575 MB, once); None if
     there is none.
 
-    Raises FileNotFoundError if FAT_VGG19_WEIGHTS names a file that is not there.
+    Raises FileNotFoundError if FAT_VGG19_WEIGHTS names a file that is not there, and OSError if a hub that can be
+    reached does not give them or there is no room for them.
     """
     import huggingface_hub
+    import huggingface_hub.constants
 
     if local := os.environ.get("FAT_VGG19_WEIGHTS"):
         if not Path(local).is_file():
@@ -131,9 +134,9 @@ def imagenet_weights() -> Path | None:
         return None
     try:  # asked once here, for the hub's own client tries for most of a minute
         urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=5).close()
-        return Path(huggingface_hub.hf_hub_download(VGG19_HUB, "model.safetensors"))
     except OSError:
         return None
+    return Path(huggingface_hub.hf_hub_download(VGG19_HUB, "model.safetensors"))
 
 
 def build(config: dict) -> nn.Module:

@@ -22,22 +22,22 @@ def make_data_set(
     folder: str | Path,
     target: str | Path,
     csv: str | Path | None = None,
-    test_fraction: float = 0.2,
     seed: int = 0,
     replace: bool = False,
 ) -> Path:
     """Write `target`, a folder in Kaggle's layout, of the sounds in `folder`, to be FAT_DATA for the notebooks.
 
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
-    `folder`) and `labels` (comma-separated). A random `test_fraction`, at least one clip, with its share of each class
-    (by the first label), becomes the test set, whose labels are kept in `target`/test_labels.csv. Clips of one `group`,
-    if `csv` has that column, stay together, and if it has not, so do copies of one sound; if it has a column `fold`,
-    the first is the test set. Further columns are kept in both tables. Sounds are linked where the system allows it,
+    `folder`) and `labels` (comma-separated). A random fifth, with its share of each class (by the first label), becomes
+    the test set, whose labels are kept in `target`/test_labels.csv. Clips of one `group` or `freesound_id`, if `csv`
+    has such a column, stay together, and if it has not, so do copies of one sound; if it has a column `fold`, the
+    first is the test set. Further columns are kept in both tables. Sounds are linked where the system allows it,
     else copied, as CLASS-NUMBER-NAME. With `replace`, a `target` that was made here before goes.
 
     Raises FileExistsError if anything else is there; FileNotFoundError if a sound is not; ValueError if a file is
-    listed twice, lies outside the folder or in no class, copies have different labels, a name is not UTF-8, a class
-    cannot be called so or has no clip to train on, or the classes, their clips, the groups or the folds are too few.
+    listed twice, lies outside the folder or in no class, copies have different labels or groups, a name is not
+    UTF-8, a class cannot be called so or has no clip to train on, or the classes, their clips, the groups or the folds
+    are too few.
     """
     folder, target = Path(folder), Path(target)
     if os.path.lexists(target) and not (replace and (target / TEST_LABELS).is_file()):
@@ -51,8 +51,7 @@ def make_data_set(
     table["fname"] = [_plain_name(row, number, digits) for number, row in enumerate(table.itertuples(), 1)]
     if "fold" in table and table["fold"].nunique() < MIN_FOLDS:
         raise ValueError(f"{source}: give {MIN_FOLDS} folds or more, or remove the column fold.")
-    n_folds = max(2, min(round(1 / test_fraction), len(table)))
-    curated, test = (table.iloc[rows] for rows in splits.split(table, n_folds, seed))
+    curated, test = (table.iloc[rows] for rows in splits.split(table, 5, seed))
     untrained = set(classes) - set(data.split_labels(curated["labels"]).explode())
     if untrained:
         alone = f"all clips of the class {min(untrained)!r} are test clips"
@@ -80,15 +79,19 @@ def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
 
 
 def _group_copies(table: pd.DataFrame, source: Path) -> None:
-    """Gives `table` a column `group` if some files are copies, unless it has one. Raises ValueError if copies have
-    different labels.
+    """Gives `table` a column `group` if some files are copies and no column groups them. Raises ValueError if copies
+    have different labels or groups.
     """
+    column = splits.group_column(table)
     content = table["path"].map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest()[:12])
     for _, copies in table[content.duplicated(keep=False)].groupby(content):
         if copies["labels"].nunique() > 1:
             both = " and ".join(map(str, copies.drop_duplicates("labels")["path"][:2]))
             raise ValueError(f"{source}: {both} are the same sound: keep one of them, with all its labels.")
-    if content.duplicated().any() and "group" not in table:
+        if column and (copies[column].nunique() > 1 or (copies[column] == "").any()):
+            both = " and ".join(map(str, copies["path"][:2]))
+            raise ValueError(f"{source}: {both} are the same sound: give them the same {column}, or keep one of them.")
+    if content.duplicated().any() and not column:
         table["group"] = content
 
 
@@ -119,8 +122,7 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
         if not (folder / fname).is_file():
             files.refuse_undecodable((str(file.relative_to(folder)) for file in folder.rglob("*")), folder)
             raise FileNotFoundError(f"{csv} lists {given!r}, which is not in {folder}: add the file or remove the row.")
-    labels = [",".join(label.strip() for label in labels) for labels in data.split_labels(table["labels"])]
-    return table.assign(path=[folder / fname for fname in fnames], labels=labels)
+    return table.assign(path=[folder / fname for fname in fnames])
 
 
 def _classes(table: pd.DataFrame, source: Path) -> list[str]:
@@ -138,7 +140,7 @@ def _classes(table: pd.DataFrame, source: Path) -> list[str]:
 
 
 def _plain_name(row: tuple, number: int, digits: int) -> str:
-    name = f"{row.labels.split(',')[0]}-{number:0{digits}}-{row.path.stem}"
+    name = f"{row.labels.split(',')[0][:40]}-{number:0{digits}}-{row.path.stem[:40]}"  # file systems allow 255 bytes
     return re.sub(r"[^\w-]+", "_", name) + row.path.suffix
 
 

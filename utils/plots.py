@@ -249,7 +249,7 @@ def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelC
         right.imshow(strength, cmap="bwr", vmin=-1, vmax=1, alpha=np.abs(strength) ** 0.5, **options)
         left.set(title="log-mel spectrogram", ylabel="Frequency (Hz)")
         middle.set(title=title)
-        right.set(title="over each other")
+        right.set(title="overlaid")
         figure.colorbar(image, ax=right, label="Relevance, scaled", pad=0.01)
     for ax in axes[-1]:
         ax.set(xlabel="Time (s)")

@@ -29,12 +29,12 @@ def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu")
     class.
 
     `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the folder
-    given, and of a file its name; where these are not unique, the path. Raises FileNotFoundError if a path is not
-    there or a folder holds no sound, and ValueError with every file that cannot be read.
+    given, and of a file its name; where these are not unique, the path. Files that cannot be read are printed with the
+    reason, and have no row. Raises FileNotFoundError if a path is not there or a folder holds no sound, and ValueError
+    if no file can be read.
     """
-    table = _table(paths)
-    with _clips(table, run, run.mel, device) as clips:
-        return pd.DataFrame(inference.score_run(run, clips), index=pd.Index(table["fname"]), columns=run.classes)
+    with _clips(_table(paths), run, run.mel, device) as clips:
+        return pd.DataFrame(inference.score_run(run, clips), index=pd.Index(clips.table["fname"]), columns=run.classes)
 
 
 def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
@@ -127,14 +127,11 @@ def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
 
 @contextmanager
 def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> Iterator[MelDataset]:
-    """The sounds of `table` by way of a cache that lasts as long."""
+    """The sounds of `table` that can be read, by way of a cache that lasts as long, whose report is printed."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps what is mapped into memory
         n_jobs = 1 if len(table) <= mel_cache.CHUNK else None  # one task: to start a worker would take longer
         cache = mel_cache.build(table, folder, "sounds", settings, n_jobs)
-        if len(cache.unreadable):
-            some = f"{len(cache.unreadable)} of {len(table)} sounds cannot be read"
-            raise ValueError(f"{some}:\n{audio.format_unreadable(cache.unreadable)}")
-        yield MelDataset(cache, table, run.classes, device)
+        yield MelDataset(cache, cache.readable(table), run.classes, device)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
             os.environ[name] = value
     for name in ("FAT_DATA", "FAT_WORK", "FAT_SUBMISSIONS", "FAT_VGG19_WEIGHTS"):
         if os.environ.get(name):  # the kernels run in another folder
-            os.environ[name] = str(Path(os.environ[name]).resolve())
+            os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
 
     files = sorted(NOTEBOOKS.glob("*.ipynb"))
     chosen = [file for file in files if not options.notebooks or file.name[:2] in options.notebooks]

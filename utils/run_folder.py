@@ -55,8 +55,11 @@ class Run:
             raise ValueError(
                 f"{self.folder} is no run of this kit, its settings cannot be read ({error}): train it again."
             ) from error
-        if record.get("format") != FORMAT:
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise ValueError(f"{self.folder} was made by another version of this kit: train it again, or remove it.")
+        for name, key in zip(record.get("folds", []), record.get("fold_fingerprints", [])):
+            if not finished(self.folder / name, key):
+                raise ValueError(f"{self.folder}: {name} has been trained anew since: train the others, too.")
         return record
 
     @cached_property
@@ -168,10 +171,10 @@ def find_runs(folder: str | Path) -> list[Run]:
     others too. Raises FileNotFoundError if there are none.
     """
     found = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
-    found = [file.parent for file in found if not files.is_temporary(file.parent) and _of_this_version(file.parent)]
-    if not found:
+    found = [Run(file.parent) for file in found if not files.is_temporary(file.parent)]
+    runs = list({run.name: run for run in found if _readable(run)}.values())  # those in `folder` come last, and win
+    if not runs:
         raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first (python -m utils.run 02 03).")
-    runs = list({place.name: Run(place) for place in found}.values())  # those in `folder` come last, and win
     common = common_clips(runs)
     if not common:
         print("These runs were judged on different validation clips, so their figures cannot be compared.")
@@ -180,24 +183,25 @@ def find_runs(folder: str | Path) -> list[Run]:
     return sorted(runs, key=lambda run: run.summary(common)["LWLRAP"], reverse=True)
 
 
-def _of_this_version(folder: Path) -> bool:
-    """Whether the run can be read; prints why not."""
+def _readable(run: Run) -> bool:
+    """Whether its settings and scores can be read; prints why not."""
     try:
-        return bool(Run(folder).record)
-    except ValueError as error:
+        return bool(run.record) and len(run.validation) > 0
+    except (OSError, ValueError) as error:
         print(f"Passed over: {error}")
         return False
 
 
 def common_clips(runs: list[Run]) -> set[str] | None:
-    """The validation clips that all runs were judged on; None if there are none."""
-    return set.intersection(*(set(run.validation["fname"]) for run in runs)) or None
+    """The validation clips that all runs were judged on, with the same labels; None if there are none."""
+    judged = (set(zip(run.validation["fname"], run.validation["labels"])) for run in runs)
+    return {fname for fname, _ in set.intersection(*judged)} or None
 
 
 def finished(folder: Path, key: str) -> bool:
     """Whether the run in `folder` is the outcome of the training with this fingerprint."""
     try:
-        return Run(folder).record["fingerprint"] == key
+        return Run(folder).record.get("fingerprint") == key
     except ValueError:  # there is none, or it is of another version: it will be made
         return False
 

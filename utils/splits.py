@@ -87,14 +87,14 @@ def _strata(table: pd.DataFrame, n_folds: int) -> np.ndarray:
     return pd.factorize(together.where(often, labels.str[0]))[0]
 
 
-def group_column(table: pd.DataFrame) -> str | None:
-    """The column that names what clips must stay together with: a recording, a speaker, an uploader."""
-    return next((column for column in GROUPS if column in table), None)
+def group_column(*tables: pd.DataFrame) -> str | None:
+    """The column in all `tables` that names what clips must stay together with: a recording, a speaker, an uploader."""
+    return next((column for column in GROUPS if all(column in table for table in tables)), None)
 
 
 def apart(table: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
     """Row numbers of the clips of `table` that are of no group of `others`."""
-    column = next((column for column in GROUPS if column in table and column in others), None)
+    column = group_column(table, others)
     if column is None:
         return np.arange(len(table))
     alone = table[column].isna() | (table[column] == "")

@@ -66,7 +66,7 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
     table = pd.DataFrame(scores, columns=competition.classes)
     table.insert(0, "fname", competition.test["fname"].to_numpy())
     made_by = [run.summary() | run.record for run in runs]
-    with files.atomic_file(file) as unfinished, files.atomic_file(file.with_suffix(".json")) as record:
+    with files.atomic_file(file.with_suffix(".json")) as record, files.atomic_file(file) as unfinished:
         table.to_csv(unfinished, index=False)
         check(unfinished, competition)
         record.write_text(json.dumps({"data": competition.folder.name, "blend of": made_by}, indent=1))

@@ -19,6 +19,7 @@ from . import augment, distributed
 from .config import TrainingConfig
 from .dataset import MelDataset
 from .inference import autocast, autocast_dtype, device_name, evaluate, predict_scores
+from .muon import Muon
 from .networks import Head
 from .run_folder import Checkpoint, Run, fingerprint, finished, save_run
 
@@ -94,7 +95,7 @@ def fit(
 
 
 class Trainer:
-    """A model, its optimiser and all that goes with them; `epoch` takes them through the training set once."""
+    """A model, its optimisers and all that goes with them; `epoch` takes them through the training set once."""
 
     def __init__(self, model: nn.Module, train_set: MelDataset, config: TrainingConfig, title: str) -> None:
         self.train_set, self.config, self.title, self.device = train_set, config, title, train_set.device
@@ -102,11 +103,7 @@ class Trainer:
         self.model = copy.deepcopy(model).to(self.device, memory_format=torch.channels_last)
         self.features = frozen_features(self.model, train_set, config)
         self.trained = distributed.wrap(self.model if self.features is None else Head(self.model))
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        # Without weight decay this is the paper's Adam.
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self.optimizers = optimizers(self.model, config)
         self.scaler = torch.amp.GradScaler(enabled=autocast_dtype(self.device) == torch.float16)
         self.steps_per_epoch = math.ceil(len(train_set) / config.batch_size)
         self.steps = config.steps(len(train_set))
@@ -114,7 +111,8 @@ class Trainer:
     @property
     def parts(self) -> dict[str, object]:
         """What a checkpoint keeps."""
-        return {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        named = {type(optimizer).__name__: optimizer for optimizer in self.optimizers}
+        return {"model": self.model, "scaler": self.scaler} | named
 
     def fingerprint(self, validation_set: MelDataset) -> str:
         """Tells this training from all others."""
@@ -135,7 +133,8 @@ class Trainer:
         batches = torch.randperm(len(self.train_set), generator=generator).tensor_split(self.steps_per_epoch)
         losses = []
         for rows in batches[: self.steps - step]:
-            self.optimizer.param_groups[0]["lr"] = self.learning_rate(step)
+            for optimizer in self.optimizers:
+                optimizer.param_groups[0]["lr"] = self.learning_rate(step)
             augmented = step < self.config.augmented * self.steps
             draw = augment.draw_batch(self.train_set, rows, self.config, generator, augmented)
             losses.append(self.step({name: distributed.shard(values) for name, values in draw.items()}, len(rows)))
@@ -144,17 +143,23 @@ class Trainer:
         return distributed.all_reduce(torch.stack(losses)).cpu()
 
     def step(self, draw: dict[str, Tensor], batch_size: int) -> Tensor:
-        """One step of the optimiser, on this process's shard of a batch; its part of the batch's mean loss."""
+        """One step of the optimisers, on this process's shard of a batch; its part of the batch's mean loss."""
         x, targets = augment.make_batch(self.train_set, draw, self.config, self.features)
         with autocast(self.device):
             logits = self.trained(x)
         loss = bce(logits.float(), targets, self.config.activation).sum() / batch_size
-        self.optimizer.zero_grad(set_to_none=True)
         # The mean of the gradients over the processes is then that over the batch.
-        self.scaler.scale(loss * distributed.world_size()).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.update(loss * distributed.world_size())
         return loss.detach()
+
+    def update(self, loss: Tensor) -> None:
+        """Backward from `loss`, and a step of each optimiser."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
+        self.scaler.update()
 
     def learning_rate(self, step: int) -> float:
         """Of the step with this number, from 0."""
@@ -179,6 +184,17 @@ class Trainer:
             "precision": str(autocast_dtype(self.device)),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
         } | more
+
+
+def optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, which without weight decay is the paper's Adam; with `config.optimizer` "muon" also Muon, for the weights
+    of convolutions.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    filters = [parameter for parameter in trained if config.optimizer == "muon" and parameter.ndim == 4]
+    others = [parameter for parameter in trained if all(parameter is not some for some in filters)]
+    adamw = torch.optim.AdamW(others, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    return [adamw, Muon(filters, config.learning_rate)] if filters else [adamw]
 
 
 def _check(train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig, title: str) -> None:
@@ -210,7 +226,7 @@ def frozen_features(model: nn.Module, dataset: MelDataset, config: TrainingConfi
     """What the frozen layers make of every clip, if it is the same in every epoch: computed once, they need not run
     again.
 
-    (clips, channels, n_mels / 16, n_frames / 16), on the device; None if no layer is frozen or the crops vary.
+    (clips, channels, height, width), on the device; None if no layer is frozen or the crops vary.
     """
     if not getattr(model, "frozen", 0) or not config.deterministic:
         return None

@@ -55,7 +55,7 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     with files.explain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     named = data_folder or os.environ.get("FAT_DATA")
-    found = Path(named).resolve() if named else find_data()
+    found = Path(named).expanduser().resolve() if named else find_data()
     competition = Competition(found or mini.make_mini_set(folder / mini.NAME))
     device, remark = find_device()
     name = preset or os.environ.get("FAT_PRESET") or ("quick" if device == "cpu" else "full")
@@ -84,7 +84,7 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
 def work_folder() -> Path:
     """FAT_WORK; else /kaggle/working on Kaggle, else `work/` in the kit."""
     default = KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else ROOT / "work"
-    return Path(os.environ.get("FAT_WORK") or default).resolve()
+    return Path(os.environ.get("FAT_WORK") or default).expanduser().resolve()
 
 
 def submissions_folder() -> Path:
@@ -93,7 +93,7 @@ def submissions_folder() -> Path:
     """
     in_kit = os.access(ROOT, os.W_OK) and not KAGGLE_WORKING.is_dir()
     default = (ROOT if in_kit else work_folder()) / "submissions"
-    return Path(os.environ.get("FAT_SUBMISSIONS") or default).resolve()
+    return Path(os.environ.get("FAT_SUBMISSIONS") or default).expanduser().resolve()
 
 
 def find_data() -> Path | None:
