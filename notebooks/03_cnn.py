@@ -133,8 +133,8 @@ sum(parameter.numel() for parameter in model.parameters())
 #
 # The paper makes the probabilities $p_c$ with a softmax. With that the classes compete for a sum of one, and a clip with two
 # labels cannot give both more than a half; with a sigmoid each class speaks for itself. The `full` preset keeps the paper's words,
-# `quick` takes the sigmoid. To try the other, set `config = dataclasses.replace(config, activation="softmax")` here, and train below into
-# `kit.run_folder("deep_cnn_softmax")`: notebook 7 then shows both.
+# `quick` takes the sigmoid. To try the other one, name it here, `config = dataclasses.replace(config, activation="softmax")`, and train
+# below into a folder of another name, `kit.run_folder("deep_cnn_softmax")`: notebook 7 then shows both.
 
 # %%
 config.activation

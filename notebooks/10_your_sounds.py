@@ -229,9 +229,9 @@ pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epo
 # The test clips, which neither training nor validation has seen. A row is what you said, a column what the model says:
 
 # %% tags=["nbval-ignore-output"]
-found = predict.tag(target / "test", own_run, kit.device).loc[test["fname"]]
-said, says = data.split_labels(test["labels"]).str[0], found.idxmax(axis=1)
-pd.crosstab(said.rename("you"), pd.Series(says.to_numpy(), name="the model"))
+says = predict.tag(target / "test", own_run, kit.device).idxmax(axis=1).rename("the model")
+said = data.split_labels(test.set_index("fname")["labels"]).str[0].rename("you")
+pd.crosstab(*said.align(says, join="inner"))
 
 # %% [markdown]
 # With so few clips, one more or less is a large share: believe differences only on hundreds.
@@ -239,8 +239,11 @@ pd.crosstab(said.rename("you"), pd.Series(says.to_numpy(), name="the model"))
 # From a shell: the whole network in minutes; `best`, which takes longer; and other sounds tagged by the run above.
 
 # %% tags=["nbval-ignore-output"]
+import shlex
+
 from utils.workspace import short_path
 
-print(f"python -m utils.run --data {short_path(target)} --preset quick 02 03")
-print(f"python -m utils.run --data {short_path(target)} --preset full 02 06")
-print(f"python -m utils.predict FOLDER --run {short_path(own_run.folder)}")
+data_set, model_folder = (shlex.quote(short_path(folder)) for folder in (target, own_run.folder))
+print(f"python -m utils.run --data {data_set} --preset quick 02 03")
+print(f"python -m utils.run --data {data_set} --preset full 02 06")
+print(f"python -m utils.predict FOLDER --run {model_folder}")

@@ -197,7 +197,8 @@ def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> 
         pin_memory=gpu,
     )  # fmt: skip
     model = entry.build(len(classes), preset)
-    ours, compiled = (train.Trainer(model, clips, config, entry.title) for _ in range(2))
+    as_preset = replace(config, optimizer=entry.config(preset).optimizer)
+    ours, compiled = (train.Trainer(model, clips, as_preset, entry.title) for _ in range(2))
     what = f"training epoch of {n} clips, Deep CNN of {preset}, {device.type}"
     compare(
         what, "DataLoader, .npy per clip",
@@ -215,11 +216,11 @@ def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> 
 
     some = clips.subset(np.arange(min(n, 1600 if gpu else 160)))
     ours, plain = (
-        train.Trainer(entry.build(len(classes), "quick", **options), some, config, entry.title)
-        for options in ({}, {"width": 16, "stem": 0})
+        train.Trainer(entry.build(len(classes), "quick", **options), some, replace(config, optimizer=optimizer), "")
+        for options, optimizer in (({}, "muon"), ({"width": 16, "stem": 0}, "adam"))
     )
     compare(
-        f"{ours.steps_per_epoch} steps of at most 32 crops, Deep CNN of quick", "width 16 without a stem",
+        f"{ours.steps_per_epoch} steps of at most 32 crops, Deep CNN of quick", "width 16 without a stem, Adam",
         lambda: plain.epoch(1, 0, silent), lambda: ours.epoch(1, 0, silent), repeats,
     )  # fmt: skip
 

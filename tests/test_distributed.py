@@ -27,7 +27,7 @@ from utils import config, data, dataset, distributed, inference, mel_cache, mode
 
 inference.autocast_dtype = lambda device: torch.float32
 # At a learning rate as high as usual, Adam makes a visible difference of any rounding.
-common = dict(schedule="cosine", activation="sigmoid", test_crops=3, learning_rate=1e-4)
+common = dict(optimizer="muon", schedule="cosine", activation="sigmoid", test_crops=3, learning_rate=1e-4)
 random = config.TrainingConfig(
     3, batch_size=37, crop="random", mix_probability=0.5, resize_probability=0.5, spec_augment_probability=0.5, **common
 )
@@ -89,7 +89,7 @@ def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(competition, c
         assert np.allclose(one.scores, two.scores, atol=1e-3)
 
 
-SMALL = TrainingConfig(epochs=1, max_steps=2, batch_size=8, learning_rate=2e-3)
+SMALL = TrainingConfig(epochs=1, max_steps=2, batch_size=8, optimizer="muon", learning_rate=2e-3)
 
 
 def test_what_launch_is_given_is_what_several_processes_train(sets, cache, tmp_path, capfd):

@@ -69,7 +69,7 @@ def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_by_its_f
     monkeypatch.setattr(folds, "agreeing", lenient)
     curated, noisy = sets
     run = folds.fit(curated, noisy, QUICK, tmp_path / "best")
-    assert run.record["folds"] == [f"fold{number}" for number in range(5)]
+    assert list(run.record["folds"]) == [f"fold{number}" for number in range(5)]
     made = stages(run.folder)
     assert len(made) == 10
     scored = []

@@ -58,7 +58,7 @@ class TrainingConfig:
     batch_size: int = 32
     optimizer: str = "adam"  # the paper's; or "muon", for the weights of convolutions
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0  # AdamW's; without it AdamW is Adam
+    weight_decay: float = 0.0  # AdamW's alone; without it AdamW is Adam
     schedule: str = "constant"  # or "cosine": warms up over a tenth of the steps, then falls to zero
     activation: str = "softmax"  # the paper's words; or "sigmoid", each class for itself
     n_frames: int = 128  # frames the model sees at once: 2 s

@@ -1,7 +1,7 @@
 """Spectrograms of clips on a device: what a model is trained on and asked about."""
 
 import warnings
-from functools import lru_cache
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from .config import Preset
 from .mel_cache import Cache
 
 processes_per_gpu = 1  # that may all place frames at once: `launch.side_by_side` says how many
+_placed = weakref.WeakKeyDictionary()  # the frames of a cache, for all data sets that came with it from another process
 
 
 class MelDataset:
@@ -107,17 +108,13 @@ def _restored(state: dict) -> MelDataset:
 def _unpickled(state: dict) -> MelDataset:
     dataset = _restored(state)
     dataset.device = torch.empty(0, device=dataset.device.type).device  # of several GPUs, that of this process
-    if dataset.frames is None:
-        dataset.frames = _frames_of(dataset.cache, dataset.device)
-    else:
+    if dataset.frames is not None:
         dataset.frames = _place(dataset.frames, dataset.device)
+        return dataset
+    if dataset.cache not in _placed:
+        _placed[dataset.cache] = _place(_tensor(dataset.cache.frames), dataset.device)
+    dataset.frames = _placed[dataset.cache]
     return dataset
-
-
-@lru_cache
-def _frames_of(cache: Cache, device: torch.device) -> Tensor:
-    """Once in a process, whose data sets share them."""
-    return _place(_tensor(cache.frames), device)
 
 
 def _tensor(frames: np.ndarray) -> Tensor:
@@ -169,8 +166,7 @@ def load_labelled(
         if not preset.drop_unreadable:
             raise ValueError(
                 f"{some}:\n{format_unreadable(unreadable)}\nReplace the files and run 02_preprocessing again, "
-                "or train without them: kit = replace(kit, preset=replace(kit.preset, drop_unreadable=True)), with the "
-                "replace of dataclasses."
+                "or set drop_unreadable to True in utils/config.py to train without them."
             )
         print(f"{some} and are left out")
         table = cache.readable(table)

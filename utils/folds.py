@@ -139,8 +139,7 @@ def _save(folder: Path, names: list[str], stages: list[str], config: TrainingCon
     seconds = sum(Run(folder / f"{name}{stage}").record["seconds"] for name in names for stage in stages)
     scored = pd.concat([run.validation for run in runs]).set_index("fname").loc[curated.table["fname"]]
     record = runs[0].record | {"title": MODELS[NAME].title, "config": asdict(config)}
-    record |= {"folds": names, "fold_fingerprints": [run.record["fingerprint"] for run in runs]}
-    record |= {"stages": stages, "seconds": seconds}
+    record |= {"folds": {run.name: run.record["fingerprint"] for run in runs}, "stages": stages, "seconds": seconds}
     for name, table in (("validation_scores", scored.reset_index()), ("history", _history(folder, names[0], stages))):
         with files.atomic_file(folder / f"{name}.csv") as unfinished:
             table.to_csv(unfinished, index=False)

@@ -15,7 +15,7 @@ class Muon(torch.optim.Optimizer):
     """Nesterov's momentum, whose step is made orthogonal: it is as long in rare directions as in frequent ones.
 
     For weights of convolutions, as matrices (outputs, inputs x height x width). `lr` is that of the AdamW that trains
-    all other weights; a step here has the spectral norm `LR_SCALE` x `lr`.
+    all other weights; the spectral norm of a step here is about `LR_SCALE` x `lr`.
     """
 
     # Source: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024,
@@ -25,11 +25,13 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """One step, by the gradients of the parameters."""
+    def step(self) -> None:
+        """One step, by the gradients of the parameters that have one."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 state, gradient = self.state[parameter], parameter.grad
+                if gradient is None:
+                    continue
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
                 state["momentum"].lerp_(gradient, 1 - MOMENTUM)
@@ -40,16 +42,16 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: Tensor) -> Tensor:
     """About the nearest matrix whose rows, or columns if there are more rows, are orthonormal; (rows, columns).
 
-    Its singular values are 0.7 to 1.2, those that were under a thousandth of the matrix's norm less. By the iteration
-    of Newton and Schulz, on the Gram matrix, which is the smaller one.
+    Its singular values are 0.68 to 1.2, less where they were under 0.0015 of the matrix's norm. By the iteration of
+    Newton and Schulz on the Gram matrix, which is the smaller one, and wants float32: TF32 lets it drift.
     """
     if len(matrix) > matrix.shape[1]:
         return orthogonal(matrix.T).T
     matrix = matrix / (matrix.norm() + 1e-7)
-    gram, (a, b, c) = matrix @ matrix.T, NEWTON_SCHULZ
-    identity = torch.eye(len(matrix), device=matrix.device)
-    product = identity
+    gram, product = matrix @ matrix.T, torch.eye(len(matrix), device=matrix.device)
+    a, b, c = NEWTON_SCHULZ
     for _ in range(ITERATIONS):
-        polynomial = torch.addmm(a * identity + b * gram, gram, gram, alpha=c)
+        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal().add_(a)
         product, gram = polynomial @ product, polynomial @ gram @ polynomial
     return product @ matrix

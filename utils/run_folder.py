@@ -21,7 +21,7 @@ from torch import nn
 from . import data, distributed, files, metrics, models
 from .config import MelConfig, TrainingConfig, attached
 
-FORMAT = 3  # of the folder: which files it has, and what their columns and keys are called
+FORMAT = 4  # of the folder: which files it has, and what their columns and keys are called
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Run:
             ) from error
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise ValueError(f"{self.folder} was made by another version of this kit: train it again, or remove it.")
-        for name, key in zip(record.get("folds", []), record.get("fold_fingerprints", [])):
+        for name, key in record.get("folds", {}).items():
             if not finished(self.folder / name, key):
                 raise ValueError(f"{self.folder}: {name} has been trained anew since: train the others, too.")
         return record

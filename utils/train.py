@@ -19,7 +19,7 @@ from . import augment, distributed
 from .config import TrainingConfig
 from .dataset import MelDataset
 from .inference import autocast, autocast_dtype, device_name, evaluate, predict_scores
-from .muon import Muon
+from .muon import ITERATIONS, LR_SCALE, MOMENTUM, NEWTON_SCHULZ, Muon
 from .networks import Head
 from .run_folder import Checkpoint, Run, fingerprint, finished, save_run
 
@@ -38,7 +38,7 @@ def fit(
 ) -> Run:
     """Train a copy of `model` on `train_set`, follow it on `validation_set`, and keep the outcome in `folder` as a Run.
 
-    Binary cross-entropy of each class and Adam (paper, section IV). While it trains, the validation clips are
+    Binary cross-entropy of each class and Adam (paper, section IV), or Muon. While it trains, the validation clips are
     scored by one crop each; at the end by all their test-time crops. The weights and scores kept are those of the
     **last** epoch: to keep the best one would be to choose by the clips it is judged on. A training that was
     stopped, asked for again, goes on after the last epoch it kept: to the same weights on a CPU, and as near to
@@ -121,7 +121,7 @@ class Trainer:
         return fingerprint(
             self.model, network=self.model.config, frozen=getattr(self.model, "frozen", 0), config=asdict(self.config),
             classes=self.train_set.classes, clips=clips, sources=(self.train_set.sources, validation_set.sources),
-            augmentation=augmentation, version=VERSION,
+            augmentation=augmentation, muon=(LR_SCALE, MOMENTUM, NEWTON_SCHULZ, ITERATIONS), version=VERSION,
         )  # fmt: skip
 
     def epoch(self, number: int, step: int, bar: tqdm) -> Tensor:
@@ -190,9 +190,10 @@ def optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Opt
     """AdamW, which without weight decay is the paper's Adam; with `config.optimizer` "muon" also Muon, for the weights
     of convolutions.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    filters = [parameter for parameter in trained if config.optimizer == "muon" and parameter.ndim == 4]
-    others = [parameter for parameter in trained if all(parameter is not some for some in filters)]
+    filters, others = [], []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            (filters if config.optimizer == "muon" and parameter.ndim == 4 else others).append(parameter)
     adamw = torch.optim.AdamW(others, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     return [adamw, Muon(filters, config.learning_rate)] if filters else [adamw]
 
