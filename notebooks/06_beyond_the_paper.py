@@ -24,9 +24,9 @@
 # the model of this kit that is meant to score. It obeys the competition's rules: no pretrained weights, no other data.
 #
 # **You get** each augmentation to see and to hear, the ladder of what each part gives, and `best`, trained fold by fold.
-# **Reads** the cache of notebook 2; makes that of the noisy set. **Writes** a run to `work/runs`. **Takes** two and a
-# half minutes with `quick` on two cores; with `full` 80 minutes for 600 clips, on a GPU two, and by arithmetic three hours for the
-# competition's 24,785, on a GPU six minutes. It goes on where it was stopped.
+# **Reads** the cache of notebook 2; makes that of the noisy set. **Writes** a run to `work/runs`. **Takes** @06@ with
+# `quick` on two cores; with `full` 50 minutes for 600 clips and by arithmetic two and a half hours for the competition's 24,785; minutes
+# on a GPU. It goes on where it was stopped.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -115,9 +115,9 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # ## The ladder
 #
 # What does each part give? Each row adds one to those above it. Here on one validation split and at most 600 steps, so the intervals are
-# wide: where they overlap widely, do not trust the order. Augmentation pays in longer trainings: on the 562 recordings of the README,
-# with 2,000 steps a fold, the first row has 0.891 and the last 0.938, clip by clip 0.047 more (0.031 to 0.062). `python -m tests.ablation`
-# trains each part on all folds of your data.
+# wide: where they overlap widely, do not trust the order. Augmentation pays in longer trainings. On the 562 recordings of the README, with
+# 1,000 steps a fold, `random crops` has @PLAINS@, `+ SpecAugment` @ADAMS@ and `+ Muon` 0.951. `python -m tests.ablation` trains each part on
+# all folds of your data.
 
 # %% tags=["nbval-ignore-output"]
 ladder = folds.ladder(curated, kit.preset, kit.runs / "ladder")
