@@ -24,7 +24,7 @@
 # the model of this kit that is meant to score. It obeys the competition's rules: no pretrained weights, no other data.
 #
 # **You get** each augmentation to see and to hear, the ladder of what each part gives, and `best`, trained fold by fold.
-# **Reads** the cache of notebook 2; makes that of the noisy set. **Writes** a run to `work/runs`. **Takes** a minute and a half with
+# **Reads** the cache of notebook 2; makes that of the noisy set. **Writes** a run to `work/runs`. **Takes** three and a half minutes with
 # `quick` on two cores; with `full` 50 minutes for 600 clips and by arithmetic two and a half hours for the competition's 24,785; minutes
 # on a GPU. It goes on where it was stopped.
 
