@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from . import augment, distributed
+from . import augment, distributed, muon
 from .config import TrainingConfig
 from .dataset import MelDataset
 from .inference import autocast, autocast_dtype, device_name, evaluate, predict_scores
-from .muon import ITERATIONS, LR_SCALE, MOMENTUM, NEWTON_SCHULZ, Muon
 from .networks import Head
 from .run_folder import Checkpoint, Run, fingerprint, finished, save_run
 
@@ -117,11 +116,12 @@ class Trainer:
     def fingerprint(self, validation_set: MelDataset) -> str:
         """Tells this training from all others."""
         augmentation = (augment.GAIN, augment.STRETCH, augment.MEL_SCALE, augment.MEL_SHIFT, augment.LARGEST_MASK)
+        filters = (muon.LR_SCALE, muon.MOMENTUM, muon.NEWTON_SCHULZ, muon.ITERATIONS)
         clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (self.train_set, validation_set)]
         return fingerprint(
             self.model, network=self.model.config, frozen=getattr(self.model, "frozen", 0), config=asdict(self.config),
             classes=self.train_set.classes, clips=clips, sources=(self.train_set.sources, validation_set.sources),
-            augmentation=augmentation, muon=(LR_SCALE, MOMENTUM, NEWTON_SCHULZ, ITERATIONS), version=VERSION,
+            augmentation=augmentation, muon=filters, version=VERSION,
         )  # fmt: skip
 
     def epoch(self, number: int, step: int, bar: tqdm) -> Tensor:
@@ -195,7 +195,7 @@ def optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Opt
         if parameter.requires_grad:
             (filters if config.optimizer == "muon" and parameter.ndim == 4 else others).append(parameter)
     adamw = torch.optim.AdamW(others, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    return [adamw, Muon(filters, config.learning_rate)] if filters else [adamw]
+    return [adamw, muon.Muon(filters, config.learning_rate)] if filters else [adamw]
 
 
 def _check(train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig, title: str) -> None:
