@@ -105,7 +105,8 @@ charts.durations(seconds)
 # ## One of each class
 #
 # The first clip that has the label and no other, its first 2 s. Brightness is the level, relative to the clip's loudest point.
-# Strokes are short in time, hums are level in frequency, noise is everywhere: a network for pictures can tell them apart.
+# Percussive sounds are narrow in time, tonal sounds narrow in frequency, and noise fills both: a network for images can tell them apart.
+# Black at the right is padding.
 
 # %%
 from contextlib import suppress

@@ -20,7 +20,7 @@
 #
 # # 2. From sound to picture
 #
-# The paper's models do not hear, they see: each clip becomes a picture of 128 mel bands by 128 moments. Here one clip goes
+# The paper's models do not hear, they see: each clip becomes a picture of 128 mel bands by 128 frames. Here one clip goes
 # through every step; then all clips do, into a cache that training reads.
 #
 # **You get** the steps, each with a picture, and the cache. **Reads** the audio. **Writes** the cache to `work/cache`.

@@ -21,10 +21,13 @@
 # # 3. The Deep CNN
 #
 # The paper's best model is its own: small, made of convolutions and pooling, trained from scratch on four fifths of the
-# curated clips and judged on the rest.
+# curated clips and evaluated on the rest.
 #
 # **You get** the network layer by layer, its learning curves and its first guesses. **Reads** the cache of notebook 2.
 # **Writes** a run to `work/runs`. **Takes** two to four minutes with the `quick` preset on two cores.
+#
+# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -85,7 +88,7 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 # %% [markdown]
 # ## The network
 #
-# The paper gives neither depth nor widths. The blocks and the pooling here are those of the best-known starter kernel of the
+# The paper gives neither depth nor widths. The blocks and the pooling here are those of a popular starter kernel of the
 # competition, mhiro2's [Simple 2D-CNN Classifier with PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch):
 # four blocks of two 3x3 convolutions, each with batch normalisation and ReLU, and average pooling between them. What is left is
 # averaged over time, the maximum over frequency is kept, and one dense layer turns it into a number for each class. `full` begins with
@@ -142,14 +145,14 @@ config.activation
 # %% [markdown]
 # ## Training
 #
-# Adam, as in the paper, at a constant learning rate, which is our choice; with `quick` Muon for the convolutions (notebook 6) and AdamW
-# for the rest, whose learning rates rise for a tenth of the steps and then fall to zero. Two figures follow the training. **LWLRAP**, the competition's metric, is 1 if every clip's labels are
-# ranked above all other classes (notebook 7 works it by hand); **top-5** is the share of clips whose first label is among the five
-# highest scores.
+# `full`: Adam, as in the paper, at a constant learning rate, which is our choice. `quick`: Muon for the convolutions (notebook 6) and AdamW
+# for the rest; their learning rates warm up for a tenth of the steps and then fall to zero by a cosine. Two figures follow the training.
+# **LWLRAP**, the competition's metric, is 1 if every clip's labels are ranked above all other classes (notebook 7 works it by hand);
+# **top-5** is the share of clips whose first label is among the five highest scores.
 #
 # While it trains, the curves follow the validation clips by one crop of each, their first 2 s; at the end each is scored by all its crops.
-# Where there are several GPUs, such as Kaggle's two T4s, `torchrun` starts a process for each; every batch is divided among them, and the
-# run is the same.
+# Where there are several GPUs, such as Kaggle's two T4s, `torchrun` starts a process for each, and every batch is divided among them. (This
+# was tested with processes on CPUs, not yet on several GPUs.)
 
 # %% tags=["nbval-ignore-output"]
 run = launch.fit(model, train_set, validation_set, config, kit.run_folder("deep_cnn"), entry.title)
@@ -191,4 +194,4 @@ plots.tagged_clip(samples, scores, kit.preset.mel, plots.words(clip["labels"]), 
 plots.player(samples, kit.preset.mel)
 
 # %% [markdown]
-# Next: `04_vgg19` asks whether a network that learned to see photographs does better.
+# Next: `04_vgg19` asks whether a network trained on photographs does better.

@@ -21,7 +21,7 @@
 # # 4. VGG19, with and without what it learned from photographs
 #
 # The paper's second question: does a large network trained on ImageNet carry over to pictures of sound? VGG19 is trained
-# twice: from ImageNet weights, its early layers frozen, and from random weights, nothing frozen.
+# twice: from ImageNet weights, its early layers frozen, and from random weights, nothing frozen, which the paper calls "no weight".
 #
 # The competition forbade pretrained weights: the transfer model is the paper's experiment, and was not allowed as an entry.
 #
@@ -32,6 +32,9 @@
 #
 # **What to expect on a GPU**, with the `full` preset: the paper reports an LWLRAP of 0.797 with transfer after 100 epochs and 0.737
 # without weights after 400, where its Deep CNN has 0.813. A crop costs VGG19 twice what it costs the Deep CNN of `full`.
+#
+# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set

@@ -26,7 +26,10 @@
 # **You get** each augmentation to see and to hear, the ladder of what each part gives, and `best`, trained fold by fold.
 # **Reads** the cache of notebook 2; makes that of the noisy set. **Writes** a run to `work/runs`. **Takes** three and a half minutes with
 # `quick` on two cores; with `full` 50 minutes for 600 clips and by arithmetic two and a half hours for the competition's 24,785; minutes
-# on a GPU. It goes on where it was stopped.
+# on a GPU. Interrupted training resumes.
+#
+# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -95,9 +98,10 @@ for name, x in examples.items():
 # %% [markdown]
 # ## The optimiser
 #
-# Adam gives every weight a step of its own. [Muon](https://kellerjordan.github.io/posts/muon/) (2024) takes the weights of a convolution
-# as one matrix, a row a filter, and makes the step orthogonal: it is as long in the directions that few clips ask for as in those that most
-# of them do. The gradient of one batch in one layer, and the step that Muon makes of it, by their singular values:
+# Adam scales the step of each weight separately. [Muon](https://kellerjordan.github.io/posts/muon/) (2024) takes the weights of a convolution
+# as one matrix, a row a filter, and makes the step nearly orthogonal: directions that few clips ask for move as far as those that most of
+# them ask for. The gradient of one batch in one layer, scaled to a norm of 1, and the step that Muon makes of it, by their singular values.
+# Compare how they fall, not how high they lie:
 
 # %%
 import torch
@@ -170,7 +174,8 @@ folds.summary(run)
 plots.learning_curves(folds.histories(run))
 
 # %% [markdown]
-# Where there is a noisy set, the curves jump where its clips join, after a third of the steps: there the learning rate starts anew. With
+# Where there is a noisy set, the curves jump where its clips join, after a third of the steps: there the learning rate starts anew, and the
+# dip of the training loss before it is the first stage's last tenth, without augmentation. With
 # `quick` a fold has 100 steps, no more than a row of the ladder, in two cycles of the learning rate, and `best` may be behind all of
 # them: judge it with `full`.
 

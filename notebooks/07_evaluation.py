@@ -25,6 +25,9 @@
 #
 # **You get** the metric worked by hand, the paper's Table 1 with our figures and their intervals beside it, tables like its Tables 2 to
 # 5, the most confused pairs, and the worst clips. **Reads** the runs of the notebooks before. **Writes** nothing. **Takes** seconds.
+#
+# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -126,8 +129,8 @@ pd.DataFrame(crops, index=["test crops", "one crop", "all crops"]).T.astype({"te
 # in which it was found, the share that have it. Recall: of the clips that have it, the share in which it was found. F1 is
 # their harmonic mean, and 0 where the class was never rightly found.
 #
-# The mean F1 of all classes over the threshold. At threshold 0 every class is found in every clip. Shown are the three best models that
-# gain clearly over that: at least a quarter of what is missing to 1. A dot marks the best threshold, which the tables below use; where it
+# The mean F1 of all classes over the threshold. At threshold 0 every class is found in every clip. Shown are the three best models whose
+# best F1 closes at least a quarter of the gap between that and 1. A dot marks the best threshold, which the tables below use; where it
 # lies at the right end, a higher one may be better.
 
 # %% tags=["nbval-ignore-output"]

@@ -26,6 +26,9 @@
 # the notebooks before, and the test cache of notebook 2, which it makes if the test clips are others by now, as in the second stage of
 # the competition. **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds on the mini set; with
 # `best` on the competition's data some five minutes on two cores.
+#
+# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -62,7 +65,7 @@ runs = find_runs(kit.runs)
 # forbade pretrained weights. Name several of the list above to blend them.
 
 # %%
-names = [submission.default_run(runs).name]  # or, to blend them, such as ["best-full", "deep_cnn-full"]
+names = [submission.default_run(runs).name]  # to blend: names = ["best-full", "deep_cnn-full"]
 
 # %% [markdown]
 # A blend is the geometric mean of the scores, as it is of those of the folds of `best`. Would it do better? The three best runs that are
@@ -127,20 +130,20 @@ plots.player(samples, kit.preset.mel)
 # 3. Submit the version that the last push printed, here 1, or press *Submit to competition* beside the notebook's output:
 #    `kaggle competitions submit freesound-audio-tagging-2019 -k YOU/freesound-tagging-kit-08-submission -v 1 -f submission.csv -m best`
 # 4. Kaggle runs it again, where it must end within an hour on a GPU, on test clips of its own: `kaggle competitions submissions freesound-audio-tagging-2019`
-#    tells the score.
+#    shows the score.
 #
 # ## The leaderboard at home
 #
-# The public release on Zenodo tells the labels of the test clips, and which of them made Kaggle's Public and Private leaderboards. With
+# The public release on Zenodo has the labels of the test clips, and says which of them made Kaggle's Public and Private leaderboards. With
 # those data this is what the leaderboards would have said. Expect about 0.14 less than on validation clips:
 # [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), for one, had 0.862 in cross-validation on curated
-# clips and 0.723 on the Public leaderboard with one model.
+# clips and 0.723 on the Public leaderboard with one model, and with noisy clips added 0.879 and 0.724.
 
 # %% tags=["nbval-ignore-output"]
 if "usage" in kit.competition.test:
     display(submission.leaderboard(file, kit.competition).round(3))
 else:
-    print("These data do not tell the labels of the test clips.")
+    print("These data have no labels of the test clips.")
 
 # %% [markdown]
 # Next: `09_explanation` asks what in a sound speaks for a label.

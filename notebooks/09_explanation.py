@@ -26,6 +26,9 @@
 # **You get** pictures of what speaks for a label and against it, the same to hear, a test whether to believe it, and what the network
 # listens for in each class. **Reads** the cache of notebook 2 and the best run that the method covers. **Writes** nothing. **Takes** a
 # minute with the `quick` preset.
+#
+# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -175,7 +178,7 @@ figure = plots.relevance(x[two, 0].cpu().numpy(), {title: rather}, kit.preset.me
 # ## Heard
 #
 # Relevance goes back through the mel filters and becomes a mask on the short-time Fourier transform: of what speaks for the label, the
-# most relevant tenth stays as it is, and less relevant points in proportion. The phase is the sound's own. Of the clip that it gets
+# most relevant tenth of the points is kept whole, and the others in proportion to their relevance. The phase is the sound's own. Of the clip that it gets
 # right: the sound, what speaks for its label, and the rest.
 
 # %% tags=["nbval-ignore-output"]
@@ -222,10 +225,11 @@ print(f"{run.record['title']}: mean score of the labels with a tenth of the poin
 pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}).round(3).T
 
 # %% [markdown]
-# It does not hold everywhere. While few single points are gone, the gradient is faster: it finds scattered points to which the network is
-# most sensitive, as adversarial examples do; gone in squares, these matter less. Loudness is a strong rival on the mini set, where
-# the loudest points are the sound and the rest is nearly silent. Nor need it be alike for another network: where gradient times input is
-# ahead at every share, this test does not speak for relevance. The next best run, and its first 32 labels:
+# The curve that falls fastest names the points that the network needs most. In the outputs stored here, of the mini set, relevance is far
+# ahead of chance, but not of the rest: without its loudest points the Deep CNN loses its score faster at every share, for there the
+# loudest points are the sound and the rest is nearly silent. So here the test speaks for relevance no more than for loudness.
+# Gradient times input is fast while few points are gone: it finds scattered points to which the network is most sensitive, as adversarial
+# examples do; gone in squares, these matter less. The next best run, and its first 32 labels:
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
@@ -236,7 +240,8 @@ for next_best in others[:1]:
 # %% [markdown]
 # ## What it listens for
 #
-# One row per class: where along frequency the relevance for it lies, on average over its validation clips and over time.
+# One row per class, by a scale of its own: where along frequency the relevance for it lies, on average over its validation clips and over
+# time.
 
 # %% tags=["nbval-ignore-output"]
 charts.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)

@@ -80,9 +80,21 @@ def singular_values(values: dict[str, np.ndarray]) -> None:
     _, ax = plt.subplots(figsize=(7, 2.6))
     for name, some in values.items():
         ax.semilogy(some, label=name)
-    ax.set(xlabel="Direction", ylabel="Singular value")
+    ax.set(xlabel="Singular direction, the largest first", ylabel="Singular value")
     ax.grid(alpha=0.3)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def deltas(log_mel: np.ndarray, slope: np.ndarray) -> None:
+    """A standardised log-mel spectrogram and its deltas, both (n_mels, frames): what rises is red, what falls is blue."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 2.4), sharey=True, layout="constrained")
+    most = np.abs(slope).max()
+    for ax, title, x, colours in (
+        (axes[0], "log-mel", log_mel, {"cmap": "magma"}),
+        (axes[1], "deltas", slope, {"cmap": "seismic", "vmin": -most, "vmax": most}),
+    ):
+        figure.colorbar(ax.imshow(x, origin="lower", aspect="auto", **colours), ax=ax)
+        ax.set(title=title, xlabel="Frame", ylabel="Band" if ax is axes[0] else None)
 
 
 def score_histogram(scores: np.ndarray) -> None:

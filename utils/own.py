@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     labels = {name: data.read_table(target / file, ["fname", "labels"])["labels"] for name, file in tables.items()}
     clips = pd.DataFrame({name: data.split_labels(part).explode().value_counts() for name, part in labels.items()})
     print(clips.fillna(0).astype(int).sort_index().to_string())
-    print(f"\nNow type: python -m utils.run --data {shlex.quote(str(target))}")
+    print(f"\nNow type: python -m utils.run --data {shlex.quote(str(target))} --preset quick 02 03")
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def best_run() -> Run:
         with suppress(FileNotFoundError):
             found += [run for run in find_runs(folder / name) if run.has_weights][:1]
     if not found:
-        raise FileNotFoundError(f"There is no run in {folder}: make one (python -m utils.run 02 03).")
+        raise FileNotFoundError(f"There is no run in {folder}: make one (python -m utils.run --data DIR 02 03).")
     return max(found, key=lambda run: (not run.folder.parent.name.startswith(mini.NAME), len(run.classes)))
 
 

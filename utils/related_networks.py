@@ -75,7 +75,7 @@ class SBCNN(nn.Module):
 
 
 class ImageNetwork(nn.Module):
-    """A network made for photographs, as Hershey et al. gave it spectrograms: torchvision's, with one input channel.
+    """An image network, as Hershey et al. gave it spectrograms: torchvision's, with one input channel.
 
     `network`, a name in `LAYERS`, is changed as they did: AlexNet begins with a smaller stride and has batch
     normalisation; Inception V3 is without its first four layers and its auxiliary output; ResNet-50 begins with
