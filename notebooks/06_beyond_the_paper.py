@@ -79,7 +79,7 @@ pd.DataFrame(models.layers(entry.build(len(competition.classes), kit.preset.name
 #
 # - **mixed in power** with another clip, up to 12 dB below it. Two sounds add in power, not in dB:
 #   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mix has the labels of both.
-# - **resized**: stretched in time by 0.75 to 1.33, scaled by up to 10% and moved by up to 6% along the mel axis.
+# - **resized**: played at 0.75 to 1.33 times the tempo, scaled by up to 10% and moved by up to 6% along the mel axis.
 # - with a band and a stretch of frames **masked** (SpecAugment).
 #
 # All of it is switched off for the last tenth of the steps, so that the network ends on sounds as they are.

@@ -58,7 +58,7 @@ def test_test_time_crops_reach_from_the_first_frame_to_the_last(most):
 def test_each_process_makes_its_shard_of_the_one_batch(sets):
     rows = torch.arange(40)
     whole = draw(sets[0], rows, AUGMENTED)
-    assert {"gain", "stretch", "mask_width"} <= whole.keys()
+    assert {"gain", "rate", "mask_width"} <= whole.keys()
     x, targets = make_batch(sets[0], whole, AUGMENTED)
     for processes in (3, 40):
         for rank in range(processes):
@@ -110,6 +110,7 @@ def test_a_mixed_clip_has_the_labels_of_both(sets):
     for row, other, gain, labels in zip(rows, mixed["other_rows"], mixed["gain"], targets):
         either = (train_set.targets[row] > 0) | (train_set.targets[other] > 0) & (gain > -torch.inf)
         assert torch.equal(labels > 0, either)
+    assert 0.6 < (mixed["gain"] > -torch.inf).float().mean() < 0.8
     assert -12 <= mixed["gain"][mixed["gain"] > -torch.inf].min() < mixed["gain"].max() <= 0
 
 

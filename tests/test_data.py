@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils import data, mini, splits
+from utils import config, data, dataset, mini, splits
 from utils.data import Competition
 
 
@@ -201,6 +201,16 @@ def test_label_corrections_are_applied_and_clips_without_a_right_label_dropped()
     corrected = data.correct_labels(table, ["Bass_drum", "Tap"])
     assert corrected.to_numpy().tolist() == [["f76181c4.wav", "Bass_drum"], ["good.wav", "Tap"]]
     assert list(data.correct_labels(table, ["Knock", "Tap"])["fname"]) == ["good.wav"]  # other data, without Bass_drum
+
+
+def test_what_is_trained_on_has_its_labels_corrected(competition, cache, monkeypatch, capsys):
+    table = competition.curated.head(12)
+    dropped, changed, *_ = table["fname"]
+    monkeypatch.setattr(data, "LABEL_CORRECTIONS", {dropped: None, changed: competition.classes[-1]})
+    clips = dataset.load_labelled(cache, table, competition.classes, config.QUICK, "cpu")
+    assert list(clips.table["fname"]) == list(table["fname"][1:])
+    assert clips.targets[0].tolist() == [0.0] * 11 + [1.0]
+    assert "2 clips have a label correction" in capsys.readouterr().out
 
 
 def test_the_mini_set_is_the_same_bytes_every_time(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Two processes on this machine, over gloo, against one."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -8,8 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from utils import distributed, inference, launch, models
+from utils import distributed, inference, launch, mel_cache, models
 from utils.config import TrainingConfig
 from utils.dataset import MelDataset
 from utils.run_folder import Run
@@ -111,6 +113,20 @@ def test_what_launch_is_given_is_what_several_processes_train(sets, cache, tmp_p
     # The scores are those of the weights that were kept, though each process had batches, and statistics, of its own.
     assert np.allclose(inference.predict_scores(run.models()[0], few[1], SMALL), run.scores, atol=1e-3)
     assert capfd.readouterr().out.count("Small: training 40 clips") == 1
+
+
+def test_several_processes_take_clips_of_two_caches_and_layers_that_stay_as_they_are(cache, sets, tmp_path):
+    theirs = shutil.copytree(cache.folder, tmp_path / "of-other-sounds")
+    np.save(theirs / "frames.npy", cache.frames[::-1])
+    others = MelDataset(mel_cache.Cache(theirs), sets[1].table.head(20), sets[1].classes)
+    others.table["fname"] = "other-" + others.table["fname"]
+    few = (sets[0].subset(np.arange(40)).join(others), others.subset(np.arange(0)).join(sets[1].subset(np.arange(9))))
+    model = models.DeepCNN(12, width=4, stem=4)
+    model.stem.requires_grad_(False)
+    run = launch.fit(model, *few, SMALL, tmp_path / "run", "Small", processes=2)
+    assert len(run.train_clips) == 60
+    assert torch.equal(run.models()[0].stem[0].weight, model.stem[0].weight)
+    assert np.allclose(inference.predict_scores(run.models()[0], few[1], SMALL), run.scores, atol=1e-3)
 
 
 def test_a_model_with_frozen_layers_trains_in_one_process(sets, tmp_path):

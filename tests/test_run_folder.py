@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from utils import data, inference, metrics, models, train
+from utils import baselines, data, inference, metrics, models, train
 from utils.config import MelConfig, TrainingConfig
 from utils.mel_cache import Cache
 from utils.run_folder import Run, common_clips, find_runs, save_run
@@ -136,6 +137,8 @@ def test_a_clip_cannot_be_on_both_sides_and_both_are_kept_with_the_run(run, mode
     assert list(run.validation["fname"]) == list(sets[1].table["fname"])
     with pytest.raises(ValueError, match="is in the training and in the validation set"):
         train.fit(model, sets[0], sets[0].subset(np.arange(3)), TINY, tmp_path / "run", "Deep CNN")
+    with pytest.raises(ValueError, match="is in the training and in the validation set"):
+        baselines.fit("knn", sets[0], sets[0].subset(np.arange(3)), tmp_path / "run")
 
 
 def test_find_runs_puts_the_best_first(copy, model, sets, capsys):
@@ -180,6 +183,18 @@ def test_a_run_that_lacks_its_scores_is_passed_over_in_print(copy, run, capsys):
     assert "torn/validation_scores.csv" in printed
 
 
+@pytest.mark.parametrize("lost", ["title", "classes", "a class's scores"])
+def test_a_run_that_lacks_part_of_what_it_says_is_passed_over_in_print(copy, run, capsys, lost):
+    spoilt = shutil.copytree(run.folder, copy.folder.with_name("spoilt"))
+    if lost == "a class's scores":
+        run.validation.drop(columns=run.classes[3]).to_csv(spoilt / "validation_scores.csv", index=False)
+    else:
+        record = {name: value for name, value in run.record.items() if name != lost}
+        (spoilt / "settings.json").write_text(json.dumps(record))
+    assert [found.name for found in find_runs(copy.folder.parent)] == ["copy"]
+    assert f"Passed over: {spoilt}" in capsys.readouterr().out
+
+
 def test_a_run_of_an_earlier_version_is_passed_over_in_print(copy, run, capsys):
     settings("format", value=1)(shutil.copytree(run.folder, copy.folder.with_name("earlier")))
     assert [found.name for found in find_runs(copy.folder.parent)] == ["copy"]
@@ -188,14 +203,11 @@ def test_a_run_of_an_earlier_version_is_passed_over_in_print(copy, run, capsys):
 
 def test_classes_and_clips_may_have_the_words_for_missing_values(tmp_path):
     classes, labels = ["NA", "None", "null"], ["None", "NA,null", "null", "NA"]
-    record = {
-        "title": "x", "model": models.DeepCNN(3, width=1).config, "pretrained": False, "config": asdict(TINY),
-        "mel": asdict(MelConfig()), "classes": classes,
-    }  # fmt: skip
+    model, history = models.DeepCNN(3, width=1), pd.DataFrame({"epoch": [1]})
+    record = {"title": "x", "model": model.config, "pretrained": False, "config": asdict(TINY)}
     clips = pd.DataFrame({"fname": ["nan", "NA", "c.wav", "1e5"], "labels": labels})
-    scores = pd.DataFrame(np.eye(4, 3), columns=classes)
-    tables = {"history": pd.DataFrame({"epoch": [1]}), "validation_scores": pd.concat([clips, scores], axis=1)}
-    save_run(tmp_path / "run", models.DeepCNN(3, width=1), record, tables)
+    few = SimpleNamespace(table=clips, classes=classes, mel=MelConfig())
+    save_run(tmp_path / "run", model, record, history, few, few, np.eye(4, 3))
     run = find_runs(tmp_path)[0]
     assert run.targets.tolist() == [[0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 0, 0]]
     assert np.array_equal(run.scores, np.eye(4, 3))

@@ -8,6 +8,7 @@ import torch
 
 from utils import augment, inference, metrics, models, muon, train
 from utils.config import TrainingConfig
+from utils.dataset import MelDataset
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,39 @@ def test_the_same_seed_gives_the_same_run_and_max_steps_ends_its_last_epoch_earl
     assert list(one.history["steps"]) == [6, 8]
     assert one.history.equals(two.history)
     assert np.array_equal(one.scores, two.scores)
+
+
+def test_scores_are_kept_beside_their_clips_whatever_the_index_of_their_table(few, cache, tiny, tmp_path):
+    shuffled = few[1].table.sample(frac=1, random_state=0)
+    run = fit(tiny, [few[0], MelDataset(cache, shuffled, few[1].classes)], tmp_path / "run", TINY)
+    assert list(run.validation["fname"]) == list(shuffled["fname"])
+    assert np.allclose(run.scores, inference.predict_scores(run.models()[0], few[1], TINY)[shuffled.index], atol=1e-5)
+
+
+def test_a_training_that_has_ended_is_not_done_again_and_one_of_another_is_replaced_in_print(
+    few, tiny, tmp_path, monkeypatch, capsys
+):
+    run = fit(tiny, few, tmp_path / "run", TINY)
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "epoch", lambda *_: pytest.fail("it is trained again"))
+        assert fit(tiny, few, tmp_path / "run", TINY).history.equals(run.history)
+    assert "Deep CNN: this training has ended already; to repeat it, remove " in capsys.readouterr().out
+    assert fit(tiny, few, tmp_path / "run", replace(TINY, epochs=1)).summary()["epochs"] == 1
+    assert "run is of another training, and will be replaced" in capsys.readouterr().out
+
+
+def test_the_learning_rate_warms_up_and_falls_and_augmentation_ends_before_the_last_tenth(
+    few, tiny, tmp_path, monkeypatch
+):
+    config = replace(TINY, epochs=10, schedule="cosine", learning_rate=0.01, mix_probability=0.5)
+    trainer = train.Trainer(tiny, few[0], config, "Deep CNN")
+    assert trainer.steps == 20
+    rates = [trainer.learning_rate(step) for step in (0, 1, 2, 11, 19)]
+    assert rates == pytest.approx([0.005, 0.01, 0.01, 0.005, 0.01 * (1 + np.cos(np.pi * 17 / 18)) / 2])
+    drawn, draw_batch = [], augment.draw_batch
+    monkeypatch.setattr(augment, "draw_batch", lambda *given: drawn.append("gain" in (d := draw_batch(*given))) or d)
+    fit(tiny, few, tmp_path / "run", config)
+    assert drawn == [True] * 18 + [False] * 2
 
 
 def test_a_run_is_not_used_where_it_does_not_fit(sets, run):
@@ -136,7 +170,7 @@ def test_a_checkpoint_of_another_training_is_not_used(tiny, few, tmp_path, monke
     if other == "seed":
         config = replace(config, seed=1)
     else:
-        monkeypatch.setattr(augment, "STRETCH", (1.0, 2.0))
+        monkeypatch.setattr(augment, "RATE", (1.0, 2.0))
     changed = fit(tiny, few, tmp_path / "run", config)
     assert "run.checkpoint is of a training with other clips, weights or settings" in capsys.readouterr().out
     assert changed.history.equals(fit(tiny, few, tmp_path / "fresh", config).history)
@@ -204,3 +238,30 @@ def test_muon_steps_equally_far_in_all_directions_of_a_filter_and_adamw_does_the
             assert 0.06 < torch.linalg.svdvals(step.flatten(1)).max() < 0.13  # ten times the learning rate
         else:
             assert step.abs().max() < 0.011  # Adam's first step is the learning rate itself
+
+
+def test_muon_is_its_authors_formula_with_weight_decay():
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(8, 4, 3, 3))
+    optimizer, expected, momentum = muon.Muon([weight], lr=0.01), weight.detach().flatten(1).clone(), torch.zeros(8, 36)
+    for gradient in torch.randn(3, 8, 36):
+        weight.grad = gradient.view_as(weight)
+        optimizer.step()
+        momentum = 0.95 * momentum + 0.05 * gradient
+        x = 0.05 * gradient + 0.95 * momentum
+        x = x / x.norm()
+        for _ in range(5):
+            gram = x @ x.T
+            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        expected = expected * (1 - 0.1 * 0.1) - 0.1 * x
+    assert torch.allclose(weight.flatten(1), expected, atol=1e-4)
+
+
+def test_weights_decay_where_nothing_else_moves_them(tiny, few):
+    config = replace(TINY, optimizer="muon", learning_rate=0.01, weight_decay=0.1)
+    trainer = train.Trainer(tiny, few[0], config, "Deep CNN")
+    trainer.update(0 * trainer.model(torch.randn(8, 1, 128, 128)).sum())
+    before = tiny.state_dict()
+    for name, parameter in trainer.model.named_parameters():
+        left = 1 - 0.1 * 0.1 if parameter.ndim == 4 else 1 - 0.01 * 0.1
+        assert torch.allclose(parameter, left * before[name], atol=1e-6)

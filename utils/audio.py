@@ -160,12 +160,15 @@ def _named(path: str | Path) -> Iterator[None]:
 def find_sounds(folder: str | Path) -> list[Path]:
     """The .wav, .flac, .ogg and .mp3 files in `folder` and below, sorted, without hidden ones.
 
-    Raises FileNotFoundError if there is none, ValueError if a name is not UTF-8.
+    Raises FileNotFoundError if there is none, ValueError if a name is not UTF-8 or a folder is a link.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the one that holds the sounds.")
-    found = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
+    everything = sorted(folder.rglob("*"))
+    if linked := next((path for path in everything if path.is_symlink() and path.is_dir()), None):
+        raise ValueError(f"{linked} is a link to a folder, which is not followed: put that folder itself there.")
+    found = (file for file in everything if file.suffix.lower() in SUFFIXES and file.is_file())
     # macOS leaves a ._NAME.wav that is no sound beside each NAME.wav on other systems' disks.
     sounds = [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
     if not sounds:

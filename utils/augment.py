@@ -14,7 +14,7 @@ from .config import TrainingConfig
 from .dataset import MelDataset
 
 GAIN = (-12.0, 0.0)  # dB, of the peak of a clip that is mixed in, relative to the peak of the clip it is added to
-STRETCH = (0.75, 1.33)  # of time
+RATE = (0.75, 1.33)  # of time: above 1 a sound is faster
 MEL_SCALE, MEL_SHIFT = 0.1, 0.06  # at most, of the mel axis
 LARGEST_MASK = 0.2  # of either axis
 POWER = math.log(10) / 10  # from dB to the natural logarithm of power
@@ -46,10 +46,10 @@ def draw_batch(
         gain = torch.where(uniform(0, 1) < config.mix_probability, uniform(*GAIN), -math.inf)
         draw |= {"other_rows": other, "other_offsets": begin(other), "gain": gain}
     if augmented and config.resize_probability:
-        stretch = uniform(math.log(STRETCH[0]), math.log(STRETCH[1])).exp()
+        rate = uniform(math.log(RATE[0]), math.log(RATE[1])).exp()
         scale, shift = uniform(1 - MEL_SCALE, 1 + MEL_SCALE), uniform(-MEL_SHIFT, MEL_SHIFT)
         resized = uniform(0, 1) < config.resize_probability
-        draw |= {"resized": resized, "stretch": stretch, "mel_scale": scale, "mel_shift": shift}
+        draw |= {"resized": resized, "rate": rate, "mel_scale": scale, "mel_shift": shift}
     if augmented and config.spec_augment_probability:
         masked = uniform(0, 1) < config.spec_augment_probability
         draw |= {"mask_width": uniform(0, LARGEST_MASK, 2) * masked[:, None], "mask_start": uniform(0, 1, 2)}
@@ -73,9 +73,9 @@ def make_batch(
         x = mix_in_power(x, other, dataset.to_device(draw["gain"]))
         mixed = (draw["gain"] > -math.inf)[:, None]
         targets = torch.maximum(targets, dataset.targets[draw["other_rows"]] * mixed)
-    if "stretch" in draw and draw["resized"].any():
+    if "rate" in draw and draw["resized"].any():
         some = torch.nonzero(draw["resized"])[:, 0]
-        factors = [dataset.to_device(draw[name][some]) for name in ("stretch", "mel_scale", "mel_shift")]
+        factors = [dataset.to_device(draw[name][some]) for name in ("rate", "mel_scale", "mel_shift")]
         some = dataset.to_device(some)
         x = x.index_copy(0, some, resize(x[some], *factors))
     if "mask_width" in draw:
@@ -104,8 +104,8 @@ def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarra
     for name, option in names.items():
         only = replace(plain, **({option: 1.0} if option else {}))
         draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed), augmented=True)
-        if "stretch" in draw:
-            draw["stretch"][:], draw["mel_shift"][:] = STRETCH[0], -MEL_SHIFT
+        if "rate" in draw:
+            draw["rate"][:], draw["mel_shift"][:] = RATE[0], -MEL_SHIFT
         shown[name] = make_batch(dataset, draw, only)[0][0, 0].cpu().numpy()
     return shown
 
@@ -126,13 +126,14 @@ def mix_in_power(x: Tensor, other: Tensor, gain: Tensor) -> Tensor:
     return torch.logaddexp(POWER * x, POWER * (other + gain)) / POWER
 
 
-def resize(x: Tensor, stretch: Tensor, mel_scale: Tensor, mel_shift: Tensor) -> Tensor:
+def resize(x: Tensor, rate: Tensor, mel_scale: Tensor, mel_shift: Tensor) -> Tensor:
     """Each spectrogram at another tempo and pitch, of the same shape; what comes in from outside is its minimum.
 
-    `stretch` of time, `mel_scale`, and `mel_shift` as a share of the mel axis, have shape (clips,).
+    The `rate` of time, `mel_scale`, and `mel_shift` as a share of the mel axis, have shape (clips,); above 1, the first
+    two make it shorter and lower.
     """
     theta = torch.zeros(len(x), 2, 3, device=x.device)
-    theta[:, 0, 0], theta[:, 1, 1], theta[:, 1, 2] = stretch, mel_scale, 2 * mel_shift
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, 1, 2] = rate, mel_scale, 2 * mel_shift
     least = x.amin(dim=(1, 2, 3), keepdim=True)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x - least, grid, align_corners=False) + least

@@ -3,7 +3,6 @@
 import platform
 import time
 import warnings
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .config import MelConfig
-from .dataset import MelDataset
+from .dataset import MelDataset, refuse_shared_clips
 from .run_folder import Run, save_run
 
 # Source: H. Homburg et al., A benchmark dataset for audio classification and clustering, ISMIR 2005, classify music by
@@ -51,6 +50,7 @@ def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: st
     """Fit "knn" or "naive_bayes" to `train_set`, score `validation_set`, and keep the scores in `folder` as a Run.
 
     Every class has a classifier of its own, for clips have several labels. None is kept: fitting again takes seconds.
+    Raises ValueError if a clip is in both sets.
     """
     from sklearn.multiclass import OneVsRestClassifier  # takes seconds, and `predict` does without
     from sklearn.naive_bayes import GaussianNB
@@ -58,6 +58,7 @@ def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: st
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    refuse_shared_clips(train_set, validation_set, TITLES[name])
     began = time.perf_counter()
     k = min(NEIGHBOURS, len(train_set))  # there may be fewer clips
     classifier = KNeighborsClassifier(k, weights="distance") if name == "knn" else GaussianNB()
@@ -66,19 +67,12 @@ def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: st
         warnings.filterwarnings("ignore", message="Label .* is present in all", category=UserWarning)
         pipeline.fit(feature_table(train_set), train_set.targets.numpy().astype(int))
     scores = pipeline.predict_proba(feature_table(validation_set))
-    validation = validation_set.table[["fname", "labels"]]
-    tables = {
-        "history": pd.DataFrame(columns=["epoch", "loss", "validation loss", "LWLRAP", "top-5"]),
-        "train_clips": train_set.table[["fname", "labels"]],
-        "validation_scores": validation.join(pd.DataFrame(scores, columns=validation_set.classes)),
-    }
+    history = pd.DataFrame(columns=["epoch", "loss", "validation loss", "LWLRAP", "top-5"])
     record = {
         "title": TITLES[name],
         "classifier": str(pipeline),
         "pretrained": False,
-        "mel": asdict(train_set.mel),
-        "classes": train_set.classes,
         "seconds": round(time.perf_counter() - began, 1),
         "versions": {"python": platform.python_version(), "scikit-learn": version("scikit-learn")},
     }
-    return save_run(Path(folder), None, record, tables)
+    return save_run(Path(folder), None, record, history, train_set, validation_set, scores)

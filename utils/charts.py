@@ -29,7 +29,10 @@ def bars(values: pd.Series, xlabel: str) -> None:
 
 
 def durations(seconds: dict[str, np.ndarray]) -> None:
-    """One histogram a set, over the same seconds."""
+    """One histogram a set, over the same seconds; none of a set whose clips do not tell."""
+    seconds = {name: values for name, values in seconds.items() if len(values)}
+    if not seconds:
+        return
     figure, axes = plt.subplots(1, len(seconds), figsize=(10, 2.6), sharex=True, squeeze=False)
     bins = np.linspace(0, max(values.max() for values in seconds.values()), 41)
     for ax, (name, values) in zip(axes[0], seconds.items()):
@@ -86,7 +89,7 @@ def singular_values(values: dict[str, np.ndarray]) -> None:
 
 
 def deltas(log_mel: np.ndarray, slope: np.ndarray) -> None:
-    """A standardised log-mel spectrogram and its deltas, both (n_mels, frames): what rises is red, what falls is blue."""
+    """A standardised log-mel spectrogram and its deltas, both (n_mels, frames): what rises is red, what falls blue."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 2.4), sharey=True, layout="constrained")
     most = np.abs(slope).max()
     for ax, title, x, colours in (
@@ -109,7 +112,7 @@ def intervals(table: pd.DataFrame) -> None:
     """LWLRAP of each row with its interval, the columns `LWLRAP`, `low` and `high`, first row on top."""
     _, ax = plt.subplots(figsize=(7, 0.8 + 0.3 * len(table)))
     table = table.iloc[::-1]
-    reach = [table["LWLRAP"] - table["low"], table["high"] - table["LWLRAP"]]
+    reach = np.array([table["LWLRAP"] - table["low"], table["high"] - table["LWLRAP"]])
     ax.errorbar(table["LWLRAP"], range(len(table)), xerr=reach, fmt="o", capsize=3)
     ax.set_yticks(range(len(table)), table.index)
     ax.set(xlabel="LWLRAP, with its 95% interval", ylim=(-0.6, len(table) - 0.4))

@@ -58,14 +58,14 @@ class TrainingConfig:
     batch_size: int = 32
     optimizer: str = "adam"  # the paper's; or "muon", for the weights of convolutions
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0  # AdamW's alone; without it AdamW is Adam
+    weight_decay: float = 0.0  # AdamW's; without it AdamW is Adam (Muon's is a constant of its module)
     schedule: str = "constant"  # or "cosine": warms up over a tenth of the steps, then falls to zero
     activation: str = "softmax"  # the paper's words; or "sigmoid", each class for itself
     n_frames: int = 128  # frames the model sees at once: 2 s
     crop: str = "start"  # the paper's first 2 s of each clip; or "random", another 2 s each time
     test_crops: int = 1  # test-time augmentation: at most so many crops, evenly spaced, are averaged to score a clip
     mix_probability: float = 0.0  # how often another clip is added, in power; the labels are those of both
-    resize_probability: float = 0.0  # how often a crop is stretched in time and moved along the mel axis
+    resize_probability: float = 0.0  # how often a crop's tempo and its place on the mel axis are changed
     spec_augment_probability: float = 0.0  # how often a band of mels and a stretch of frames are masked (SpecAugment)
     augmented: float = 0.9  # the share of the steps, from the first on, that is augmented in these three ways
     seed: int = 0

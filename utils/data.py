@@ -162,13 +162,9 @@ def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
     absent = [fname for fname in table["fname"] if fname not in there]
     if absent:
         files.refuse_undecodable(sorted(there), audio)
-        listed = f"{absent[0]}{_and_more(absent)} not found in {audio}"
+        listed = f"{absent[0]}{f' and {len(absent) - 1} more' if absent[1:] else ''} not found in {audio}"
         raise FileNotFoundError(f"{file} lists {listed}: add the audio or remove the rows.")
     return table.assign(path=[str(audio / fname) for fname in table["fname"]])
-
-
-def _and_more(names: list) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _read_vocabulary(file: Path, labels: set[str]) -> list[str]:

@@ -18,7 +18,8 @@ _placed = weakref.WeakKeyDictionary()  # the frames of a cache, for all data set
 
 
 class MelDataset:
-    """Clips of a cache for a model on `device`: `.table` as given, and `.targets` (clips, classes) if it has labels.
+    """Clips of a cache for a model on `device`: `.table`, its index from 0, and `.targets` (clips, classes) if it has
+    labels. Batches are made by `augment`, without a DataLoader.
 
     `.frames`, those of the whole cache, lie on the device as one tensor if they take at most half of its free
     memory. If not, they stay in the memory-mapped file, and what a batch needs of them is sent through pinned
@@ -28,6 +29,7 @@ class MelDataset:
     def __init__(
         self, cache: Cache, table: pd.DataFrame, classes: list[str], device: str | torch.device = "cpu"
     ) -> None:
+        table = table.reset_index(drop=True)
         self.cache, self.table, self.classes, self.mel = cache, table, classes, cache.settings
         self.sources = (cache.folder.name,)  # which tell the content of the clips
         self.device = torch.empty(0, device=device).device  # "cuda" by its number
@@ -97,6 +99,12 @@ class MelDataset:
     def to_device(self, tensor: Tensor) -> Tensor:
         """`tensor` on the device. The copy to a GPU runs while it computes."""
         return _move(tensor, self.device)
+
+
+def refuse_shared_clips(train_set: MelDataset, validation_set: MelDataset, title: str) -> None:
+    """Raise ValueError if a clip is in both sets."""
+    if both := set(train_set.table["fname"]) & set(validation_set.table["fname"]):
+        raise ValueError(f"{title}: {min(both)} is in the training and in the validation set: split them apart.")
 
 
 def _restored(state: dict) -> MelDataset:

@@ -24,17 +24,16 @@ def world_size() -> int:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started, each with a GPU of its own if there are any; all but the first fall
+    """Join the processes that torchrun started, each with a GPU of its own if there are as many; all but the first fall
     silent.
     """
     if "WORLD_SIZE" not in os.environ:  # not started by torchrun
         yield
         return
-    device = None
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device else "gloo", device_id=device)
+    enough_gpus = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+    if enough_gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if enough_gpus and dist.is_nccl_available() else "gloo")
     with redirect_stdout(io.StringIO()) if rank() else nullcontext(sys.stdout):
         yield
     dist.destroy_process_group()  # not after an error: the others, which wait, would have to answer

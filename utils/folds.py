@@ -78,9 +78,9 @@ def fit_stage(
     which has seen none of them, ranks above all other classes, and which are of no group of `held_out`.
     """
     folders = [folder.with_name(folder.name + ending) for ending in STAGES]
-    steps = config.max_steps // 3
+    steps = max(1, config.max_steps // 3)
     if stage:
-        first, steps = Run(folders[0]), config.max_steps - steps
+        first, steps = Run(folders[0]), max(1, config.max_steps - steps)
         [model] = first.models()
         noisy = noisy.subset(splits.apart(noisy.table, held_out.table))
         noisy.table["fname"] = NOISY + noisy.table["fname"]

@@ -16,13 +16,10 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import safetensors.torch
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -33,6 +30,7 @@ from .dataset import MelDataset, load_split
 from .run_folder import Run
 from .workspace import ROOT, setup, short_path
 
+ARGUMENTS = "arguments.pickle"  # of `fit`, for its processes
 STOP = -(2**62)  # a count of steps that tells the processes of `side_by_side` to end
 ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # which is one of several, in notebook 06
 
@@ -58,7 +56,8 @@ def fit(
     if processes == 1 or getattr(model, "frozen", 0):
         return train.fit(model, train_set, validation_set, config, folder, title)
     with tempfile.TemporaryDirectory() as job:
-        _write_job(Path(job), model, train_set, validation_set, config, folder, title)
+        arguments = (model, train_set, validation_set, config, Path(folder).resolve(), title)
+        (Path(job) / ARGUMENTS).write_bytes(pickle.dumps(arguments))  # a folder that nobody else can write to
         # The address is given, since torchrun may wait long for the system to tell this machine's name.
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
         command = [sys.executable, *torchrun, f"--nproc_per_node={processes}", "-m", "utils.launch", "--job", job]
@@ -70,40 +69,6 @@ def fit(
             f"{title}: torchrun ended with code {process.returncode}; what it printed stands above."
         )
     return Run(folder)
-
-
-def _write_job(
-    job: Path,
-    model: nn.Module,
-    train_set: MelDataset,
-    validation_set: MelDataset,
-    config: TrainingConfig,
-    folder: str | Path,
-    title: str,
-) -> None:
-    """The arguments of `fit`, as files that its processes read."""
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    (job / "weights.safetensors").write_bytes(safetensors.torch.save(weights))
-    train_set.table.to_csv(job / "train.csv", index=False)
-    validation_set.table.to_csv(job / "validation.csv", index=False)
-    arguments = {
-        "model": model.config, "pretrained": getattr(model, "pretrained", False), "classes": train_set.classes,
-        "cache": str(train_set.cache.folder.resolve()), "device": train_set.device.type,
-        "config": asdict(config), "folder": str(Path(folder).resolve()), "title": title,
-    }  # fmt: skip
-    (job / "job.json").write_text(json.dumps(arguments))
-
-
-def _run_job(job: Path) -> None:
-    arguments = json.loads((job / "job.json").read_text())
-    cache = mel_cache.Cache(Path(arguments["cache"]))
-    tables = [pd.read_csv(job / f"{name}.csv", dtype=str, keep_default_na=False) for name in ("train", "validation")]
-    clips = MelDataset(cache, pd.concat(tables, ignore_index=True), arguments["classes"], arguments["device"])
-    sets = [clips.subset(rows) for rows in np.split(np.arange(len(clips)), [len(tables[0])])]
-    model = models.build(arguments["model"])
-    model.pretrained = arguments["pretrained"]
-    model.load_state_dict(safetensors.torch.load_file(job / "weights.safetensors"))
-    train.fit(model, *sets, TrainingConfig(**arguments["config"]), arguments["folder"], arguments["title"])
 
 
 def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int, device: torch.device) -> None:
@@ -202,7 +167,8 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ["FAT_WORK"] = options.work
     with distributed.process_group():
         if options.job:
-            return _run_job(Path(options.job))
+            train.fit(*pickle.loads((Path(options.job) / ARGUMENTS).read_bytes()))
+            return
         kit = setup(options.data, options.preset)
         table, classes, entry = kit.competition.curated, kit.competition.classes, models.MODELS[options.model]
         cache = mel_cache.load(table, kit.cache, "curated", kit.preset.mel)

@@ -47,7 +47,7 @@ class Cache:
         self._row = pd.Index(self.clips["fname"])
 
     def __reduce__(self) -> tuple:
-        return Cache, (self.folder,)  # another process opens it
+        return Cache, (self.folder.resolve(),)  # another process opens it
 
     def __len__(self) -> int:
         return len(self.clips)

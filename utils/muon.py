@@ -7,6 +7,7 @@ from torch import Tensor
 
 LR_SCALE = 10.0  # its learning rate over that of AdamW, beside which it works
 MOMENTUM = 0.95
+WEIGHT_DECAY = 0.1  # by it, times LR_SCALE and the learning rate, a step shrinks the weights
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the odd polynomial that moves singular values towards 1
 ITERATIONS = 5
 
@@ -19,7 +20,8 @@ class Muon(torch.optim.Optimizer):
     """
 
     # Source: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024,
-    # https://kellerjordan.github.io/posts/muon/: the coefficients, iterations and momentum.
+    # https://kellerjordan.github.io/posts/muon/: the coefficients, iterations and momentum. J. Liu et al., Muon is
+    # scalable for LLM training, 2025, https://arxiv.org/abs/2502.16982: weight decay.
 
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
@@ -35,6 +37,7 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
                 state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+                parameter.mul_(1 - LR_SCALE * group["lr"] * WEIGHT_DECAY)
                 update = orthogonal(gradient.lerp(state["momentum"], MOMENTUM).flatten(1))
                 parameter.sub_(update.view_as(parameter), alpha=LR_SCALE * group["lr"])
 

@@ -8,7 +8,7 @@ import json
 import pickle
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch import nn
 
 from . import data, distributed, files, metrics, models
 from .config import MelConfig, TrainingConfig, attached
+from .dataset import MelDataset
 
 FORMAT = 4  # of the folder: which files it has, and what their columns and keys are called
 
@@ -29,9 +30,9 @@ class Run:
     """A finished training: a folder with weights.safetensors, history.csv, train_clips.csv, validation_scores.csv,
     settings.json.
 
-    One of several folds has a folder of this kind for each instead of weights; its `.validation` are then all
-    clips, each scored by the one model that was not trained on it (out of fold), and its `.history` is that of the
-    first. One of `baselines` keeps its scores alone: it has no weights, and its `.history` is empty.
+    One of several folds has a folder of this kind for each instead of weights and train_clips.csv; its `.validation`
+    are then all clips, each scored by the one model that was not trained on it (out of fold), and its `.history` is
+    that of the first. One of `baselines` keeps its scores alone: it has no weights, and its `.history` is empty.
 
     `.history` has a row an epoch; LWLRAP and top-5 in it are of one crop a clip. `.validation` has the validation clips
     with their `labels` and, a column a class, their scores by the finished model, all crops averaged; `.targets` and
@@ -81,11 +82,11 @@ class Run:
 
     @property
     def targets(self) -> np.ndarray:
-        return data.multi_hot(self.validation, self.classes)
+        return self.on(None)[0]
 
     @property
     def scores(self) -> np.ndarray:
-        return self.validation[self.classes].to_numpy()
+        return self.on(None)[1]
 
     @property
     def pretrained(self) -> bool:
@@ -113,17 +114,19 @@ class Run:
         """Targets and scores, (clips, classes) each, of those validation clips that are called `fnames`; None: of
         all.
         """
-        rows = self.validation["fname"].isin(self.validation["fname"] if fnames is None else fnames).to_numpy()
-        return self.targets[rows], self.scores[rows]
+        clips = self._validation_of(fnames)
+        return data.multi_hot(clips, self.classes), clips[self.classes].to_numpy()
+
+    def _validation_of(self, fnames: Collection[str] | None) -> pd.DataFrame:
+        return self.validation if fnames is None else self.validation[self.validation["fname"].isin(fnames)]
 
     def summary(self, fnames: Collection[str] | None = None) -> dict:
         """Model, name, number of epochs, and LWLRAP and top-5 on the validation clips, or on those called `fnames`."""
-        clips = self.validation if fnames is None else self.validation[self.validation["fname"].isin(fnames)]
         targets, scores = self.on(fnames)
         return {
             "model": self.record["title"], "run": self.name, "epochs": len(self.history),
             "LWLRAP": metrics.lwlrap(targets, scores),
-            "top-5": metrics.top_k_accuracy(data.first_label(clips, self.classes), scores),
+            "top-5": metrics.top_k_accuracy(data.first_label(self._validation_of(fnames), self.classes), scores),
         }  # fmt: skip
 
     def cost(self) -> dict[str, float]:
@@ -186,9 +189,9 @@ def find_runs(folder: str | Path) -> list[Run]:
 def _readable(run: Run) -> bool:
     """Whether its settings and scores can be read; prints why not."""
     try:
-        return bool(run.record) and len(run.validation) > 0
-    except (OSError, ValueError) as error:
-        print(f"Passed over: {error}")
+        return bool(run.summary())
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        print(f"Passed over: {run.folder} ({error})")
         return False
 
 
@@ -206,18 +209,33 @@ def finished(folder: Path, key: str) -> bool:
         return False
 
 
-def save_run(folder: Path, model: nn.Module | None, record: dict, tables: dict[str, pd.DataFrame]) -> Run:
+def save_run(
+    folder: Path,
+    model: nn.Module | None,
+    record: dict,
+    history: pd.DataFrame,
+    train_set: MelDataset,
+    validation_set: MelDataset,
+    scores: np.ndarray,
+) -> Run:
     """Write a Run: it is whole or not there. An earlier one of that name goes. Raises OSError if it cannot be written.
 
-    `model`: None for a baseline. `tables`: history, train_clips and validation_scores.
+    `model`: None for a baseline. `scores`, (clips, classes): of the clips of `validation_set`.
     """
+    clips = validation_set.table[["fname", "labels"]]
+    tables = {
+        "history": history,
+        "train_clips": train_set.table[["fname", "labels"]],
+        "validation_scores": clips.join(pd.DataFrame(scores, columns=validation_set.classes)),
+    }
+    record = {"format": FORMAT, "mel": asdict(train_set.mel), "classes": train_set.classes} | record
     with files.atomic_folder(folder, replace=True) as unfinished:
         if model is not None:
             weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
             (unfinished / "weights.safetensors").write_bytes(safetensors.torch.save(weights))
         for name, table in tables.items():
             table.to_csv(unfinished / f"{name}.csv", index=False)
-        (unfinished / "settings.json").write_text(json.dumps({"format": FORMAT} | record, indent=1))
+        (unfinished / "settings.json").write_text(json.dumps(record, indent=1))
     return Run(folder)
 
 

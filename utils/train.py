@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from . import augment, distributed, muon
 from .config import TrainingConfig
-from .dataset import MelDataset
+from .dataset import MelDataset, refuse_shared_clips
 from .inference import autocast, autocast_dtype, device_name, evaluate, predict_scores
 from .networks import Head
 from .run_folder import Checkpoint, Run, fingerprint, finished, save_run
+from .workspace import short_path
 
 EVALUATIONS = 50  # of the validation set during a training, at most
 VERSION = 1  # of what a training does: after a change of it, another one has trainings that have ended done anew
@@ -39,20 +40,25 @@ def fit(
 
     Binary cross-entropy of each class and Adam (paper, section IV), or Muon. While it trains, the validation clips are
     scored by one crop each; at the end by all their test-time crops. The weights and scores kept are those of the
-    **last** epoch: to keep the best one would be to choose by the clips it is judged on. A training that was
-    stopped, asked for again, goes on after the last epoch it kept: to the same weights on a CPU, and as near to
-    them as two trainings come on a GPU. Under torchrun every process calls it and takes its shard of each batch.
-    With the progress `bar` of a longer work, which then counts the steps, a training that has ended is not done
-    again. Raises FloatingPointError if the loss is not finite, and ValueError if a batch has fewer clips than there
-    are processes or if a clip is in both sets.
+    **last** epoch: to keep the best one would be to choose by the clips it is judged on. A training that was stopped,
+    asked for again, goes on after the last epoch it kept: to the same weights on a CPU, and as near to them as two
+    trainings come on a GPU. One that has ended is not done again. Under torchrun every process calls it and takes its
+    shard of each batch. The progress `bar` of a longer work counts the steps. Raises FloatingPointError if the loss is
+    not finite, and ValueError if a batch has fewer clips than there are processes or if a clip is in both sets.
     """
     _check(train_set, validation_set, config, title)
     folder, trainer = Path(folder), Trainer(model, train_set, config, title)
     key = trainer.fingerprint(validation_set)
-    if bar is not None and finished(folder, key):
-        bar.update(trainer.steps)
-        return Run(folder)
     checkpoint = Checkpoint(folder, key, trainer.parts)
+    if finished(folder, key):
+        if bar is None:
+            print(f"{title}: this training has ended already; to repeat it, remove {short_path(folder)}")
+        else:
+            bar.update(trainer.steps)
+        checkpoint.remove()
+        return Run(folder)
+    if bar is None and folder.is_dir():
+        print(f"{title}: {short_path(folder)} is of another training, and will be replaced")
     history, seconds = checkpoint.resume()
     going_on = f", going on after epoch {len(history)}, which was kept" if history else ""
 
@@ -78,16 +84,8 @@ def fit(
 
     scores = predict_scores(trainer.model, validation_set, config)
     if distributed.rank() == 0:
-        tables = {
-            "history": pd.DataFrame(history),
-            "train_clips": train_set.table[["fname", "labels"]],
-            "validation_scores": pd.concat(
-                [validation_set.table[["fname", "labels"]], pd.DataFrame(scores, columns=validation_set.classes)],
-                axis=1,
-            ),
-        }
         record = trainer.record(fingerprint=key, seconds=round(time.perf_counter() - began, 1))
-        save_run(folder, trainer.model, record, tables)
+        save_run(folder, trainer.model, record, pd.DataFrame(history), train_set, validation_set, scores)
         checkpoint.remove()
     distributed.barrier()
     return Run(folder)
@@ -115,8 +113,8 @@ class Trainer:
 
     def fingerprint(self, validation_set: MelDataset) -> str:
         """Tells this training from all others."""
-        augmentation = (augment.GAIN, augment.STRETCH, augment.MEL_SCALE, augment.MEL_SHIFT, augment.LARGEST_MASK)
-        filters = (muon.LR_SCALE, muon.MOMENTUM, muon.NEWTON_SCHULZ, muon.ITERATIONS)
+        augmentation = (augment.GAIN, augment.RATE, augment.MEL_SCALE, augment.MEL_SHIFT, augment.LARGEST_MASK)
+        filters = (muon.LR_SCALE, muon.MOMENTUM, muon.WEIGHT_DECAY, muon.NEWTON_SCHULZ, muon.ITERATIONS)
         clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (self.train_set, validation_set)]
         return fingerprint(
             self.model, network=self.model.config, frozen=getattr(self.model, "frozen", 0), config=asdict(self.config),
@@ -177,8 +175,6 @@ class Trainer:
             "model": self.model.config,
             "pretrained": getattr(self.model, "pretrained", False),
             "config": asdict(self.config),
-            "mel": asdict(self.train_set.mel),
-            "classes": self.train_set.classes,
             "device": device_name(self.device),
             "processes": distributed.world_size(),
             "precision": str(autocast_dtype(self.device)),
@@ -199,8 +195,7 @@ def optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Opt
 
 
 def _check(train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig, title: str) -> None:
-    if both := set(train_set.table["fname"]) & set(validation_set.table["fname"]):
-        raise ValueError(f"{title}: {min(both)} is in the training and in the validation set: split them apart.")
+    refuse_shared_clips(train_set, validation_set, title)
     processes = distributed.world_size()
     smallest = len(train_set) // math.ceil(len(train_set) / config.batch_size)
     if smallest < processes:
