@@ -146,7 +146,7 @@ config.activation
 # ## Training
 #
 # `full`: Adam, as in the paper, at a constant learning rate, which is our choice. `quick`: Muon for the convolutions (notebook 6) and AdamW
-# for the rest; their learning rates warm up for a tenth of the steps and then fall to zero by a cosine. Two figures follow the training.
+# for the rest; their learning rates warm up for a tenth of the steps and then fall to zero along a cosine. Two figures follow the training.
 # **LWLRAP**, the competition's metric, is 1 if every clip's labels are ranked above all other classes (notebook 7 works it by hand);
 # **top-5** is the share of clips whose first label is among the five highest scores.
 #

@@ -101,7 +101,7 @@ for name, x in examples.items():
 # Adam scales the step of each weight separately. [Muon](https://kellerjordan.github.io/posts/muon/) (2024) takes the weights of a convolution
 # as one matrix, a row a filter, and makes the step nearly orthogonal: directions that few clips ask for move as far as those that most of
 # them ask for. The gradient of one batch in one layer, scaled to a norm of 1, and the step that Muon makes of it, by their singular values.
-# Compare how they fall, not how high they lie:
+# Compare how they fall, not how high they lie. Each step of Muon also shrinks the weights a little (weight decay).
 
 # %%
 import torch

@@ -240,7 +240,7 @@ for next_best in others[:1]:
 # %% [markdown]
 # ## What it listens for
 #
-# One row per class, by a scale of its own: where along frequency the relevance for it lies, on average over its validation clips and over
+# One row per class, each on its own scale: where along frequency the relevance for it lies, on average over its validation clips and over
 # time.
 
 # %% tags=["nbval-ignore-output"]

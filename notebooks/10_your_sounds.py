@@ -126,7 +126,7 @@ table.groupby(bins, observed=True)["right"].agg(["size", "mean"]).round(2).set_a
 # %% [markdown]
 # Where all scores are low, read "none of my classes, or too faint", not the name on top. And a high score is no proof: the model has
 # never been shown what is none of its classes, so it may take such a sound for the one that comes nearest. Here is a siren, for
-# which neither the competition nor the mini set has a class. With luck all its scores are low; another model may be sure of a wrong class:
+# which neither the competition nor the mini set has a class. At best all its scores are low, but a model may also be sure of a wrong class:
 
 # %% tags=["nbval-ignore-output"]
 import soundfile

@@ -144,6 +144,8 @@ def test_a_file_name_that_is_not_utf8_is_said_before_anything_is_made(sounds, tm
 
 def test_a_link_to_a_folder_is_refused_and_not_passed_over(sounds, tmp_path):
     elsewhere = shutil.copytree(next(path for path in sounds.iterdir() if path.is_dir()), tmp_path / "elsewhere")
+    (sounds / ".hidden").symlink_to(elsewhere)
+    assert audio.find_sounds(sounds)
     (sounds / "linked").symlink_to(elsewhere)
     with pytest.raises(ValueError, match=r"linked is a link to a folder, which is not followed"):
         own.make_data_set(sounds, tmp_path / "target")

@@ -152,7 +152,9 @@ def test_the_best_run_is_also_found_in_attached_outputs_and_is_the_best_of_those
     """On Kaggle the work folder is empty at first; and few classes are told apart more easily than many."""
     monkeypatch.setattr(config, "KAGGLE_INPUT", tmp_path / "input")
     monkeypatch.setenv("FAT_WORK", str(tmp_path / "working"))
-    with pytest.raises(FileNotFoundError, match=r"There is no run in .*: make one \(python -m utils.run --data DIR 02 03\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"There is no run in .*: make one \(python -m utils.run --data DIR 02 03\)"
+    ):
         predict.best_run()
     attached = shutil.copytree(run.folder, tmp_path / "input/notebooks/someone/kit-03-cnn/runs/real-abc/deep_cnn-quick")
     assert predict.best_run().folder == attached

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from utils import augment, inference, metrics, models, muon, train
 from utils.config import TrainingConfig
@@ -80,16 +81,19 @@ def test_scores_are_kept_beside_their_clips_whatever_the_index_of_their_table(fe
     assert np.allclose(run.scores, inference.predict_scores(run.models()[0], few[1], TINY)[shuffled.index], atol=1e-5)
 
 
-def test_a_training_that_has_ended_is_not_done_again_and_one_of_another_is_replaced_in_print(
+def test_a_run_is_replaced_in_print_and_in_a_longer_work_not_if_it_is_the_outcome(
     few, tiny, tmp_path, monkeypatch, capsys
 ):
-    run = fit(tiny, few, tmp_path / "run", TINY)
+    run, bar = fit(tiny, few, tmp_path / "run", TINY), tqdm(disable=True)
+    assert "replace" not in capsys.readouterr().out
+    (tmp_path / "run.checkpoint").touch()  # as if it was killed before it could remove it
     with monkeypatch.context() as patch:
         patch.setattr(train.Trainer, "epoch", lambda *_: pytest.fail("it is trained again"))
-        assert fit(tiny, few, tmp_path / "run", TINY).history.equals(run.history)
-    assert "Deep CNN: this training has ended already; to repeat it, remove " in capsys.readouterr().out
+        again = train.fit(tiny, *few, TINY, tmp_path / "run", "Deep CNN", bar)
+    assert again.history.equals(run.history)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert fit(tiny, few, tmp_path / "run", replace(TINY, epochs=1)).summary()["epochs"] == 1
-    assert "run is of another training, and will be replaced" in capsys.readouterr().out
+    assert f"Deep CNN: this will replace the run in {tmp_path / 'run'}" in capsys.readouterr().out
 
 
 def test_the_learning_rate_warms_up_and_falls_and_augmentation_ends_before_the_last_tenth(

@@ -165,12 +165,11 @@ def find_sounds(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the one that holds the sounds.")
-    everything = sorted(folder.rglob("*"))
-    if linked := next((path for path in everything if path.is_symlink() and path.is_dir()), None):
-        raise ValueError(f"{linked} is a link to a folder, which is not followed: put that folder itself there.")
-    found = (file for file in everything if file.suffix.lower() in SUFFIXES and file.is_file())
     # macOS leaves a ._NAME.wav that is no sound beside each NAME.wav on other systems' disks.
-    sounds = [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    shown = [path for path in sorted(folder.rglob("*")) if "/." not in f"/{path.relative_to(folder).as_posix()}"]
+    if linked := next((path for path in shown if path.is_symlink() and path.is_dir()), None):
+        raise ValueError(f"{linked} is a link to a folder, which is not followed: put the folder itself there.")
+    sounds = [path for path in shown if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not sounds:
         raise FileNotFoundError(f"There is no sound in {folder}: put {', '.join(SUFFIXES)} files there.")
     files.refuse_undecodable([str(file.relative_to(folder)) for file in sounds], folder)

@@ -129,8 +129,8 @@ def mix_in_power(x: Tensor, other: Tensor, gain: Tensor) -> Tensor:
 def resize(x: Tensor, rate: Tensor, mel_scale: Tensor, mel_shift: Tensor) -> Tensor:
     """Each spectrogram at another tempo and pitch, of the same shape; what comes in from outside is its minimum.
 
-    The `rate` of time, `mel_scale`, and `mel_shift` as a share of the mel axis, have shape (clips,); above 1, the first
-    two make it shorter and lower.
+    The `rate` of time, `mel_scale`, and `mel_shift` as a share of the mel axis, have shape (clips,). Above 1, the first
+    two squeeze it towards the middle of their axes; a `mel_shift` above 0 moves it down.
     """
     theta = torch.zeros(len(x), 2, 3, device=x.device)
     theta[:, 0, 0], theta[:, 1, 1], theta[:, 1, 2] = rate, mel_scale, 2 * mel_shift

@@ -29,7 +29,7 @@ def bars(values: pd.Series, xlabel: str) -> None:
 
 
 def durations(seconds: dict[str, np.ndarray]) -> None:
-    """One histogram a set, over the same seconds; none of a set whose clips do not tell."""
+    """One histogram a set, over the same seconds; none where no clip of a set has told its length."""
     seconds = {name: values for name, values in seconds.items() if len(values)}
     if not seconds:
         return

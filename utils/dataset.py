@@ -18,8 +18,8 @@ _placed = weakref.WeakKeyDictionary()  # the frames of a cache, for all data set
 
 
 class MelDataset:
-    """Clips of a cache for a model on `device`: `.table`, its index from 0, and `.targets` (clips, classes) if it has
-    labels. Batches are made by `augment`, without a DataLoader.
+    """Clips of a cache for a model on `device`: `.table`, its rows numbered from 0, and `.targets` (clips, classes) if
+    it has labels. Batches are made by `augment`, without a DataLoader.
 
     `.frames`, those of the whole cache, lie on the device as one tensor if they take at most half of its free
     memory. If not, they stay in the memory-mapped file, and what a batch needs of them is sent through pinned

@@ -30,10 +30,12 @@ def process_group() -> Iterator[None]:
     if "WORLD_SIZE" not in os.environ:  # not started by torchrun
         yield
         return
-    enough_gpus = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
-    if enough_gpus:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if enough_gpus and dist.is_nccl_available() else "gloo")
+    backend, device = "gloo", None
+    if torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"]):
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, device_id=device)
     with redirect_stdout(io.StringIO()) if rank() else nullcontext(sys.stdout):
         yield
     dist.destroy_process_group()  # not after an error: the others, which wait, would have to answer

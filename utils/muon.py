@@ -7,7 +7,7 @@ from torch import Tensor
 
 LR_SCALE = 10.0  # its learning rate over that of AdamW, beside which it works
 MOMENTUM = 0.95
-WEIGHT_DECAY = 0.1  # by it, times LR_SCALE and the learning rate, a step shrinks the weights
+WEIGHT_DECAY = 0.1  # a step shrinks the weights by this share, times LR_SCALE and the learning rate
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the odd polynomial that moves singular values towards 1
 ITERATIONS = 5
 

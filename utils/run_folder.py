@@ -54,7 +54,7 @@ class Run:
             record = json.loads((self.folder / "settings.json").read_text())
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{self.folder} is no run of this kit, its settings cannot be read ({error}): train it again."
+                f"{self.folder} is no run of this kit, its settings cannot be read ({error}): remove it and train anew."
             ) from error
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise ValueError(f"{self.folder} was made by another version of this kit: train it again, or remove it.")
@@ -156,12 +156,12 @@ class Run:
             with safetensors.safe_open(file, "pt") as weights:
                 given = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
         except (KeyError, TypeError, ValueError, RuntimeError, OSError, safetensors.SafetensorError) as error:
-            raise ValueError(f"{self.folder} is no run of this kit ({error}): train it again.") from error
+            raise ValueError(f"{self.folder} is no run of this kit ({error}): remove it and train anew.") from error
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         for name in expected | given:
             if expected.get(name) != given.get(name):
                 shapes = f"{name} is {given.get(name, 'absent')} and should be {expected.get(name, 'absent')}"
-                raise ValueError(f"{file} does not fit {self.record['model']}: {shapes}. Train it again.")
+                raise ValueError(f"{file} does not fit {self.record['model']}: {shapes}. Remove it and train anew.")
         model.load_state_dict(safetensors.torch.load_file(file), assign=True)
         return [model]
 
@@ -190,8 +190,8 @@ def _readable(run: Run) -> bool:
     """Whether its settings and scores can be read; prints why not."""
     try:
         return bool(run.summary())
-    except (OSError, LookupError, TypeError, ValueError) as error:
-        print(f"Passed over: {run.folder} ({error})")
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        print(f"Passed over: {run.folder}, {type(error).__name__}: {error}")
         return False
 
 

@@ -42,23 +42,21 @@ def fit(
     scored by one crop each; at the end by all their test-time crops. The weights and scores kept are those of the
     **last** epoch: to keep the best one would be to choose by the clips it is judged on. A training that was stopped,
     asked for again, goes on after the last epoch it kept: to the same weights on a CPU, and as near to them as two
-    trainings come on a GPU. One that has ended is not done again. Under torchrun every process calls it and takes its
-    shard of each batch. The progress `bar` of a longer work counts the steps. Raises FloatingPointError if the loss is
-    not finite, and ValueError if a batch has fewer clips than there are processes or if a clip is in both sets.
+    trainings come on a GPU. Under torchrun every process calls it and takes its shard of each batch. With the
+    progress `bar` of a longer work, which then counts the steps, a training that has ended is not done again. Raises
+    FloatingPointError if the loss is not finite, and ValueError if a batch has fewer clips than there are processes or
+    if a clip is in both sets.
     """
     _check(train_set, validation_set, config, title)
     folder, trainer = Path(folder), Trainer(model, train_set, config, title)
     key = trainer.fingerprint(validation_set)
     checkpoint = Checkpoint(folder, key, trainer.parts)
-    if finished(folder, key):
-        if bar is None:
-            print(f"{title}: this training has ended already; to repeat it, remove {short_path(folder)}")
-        else:
-            bar.update(trainer.steps)
+    if bar is not None and finished(folder, key):
+        bar.update(trainer.steps)
         checkpoint.remove()
         return Run(folder)
     if bar is None and folder.is_dir():
-        print(f"{title}: {short_path(folder)} is of another training, and will be replaced")
+        print(f"{title}: this will replace the run in {short_path(folder)}")
     history, seconds = checkpoint.resume()
     going_on = f", going on after epoch {len(history)}, which was kept" if history else ""
 
