@@ -120,7 +120,7 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 #
 # What does each part give? Each row adds one to those above it. Here on one validation split and at most 600 steps, so the intervals are
 # wide: where they overlap widely, do not trust the order. Augmentation pays in longer trainings. On the 562 recordings of the README, with
-# 1,000 steps a fold, `random crops` has 0.875, `+ SpecAugment` 0.912 and `+ Muon` 0.951. `python -m tests.ablation` trains each part on
+# 1,000 steps a fold, `random crops` has 0.875, `+ SpecAugment` 0.912 and `+ Muon` 0.946. `python -m tests.ablation` trains each part on
 # all folds of your data.
 
 # %% tags=["nbval-ignore-output"]
