@@ -227,8 +227,9 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 # %% [markdown]
 # The curve that falls fastest names the points that the network needs most. In the outputs stored here, of the mini set, relevance is far
 # ahead of chance, but no further than loudness, for there the loudest points are the sound and the rest is nearly silent. So here the test
-# speaks for relevance no more than for loudness. Gradient times input is fast while few points are gone: it finds scattered points to which the network is most sensitive, as adversarial
-# examples do; gone in squares, these matter less. The next best run, and its first 32 labels:
+# speaks for relevance no more than for loudness. Gradient times input is fast while few points are gone: it finds scattered points to
+# which the network is most sensitive, as adversarial examples do; gone in squares, these matter less. The next best run, and its first 32
+# labels:
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
