@@ -173,8 +173,8 @@ pd.DataFrame([run.history.iloc[-1] for run in runs[2:]], index=hershey).round(3)
 # network each clip equally often. Optimiser, augmentation and the size of the input remain each model's own. With `full`, on the 562
 # recordings of the README, three of them are ahead of the paper's Deep CNN (0.846): Piczak's CNN 0.885, AlexNet 0.883, VGG19-BN 0.870.
 #
-# Random guessing gives an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty. Inception V3 is below that with `quick`: after its
-# four steps all scores are zero, and ties share the worst rank.
+# Random guessing gives an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty. Inception V3 is below that with `quick`:
+# after its four steps all scores are zero, and ties share the worst rank.
 
 # %% tags=["nbval-ignore-output", "results"]
 runs = find_runs(kit.runs)

@@ -177,9 +177,9 @@ figure = plots.relevance(x[two, 0].cpu().numpy(), {title: rather}, kit.preset.me
 # %% [markdown]
 # ## Heard
 #
-# Relevance goes back through the mel filters and becomes a mask on the short-time Fourier transform: of what speaks for the label, the
-# most relevant tenth of the points is kept whole, and the others in proportion to their relevance. The phase is the sound's own. Of the clip that it gets
-# right: the sound, what speaks for its label, and the rest.
+# Relevance goes back through the mel filters and becomes a mask on the short-time Fourier transform: of what speaks for the label, the most
+# relevant tenth of the points is kept whole, and the others in proportion to their relevance. The phase is the sound's own. Of the clip
+# that it gets right: the sound, what speaks for its label, and the rest.
 
 # %% tags=["nbval-ignore-output"]
 def hear(row, points):

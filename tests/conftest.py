@@ -33,7 +33,7 @@ os.environ["FAT_DATA"] = str(mini.make_mini_set(WORK / mini.NAME))
 class Scheduling(LoadFileScheduling):
     """One worker runs the notebooks, in their order; the files of tests are shared out."""
 
-    # Source: pytest-xdist's own way to group tests otherwise, https://pytest-xdist.readthedocs.io/en/stable/how-it-works.html
+    # A private method, for pytest-xdist 3 has no public one that groups tests by their path.
     def _split_scope(self, nodeid):
         return "notebooks" if nodeid.startswith("notebooks/") else super()._split_scope(nodeid)
 

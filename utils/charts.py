@@ -90,14 +90,12 @@ def singular_values(values: dict[str, np.ndarray]) -> None:
 
 def deltas(log_mel: np.ndarray, slope: np.ndarray) -> None:
     """A standardised log-mel spectrogram and its deltas, both (n_mels, frames): what rises is red, what falls blue."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 2.4), sharey=True, layout="constrained")
-    most = np.abs(slope).max()
-    for ax, title, x, colours in (
-        (axes[0], "log-mel", log_mel, {"cmap": "magma"}),
-        (axes[1], "deltas", slope, {"cmap": "seismic", "vmin": -most, "vmax": most}),
-    ):
-        figure.colorbar(ax.imshow(x, origin="lower", aspect="auto", **colours), ax=ax)
-        ax.set(title=title, xlabel="Frame", ylabel="Band" if ax is axes[0] else None)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4), sharey=True)
+    options, largest = {"origin": "lower", "aspect": "auto"}, np.abs(slope).max()
+    figure.colorbar(left.imshow(log_mel, cmap="magma", **options), ax=left)
+    figure.colorbar(right.imshow(slope, cmap="seismic", vmin=-largest, vmax=largest, **options), ax=right)
+    left.set(title="log-mel", xlabel="Frame", ylabel="Band")
+    right.set(title="deltas", xlabel="Frame")
 
 
 def score_histogram(scores: np.ndarray) -> None:

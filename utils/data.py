@@ -162,8 +162,10 @@ def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
     absent = [fname for fname in table["fname"] if fname not in there]
     if absent:
         files.refuse_undecodable(sorted(there), audio)
-        listed = f"{absent[0]}{f' and {len(absent) - 1} more' if absent[1:] else ''} not found in {audio}"
-        raise FileNotFoundError(f"{file} lists {listed}: add the audio or remove the rows.")
+        more = f" and {len(absent) - 1} more" if absent[1:] else ""
+        raise FileNotFoundError(
+            f"{file} lists {absent[0]}{more} not found in {audio}: add the audio or remove the rows."
+        )
     return table.assign(path=[str(audio / fname) for fname in table["fname"]])
 
 

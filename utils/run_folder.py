@@ -1,12 +1,7 @@
-"""The run folder: what a training leaves behind for everything after it, and the checkpoint that it keeps while it
-runs.
-"""
+"""The run folder: what a training leaves behind for everything after it."""
 
 import hashlib
-import io
 import json
-import pickle
-import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -18,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from . import data, distributed, files, metrics, models
+from . import data, files, metrics, models
 from .config import MelConfig, TrainingConfig, attached
 from .dataset import MelDataset
 
@@ -82,11 +77,11 @@ class Run:
 
     @property
     def targets(self) -> np.ndarray:
-        return self.on(None)[0]
+        return data.multi_hot(self.validation, self.classes)
 
     @property
     def scores(self) -> np.ndarray:
-        return self.on(None)[1]
+        return self.validation[self.classes].to_numpy()
 
     @property
     def pretrained(self) -> bool:
@@ -245,58 +240,3 @@ def fingerprint(model: nn.Module, **settings: object) -> str:
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-class Checkpoint:
-    """The file `RUN.checkpoint` beside a run's folder: the state of `parts` after an epoch, and the history up to it.
-
-    `parts` are what has a state_dict, by name. `key` tells one training from another: a checkpoint of another one
-    is not used, which is said. The number of processes and the kind of device may change from one start to the
-    next.
-    """
-
-    def __init__(self, folder: Path, key: str, parts: dict[str, object]) -> None:
-        self.file = folder.with_name(f"{folder.name}.checkpoint")
-        self.key, self.parts = key, parts
-        self._cost, self._kept = 0.0, time.perf_counter()
-
-    def resume(self) -> tuple[list[dict], float]:
-        """Give `parts` the state that was kept; the history up to there and the seconds it took, or [] and 0 if
-        there is none.
-
-        Raises ValueError if the file is no checkpoint.
-        """
-        if not self.file.is_file():
-            return [], 0.0
-        try:
-            state = torch.load(self.file, map_location="cpu", weights_only=True)
-            if state["key"] != self.key:
-                print(f"{self.file.name} is of a training with other clips, weights or settings, and is not used")
-                return [], 0.0
-            for name, part in self.parts.items():
-                if state[name]:  # a scaler of losses that was not needed has no state, and one may be needed now
-                    part.load_state_dict(state[name])
-            return state["history"], state["seconds"]
-        except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"{self.file} is no checkpoint of this kit: remove it, and the training begins anew."
-            ) from error
-
-    def keep(self, history: list[dict], seconds: float, last: bool) -> None:
-        """Replace the file after an epoch: after the last one, and else when writing has taken at most a twentieth
-        of the time.
-        """
-        began = time.perf_counter()
-        if distributed.rank() or (not last and began - self._kept < 20 * self._cost):
-            return
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        content = io.BytesIO()  # torch.save does not say why it cannot write to a file
-        torch.save(state | {"key": self.key, "history": history, "seconds": seconds}, content)
-        with files.atomic_file(self.file) as unfinished:
-            unfinished.write_bytes(content.getvalue())  # a view, kept by an error, would crash the GC of Python 3.12.1
-        self._kept = time.perf_counter()
-        self._cost = self._kept - began
-
-    def remove(self) -> None:
-        """Once the run is written."""
-        self.file.unlink(missing_ok=True)

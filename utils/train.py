@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from . import augment, distributed, muon
+from .checkpoint import Checkpoint
 from .config import TrainingConfig
 from .dataset import MelDataset, refuse_shared_clips
 from .inference import autocast, autocast_dtype, device_name, evaluate, predict_scores
 from .networks import Head
-from .run_folder import Checkpoint, Run, fingerprint, finished, save_run
+from .run_folder import Run, fingerprint, finished, save_run
 from .workspace import short_path
 
 EVALUATIONS = 50  # of the validation set during a training, at most

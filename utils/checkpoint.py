@@ -1,0 +1,65 @@
+"""The checkpoint that a training keeps while it runs."""
+
+import io
+import pickle
+import time
+from pathlib import Path
+
+import torch
+
+from . import distributed, files
+
+
+class Checkpoint:
+    """The file `RUN.checkpoint` beside a run's folder: the state of `parts` after an epoch, and the history up to it.
+
+    `parts` are what has a state_dict, by name. `key` tells one training from another: a checkpoint of another one
+    is not used, which is said. The number of processes and the kind of device may change from one start to the
+    next.
+    """
+
+    def __init__(self, folder: Path, key: str, parts: dict[str, object]) -> None:
+        self.file = folder.with_name(f"{folder.name}.checkpoint")
+        self.key, self.parts = key, parts
+        self._cost, self._kept = 0.0, time.perf_counter()
+
+    def resume(self) -> tuple[list[dict], float]:
+        """Give `parts` the state that was kept; the history up to there and the seconds it took, or [] and 0 if
+        there is none.
+
+        Raises ValueError if the file is no checkpoint.
+        """
+        if not self.file.is_file():
+            return [], 0.0
+        try:
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            if state["key"] != self.key:
+                print(f"{self.file.name} is of a training with other clips, weights or settings, and is not used")
+                return [], 0.0
+            for name, part in self.parts.items():
+                if state[name]:  # a scaler of losses that was not needed has no state, and one may be needed now
+                    part.load_state_dict(state[name])
+            return state["history"], state["seconds"]
+        except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{self.file} is no checkpoint of this kit: remove it, and the training begins anew."
+            ) from error
+
+    def keep(self, history: list[dict], seconds: float, last: bool) -> None:
+        """Replace the file after an epoch: after the last one, and else when writing has taken at most a twentieth
+        of the time.
+        """
+        began = time.perf_counter()
+        if distributed.rank() or (not last and began - self._kept < 20 * self._cost):
+            return
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        content = io.BytesIO()  # torch.save does not say why it cannot write to a file
+        torch.save(state | {"key": self.key, "history": history, "seconds": seconds}, content)
+        with files.atomic_file(self.file) as unfinished:
+            unfinished.write_bytes(content.getvalue())  # a view, kept by an error, would crash the GC of Python 3.12.1
+        self._kept = time.perf_counter()
+        self._cost = self._kept - began
+
+    def remove(self) -> None:
+        """Once the run is written."""
+        self.file.unlink(missing_ok=True)
