@@ -76,7 +76,7 @@ labels_per_clip.rename_axis("labels per clip").fillna(0).astype(int)
 # %%
 counts = pd.DataFrame({name: lists.explode().value_counts() for name, lists in labels.items()})
 counts = counts.reindex(competition.classes).fillna(0).astype(int)
-counts.agg(["min", "median", "max"])
+counts.agg(["min", "median", "max"]).astype(int)
 
 # %%
 charts.clips_per_class(counts)
@@ -96,7 +96,7 @@ charts.bars(pairs.head(10), "Curated clips with both labels") if len(pairs) else
 # %%
 sets = {"curated": curated, "noisy": noisy, "test": test}
 seconds = {name: audio.durations(table) for name, table in sets.items() if len(table)}
-pd.DataFrame({name: pd.Series(values).describe() for name, values in seconds.items()}).round(2)
+pd.DataFrame({name: pd.Series(values).describe() for name, values in seconds.items()}).drop("count").round(2)
 
 # %%
 charts.durations(seconds)
@@ -124,13 +124,14 @@ plots.spectrograms(examples, settings) if examples else "every clip has several 
 # %% [markdown]
 # ## How they look and sound
 #
-# The paper's figures 1 and 2: a clip as recorded, and as the models see it. Notebook 2 explains the way from one to the other.
+# The paper's figures 1 and 2: a clip as recorded, and as a log-mel spectrogram, of which the models see 2 s. Notebook 2 explains the
+# way from one to the other.
 # Each player has the first two seconds.
 
 # %%
-def show(clip):
+def show(clip, of=""):
     samples = audio.load_clip(clip["path"], settings)
-    plots.clip(samples, mel.log_mel(samples, settings), settings, clip["labels"])
+    plots.clip(samples, mel.log_mel(samples, settings), settings, clip["labels"] + of)
     return plots.player(samples, settings)
 
 
@@ -145,23 +146,23 @@ for _, clip in some.iterrows():
 # ## Curated beside noisy
 #
 # The noisy set names the same classes, but its labels are often wrong and it was recorded elsewhere. A clip of it with the
-# first of the labels above:
+# first of the labels above, rightly or wrongly:
 
 # %% tags=["nbval-ignore-output"]
 same_label = noisy[noisy["labels"] == some["labels"].iloc[0]]
 with suppress(audio.UnreadableClip):
-    display(show(same_label.iloc[0]) if len(same_label) else "no noisy clip has this label")
+    display(show(same_label.iloc[0], " (noisy set)") if len(same_label) else "no noisy clip has this label")
 
 # %% [markdown]
 # ## Label corrections
 #
 # The organisers named six curated clips: five have a wrong label, since files were renamed wrongly, and one has no signal. The labels
-# below are what the competition's winner heard. `data.correct_labels` corrects or drops the clips before training; on other data it
-# changes nothing.
+# below are what the competition's winner heard; the silent clip and two more are left out. `data.correct_labels` does both before
+# training; on other data it changes nothing.
 
 # %%
 corrections = pd.Series(data.LABEL_CORRECTIONS, name="should be").fillna("left out").to_frame()
-corrections["in these data"] = corrections.index.isin(curated["fname"])
+print(corrections.index.isin(curated["fname"]).sum(), "of these clips are in these data")
 corrections
 
 # %% [markdown]

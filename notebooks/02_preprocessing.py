@@ -85,7 +85,7 @@ import librosa
 trimmed = mel.trim(samples, settings)
 _, kept = librosa.effects.trim(samples, top_db=settings.trim_db)
 plots.waveforms({"as recorded": samples, "trimmed": trimmed}, settings, kept)
-bool(len(trimmed) == kept[1] - kept[0])
+print("librosa finds the same ends:", bool(len(trimmed) == kept[1] - kept[0]))
 
 # %% [markdown]
 # ## Step 3: cut or zero-pad to 2 s
@@ -104,7 +104,8 @@ plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 # $$m = 2595 \log_{10}\left(1 + \frac{f}{700}\right)$$
 #
 # Every 694 samples (`hop_length`) a window of 2,560 samples (`n_fft`, 58 ms) is taken out of the sound, and the Fourier transform tells
-# its power at 1,281 frequencies: a **frame**. 128 triangular filters, evenly spaced on the mel scale, sum that power.
+# its power at 1,281 frequencies: a **frame**. 128 triangular filters, evenly spaced on the mel scale and of equal area over the Hz, sum that
+# power.
 
 # %%
 filters = mel.mel_filters(settings)
@@ -116,17 +117,18 @@ plots.mel_scale(settings, filters)
 # %% [markdown]
 # ## Step 5: logarithm
 #
-# Loudness, too, we hear by ratios: power becomes dB. Every 694 samples a frame: 2 s make 128 of them.
+# Loudness, too, we hear by ratios: power becomes dB. Of 88,200 samples, a frame every 694 from the first on: 128. This is what the networks
+# are given; each first brings it to mean 0 and standard deviation 1, so that loudness does not matter.
 
 # %%
 log_mel = mel.log_mel(two_seconds, settings)
 log_mel.shape
 
 # %%
-plots.clip(two_seconds, log_mel, settings, "the input of the models")
+plots.clip(two_seconds, log_mel, settings, "2 s, in dB")
 
 # %% [markdown]
-# The same in one call of librosa's, which takes longer, beside ours:
+# Librosa's own call gives the same, in more time:
 
 # %%
 import numpy as np
@@ -136,15 +138,14 @@ power = librosa.feature.melspectrogram(
     n_mels=settings.n_mels, fmin=settings.fmin, fmax=settings.fmax, htk=True,
 )
 librosas = librosa.power_to_db(power, amin=settings.amin, top_db=settings.top_db)
-plots.spectrograms({"this kit": log_mel, "librosa": librosas}, settings)
 print(f"greatest difference: {np.abs(log_mel - librosas).max():.2f} dB")
 
 # %% [markdown]
 # ## All clips, once
 #
 # The cache keeps whole clips: one after another in a single array, with a note of where each begins. The paper's picture is
-# then the first 128 frames of a clip, and a random crop is another 128. (To cut so late changes next to nothing: the docstring of
-# `mel_cache.Cache` says what.) One call per set makes the cache, on all cores. The noisy set waits for notebook 6, which uses it.
+# then the first 128 frames of a clip, and a random crop is another 128. (Cutting the picture rather than the sound changes next to nothing:
+# see `mel_cache.Cache`.) One call per set makes the cache, on all cores. The noisy set waits for notebook 6, which uses it.
 
 # %% tags=["nbval-ignore-output"]
 competition = kit.competition
@@ -171,7 +172,7 @@ cache = mel_cache.build(competition.curated, kit.cache, "curated", settings)
 cache.frames.shape, cache.frames.dtype
 
 # %% [markdown]
-# Where each clip begins, how many frames it has, and the dB that stand for silence where a crop is longer than the clip:
+# Where each clip begins, how many frames it has, and the dB of its silence, which pads a crop that is longer: 80 under its loudest point.
 
 # %%
 cache.clips.head().round(1)

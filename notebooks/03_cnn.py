@@ -24,7 +24,7 @@
 # curated clips and evaluated on the rest.
 #
 # **You get** the network layer by layer, its learning curves and its first guesses. **Reads** the cache of notebook 2.
-# **Writes** a run to `work/runs`. **Takes** two to four minutes with the `quick` preset on two cores.
+# **Writes** a run to `work/runs`. **Takes** one and a half to four minutes with the `quick` preset on two cores.
 #
 # **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02`
@@ -95,7 +95,7 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 # 64 channels and doubles them in each block. `quick` begins with a stem, which leaves a sixteenth of the picture to blocks half as wide: a
 # step then takes a fiftieth of the arithmetic.
 #
-# One clip on its way through: channels x mel bands x frames after each stage.
+# One clip on its way through: channels x mel bands x frames after each stage (not to scale).
 
 # %%
 import torch
@@ -121,11 +121,10 @@ plots.architecture(shapes)
 # %%
 import pandas as pd
 
-layers = pd.DataFrame(models.layers(model))
-layers
+pd.DataFrame(models.layers(model)).drop(columns="trains")
 
 # %%
-sum(parameter.numel() for parameter in model.parameters())
+print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters")
 
 # %% [markdown]
 # ## The loss
@@ -135,12 +134,9 @@ sum(parameter.numel() for parameter in model.parameters())
 # $$BCE = -\frac{1}{C}\sum_{c=1}^{C} \left[ y_c \log p_c + (1 - y_c) \log(1 - p_c) \right]$$
 #
 # The paper makes the probabilities $p_c$ with a softmax. With that the classes compete for a sum of one, and a clip with two
-# labels cannot give both more than a half; with a sigmoid each class speaks for itself. The `full` preset keeps the paper's words,
+# labels cannot give both more than a half; with a sigmoid each class speaks for itself. The `full` preset keeps the paper's softmax,
 # `quick` takes the sigmoid. To try the other one, name it here, `config = dataclasses.replace(config, activation="softmax")`, and train
 # below into a folder of another name, `kit.run_folder("deep_cnn_softmax")`: notebook 7 then shows both.
-
-# %%
-config.activation
 
 # %% [markdown]
 # ## Training
@@ -156,11 +152,11 @@ config.activation
 
 # %% tags=["nbval-ignore-output"]
 run = launch.fit(model, train_set, validation_set, config, kit.run_folder("deep_cnn"), entry.title)
-run.history.dropna().tail()
+run.history.dropna().set_index("epoch").tail()  # the epochs after which it was validated
 
 # %% [markdown]
 # With `quick` the training loss lies above the validation loss, since clips that are mixed and masked are harder. The last tenth is trained
-# without augmentation: there the training loss drops, and only from there on can the two be compared. The first epochs are cut off in the
+# without augmentation: there the training loss drops, and only from there on can the two be compared: it ends below the validation loss. The first epochs are cut off in the
 # pictures of the scores.
 
 # %%
@@ -172,13 +168,15 @@ plots.learning_curves({run.name: run.history})
 
 # %% tags=["nbval-ignore-output"]
 history = run.history.set_index("epoch")
-pd.DataFrame({"last": history.iloc[-1], "best": history.loc[history["LWLRAP"].idxmax()]}).round(3)
+best = history["LWLRAP"].idxmax()
+pd.DataFrame({"last": history.iloc[-1], f"best (epoch {best})": history.loc[best]}).drop("steps")
 
 # %% [markdown]
 # All crops of each clip averaged (test-time augmentation), the finished model reaches:
 
 # %% tags=["nbval-ignore-output"]
-run.summary()
+summary = run.summary()
+print(f"LWLRAP {summary['LWLRAP']:.3f}, top-5 {summary['top-5']:.1%}")
 
 # %% [markdown]
 # ## A first look

@@ -34,7 +34,7 @@
 # without weights after 400, where its Deep CNN has 0.813. A crop costs VGG19 twice what it costs the Deep CNN of `full`.
 #
 # **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
-# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02`
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -79,7 +79,8 @@ print(weights or "No ImageNet weights: the hub cannot be reached and FAT_VGG19_W
 # ## What trains
 #
 # Often only the last layers are retrained. Sounds look so unlike photographs that the paper retrains the last block of four
-# convolutions too, and the fully connected layers; what comes before them stays as ImageNet made it. In its full size:
+# convolutions too, and the fully connected layers; what comes before them stays as ImageNet made it. VGG19 wants a colour picture, so it
+# is shown the spectrogram three times, as red, green and blue. In its full size, most of which is one dense layer:
 
 # %%
 import pandas as pd
@@ -90,30 +91,32 @@ layers = pd.DataFrame(models.layers(model))
 layers
 
 # %%
-layers.groupby("trains")["parameters"].sum()
+layers.groupby("trains")[["parameters"]].sum()
 
 # %% [markdown]
 # ## How
 #
 # Both are trained by the same `launch.fit` as the Deep CNN. With transfer the frozen layers see the same 2 s of each clip in every epoch,
 # so they run once and their outputs are kept. Without weights all of it trains, on as many GPUs as there are. `quick` shows both 64 x 64
-# points of a spectrogram, and makes the one without weights an eighth as wide.
+# points of a spectrogram, makes the one without weights an eighth as wide, and ends each after `max_steps`. Where they differ:
 
 # %%
 configs = {name: models.MODELS[name].config(kit.preset.name) for name in ("vgg19_transfer", "vgg19_no_weights")}
-pd.concat({name: as_table(config)["value"] for name, config in configs.items()}, axis="columns")
+table = pd.concat({name: as_table(config)["value"] for name, config in configs.items()}, axis="columns")
+table[table.nunique(axis="columns") > 1]
 
 # %% tags=["nbval-ignore-output"]
 for name in names:
     entry, options = models.MODELS[name], {"weights": weights} if name == "vgg19_transfer" else {}
     model = entry.build(len(competition.classes), kit.preset.name, **options)
     run = launch.fit(model, train_set, validation_set, configs[name], kit.run_folder(name), entry.title)
-run.history.dropna().tail()
+run.history.dropna().set_index("epoch").tail()
 
 # %% [markdown]
 # ## Beside the Deep CNN
 #
-# With `quick`, VGG19 takes far fewer steps than the Deep CNN: its curves show how it begins, not where it ends.
+# With `quick`, VGG19 takes far fewer steps than the Deep CNN: its curves show how it begins, not where it ends. That
+# they flatten is the learning rate, which falls to zero.
 
 # %%
 compared = {kit.run_folder(name).name for name in ("deep_cnn", *names)}

@@ -92,7 +92,7 @@ for name in baselines.TITLES:
 # ## [5] Piczak's CNN
 #
 # [Piczak (2015)](https://doi.org/10.1109/MLSP.2015.7324337) was among the first to train a CNN on environmental sounds. It sees two channels: the log-mel spectrogram of 60 bands, and its
-# **deltas**, the slope in time at each point, by a line through nine frames.
+# **deltas**, the slope in time at each point, by a line through nine frames. What rises is red, what falls blue:
 
 # %%
 x, _ = augment.example_batch(train_set, models.MODELS["piczak"].config(preset_name), 1)
@@ -108,7 +108,7 @@ def build(name):
     return models.MODELS[name].build(len(competition.classes), preset_name)
 
 
-pd.DataFrame(models.layers(build("piczak")))
+pd.DataFrame(models.layers(build("piczak"))).drop(columns="trains")
 
 # %% [markdown]
 # All networks here are trained by `launch.fit` on the same clips as the Deep CNN of notebook 3, each with settings of its own.
@@ -126,16 +126,11 @@ runs = [fit("piczak")]
 # ## [7] SB-CNN
 #
 # [Salamon and Bello (2017)](https://arxiv.org/abs/1608.04363) took small filters, a dense layer of 64 instead of twice 5,000, and made up for little data by augmentation:
-# time stretched, pitch shifted, dynamic range compressed, background noise added. Of these the kit has on spectrograms what
-# notebook 6 shows: clips **resized** along time and mel axis, and **mixed** with others. Nothing stands for the compression.
+# time stretched, pitch shifted, dynamic range compressed, background noise added. The kit has two of these, on spectrograms:
+# clips **resized** along time and mel axis, and **mixed** with others. Notebook 6 shows both.
 
 # %%
-config = models.MODELS["sb_cnn"].config(preset_name)
-examples = augment.examples(train_set, config)
-plots.spectrograms({name: examples[name] for name in ("as it is", "mixed in power", "resized")}, kit.preset.mel)
-
-# %%
-pd.DataFrame(models.layers(build("sb_cnn")))
+pd.DataFrame(models.layers(build("sb_cnn"))).drop(columns="trains")
 
 # %% tags=["nbval-ignore-output"]
 runs.append(fit("sb_cnn"))
@@ -148,8 +143,9 @@ plots.learning_curves({run.name: run.history for run in runs})
 #
 # [Hershey and others (2017)](https://arxiv.org/abs/1609.09430) gave spectrograms of 70 million videos to AlexNet, VGG, Inception V3 and ResNet-50. As they did, the first
 # layers are changed so that a small picture is not made smaller at once. Weights are random; with `pretrained=True` as an
-# option of `build` they begin with ImageNet's, which the competition forbade. Their full size, for 80 classes and whole crops (smaller
-# pictures, as `quick` shows them, take smaller dense layers):
+# option of `build` they begin with ImageNet's, which the competition forbade. Their parameters and the
+# millions of multiply-accumulates (MMAC) of a crop, in full size, for 80 classes (smaller pictures, as `quick` shows them, take smaller
+# dense layers):
 
 # %%
 hershey = ["alexnet", "vgg19_bn", "inception_v3", "resnet50"]
@@ -163,12 +159,12 @@ pd.DataFrame(sizes).T.astype(int)
 
 # %% tags=["nbval-ignore-output"]
 runs += [fit(name) for name in hershey]
-pd.DataFrame([run.history.iloc[-1] for run in runs[2:]], index=hershey).round(3)
+pd.DataFrame([run.history.iloc[-1] for run in runs[2:]], index=hershey).drop(columns=["epoch", "steps"])
 
 # %% [markdown]
 # ## All of them
 #
-# Parameters, millions of multiply-accumulates (MMAC) for one crop, seconds of training, and the scores of the same validation clips. What
+# Parameters, MMAC of a crop, seconds of training, and the scores of the same validation clips. What
 # notebooks 3 and 4 have trained on these data stands beside them. `python -m tests.related` makes the comparison fairer: it shows every
 # network each clip equally often. Optimiser, augmentation and the size of the input remain each model's own. With `full`, on the 562
 # recordings of the README, three of them are ahead of the paper's Deep CNN (0.846): Piczak's CNN 0.885, AlexNet 0.883, VGG19-BN 0.870.
@@ -186,7 +182,7 @@ table.set_index("run").drop(columns="model").round({"LWLRAP": 3, "top-5": 3, "MM
 charts.score_over_cost(table)
 
 # %% [markdown]
-# On the mini set the old classifiers are ahead of the networks trained here: synthetic sounds differ in just what the features measure.
-# It is a place to try things, not to rank them.
+# On the mini set the old classifiers are ahead of every network but the Deep CNN: synthetic sounds differ in just what the features
+# measure. It is a place to try things, not to rank them.
 #
 # Next: `06_beyond_the_paper` trains the model that is meant to score.

@@ -23,8 +23,8 @@
 # The test clips get a score for each class from one model, or from the blend of several.
 #
 # **You get** a checked `submission.csv`, the steps that submit it and, with the public release of the data, its score. **Reads** the runs of
-# the notebooks before, and the test cache of notebook 2, which it makes if the test clips are others by now, as in the second stage of
-# the competition. **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds on the mini set; with
+# the notebooks before, and the test cache of notebook 2, made anew if the test clips have changed, as in the second stage of the
+# competition. **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds on the mini set; with
 # `best` on the competition's data some five minutes on two cores.
 #
 # **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
@@ -66,14 +66,15 @@ runs = find_runs(kit.runs)
 
 # %%
 names = [submission.default_run(runs).name]  # to blend: names = ["best-full", "deep_cnn-full"]
+names
 
 # %% [markdown]
-# A blend is the geometric mean of the scores, as it is of those of the folds of `best`. Would it do better? The three best runs that are
+# A blend is the geometric mean of the scores, as it is of those of the folds of `best`. Would it do better? The three best networks that are
 # allowed, and their blend, on the same validation clips:
 
 # %% tags=["nbval-ignore-output"]
 allowed = [run for run in runs if run.has_weights and not run.pretrained][:3]
-submission.blend_table(allowed).round(3)
+submission.blend_table(allowed)
 
 # %% tags=["nbval-ignore-output"]
 chosen = [{run.name: run for run in runs}[name] for name in names]
@@ -104,7 +105,7 @@ file = submission.write(kit.submissions / "submission.csv", all_scores, kit.comp
 print("written:", short_path(file))
 
 # %% tags=["nbval-ignore-output"]
-submission.check(file, kit.competition).iloc[:5, :6].round(3)
+submission.check(file, kit.competition).iloc[:5, :6]
 
 # %% [markdown]
 # One test clip, its first two seconds to hear, and what the submission says of it:
@@ -141,7 +142,7 @@ plots.player(samples, kit.preset.mel)
 
 # %% tags=["nbval-ignore-output"]
 if "usage" in kit.competition.test:
-    display(submission.leaderboard(file, kit.competition).round(3))
+    display(submission.leaderboard(file, kit.competition))
 else:
     print("These data have no labels of the test clips.")
 

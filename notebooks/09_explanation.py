@@ -20,8 +20,9 @@
 #
 # # 9. Why does it say so?
 #
-# A network that tags a sound well may do so for reasons that nobody expects. Layer-wise relevance propagation, as
-# [Becker and others (2018)](https://arxiv.org/abs/1807.03418), the paper's [8], used it on spectrograms, tells which points of a spectrogram made the network say what it says.
+# A network that tags a sound well may do so for reasons that nobody expects. Layer-wise relevance propagation tells which points of a
+# spectrogram made the network say what it says; [Becker and others (2018)](https://arxiv.org/abs/1807.03418), the paper's [8], used it on
+# spoken digits.
 #
 # **You get** pictures of what speaks for a label and against it, the same to hear, a test whether to believe it, and what the network
 # listens for in each class. **Reads** the cache of notebook 2 and the best run that the method covers. **Writes** nothing. **Takes** a
@@ -48,8 +49,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %% [markdown]
-# The method is that of the package `zennit`, which is installed here where it is missing. On Kaggle that takes the internet; if it
-# fails, the remedy is `pip install zennit`.
+# The method is that of the package `zennit`, which is installed here where it is missing. On Kaggle that takes the internet.
 
 # %% tags=["nbval-ignore-output"]
 import importlib.util
@@ -89,13 +89,13 @@ clips = MelDataset(cache, validation, classes, kit.device)
 rows, labels = torch.nonzero(clips.targets, as_tuple=True)
 x = clips.crops(rows, torch.zeros_like(rows), run.config.n_frames)
 targets, labels = clips.targets[rows].to(x.device), labels.to(x.device)
-len(clips), tuple(x.shape)
+print(f"{len(clips)} clips, {len(x)} labels to ask about")
 
 # %% [markdown]
 # ## From the output back to the input
 #
-# The label's logit, the network's output before the sigmoid, is a sum over the units before the output. Each gets its own summand as its **relevance** $R$. From there on each
-# layer hands the relevance of its units on to those before it, in proportion to what these had given: where $a_j$ is the output of a unit
+# The label's logit, the network's output before the sigmoid, is a sum over the units of the layer before. The summand of each
+# is its **relevance** $R$. From there on each layer hands the relevance of its units on to those before it, in proportion to what these had given: where $a_j$ is the output of a unit
 # and $w_{jk}$ the weight with which unit $k$ took it,
 #
 # $$R_j = \sum_k \frac{a_j w_{jk}}{\sum_i a_i w_{ik}} R_k \quad\text{(dense layers)} \qquad
@@ -108,17 +108,14 @@ len(clips), tuple(x.shape)
 # %% tags=["nbval-ignore-output"]
 networks = run.models()
 points, sums = explain.relevance(networks, x, labels)
-tuple(points.shape)
 
 # %% [markdown]
 # Nothing may be added or lost on the way: the relevances of a spectrogram add up to the logit, less the bias of the output layer, which
 # is the same for every clip. By how much do they miss it, at most?
 
-# %%
-missed = (points.sum(dim=(1, 2)) - sums).abs() / sums.abs().clamp(min=1)
-print(f"within the tolerance of {explain.TOLERANCE}: {missed.max() < explain.TOLERANCE}")
-
 # %% tags=["nbval-ignore-output", "results"]
+missed = (points.sum(dim=(1, 2)) - sums).abs() / sums.abs().clamp(min=1)
+assert missed.max() < explain.TOLERANCE
 print(f"relevance misses the logit by at most {missed.max():.1e} of it in {len(missed)} spectrograms")
 
 # %% [markdown]
@@ -150,14 +147,16 @@ def show(row, *asked):
 of_right = show(right, labels[right], other.indices[right])
 
 # %% [markdown]
-# The fine grid is the stride of the first convolution. Each picture is scaled by its own strongest points: compare the numbers, not the
-# colours. A stripe where a short clip ends says that the network also uses where the sound stops. Now the clip that it gets wrong: its
-# label, and the class that it is taken for.
+# Both look alike, for a convolution hands relevance on to all that raised it; red or blue comes from the last layer. Each is scaled by its
+# own strongest points: compare the numbers, not the colours. The fine grid is the stride of the first convolution. Now the clip that it
+# gets wrong: its label, and the class that it is taken for.
 
 # %% tags=["nbval-ignore-output"]
 of_wrong = show(wrong, labels[wrong], other.indices[wrong])
 
 # %% [markdown]
+# A stripe where a short clip ends says that the network also uses where the sound stops.
+#
 # A clip of two labels, asked for each. Where there is none, it is asked for its label and the likeliest other class.
 
 # %% tags=["nbval-ignore-output"]
@@ -166,12 +165,11 @@ first, second = [*torch.nonzero(targets[two])[:, 0], other.indices[two]][:2]
 of_two = show(two, first, second)
 
 # %% [markdown]
-# The two look alike, since a convolution hands relevance on to all that raised it. Their difference is the relevance of the difference
-# of both logits, and tells them apart:
+# Their difference is the relevance of the difference of both logits, and tells them apart:
 
 # %% tags=["nbval-ignore-output"]
 rather = of_two[0] - of_two[1]
-title = f"{plots.words(classes[first])} (red) or {plots.words(classes[second])}"
+title = f"{plots.words(classes[first])} (red) or {plots.words(classes[second])} (blue)"
 figure = plots.relevance(x[two, 0].cpu().numpy(), {title: rather}, kit.preset.mel)
 
 # %% [markdown]
@@ -189,15 +187,15 @@ def hear(row, points):
     return samples, *explain.listen(samples, points, kit.preset.mel)
 
 
-for sound in hear(right, of_right[0]):
-    display(plots.player(sound, kit.preset.mel))
+for name, sound in zip(("the sound", "what speaks for its label", "the rest"), hear(right, of_right[0])):
+    display(name, plots.player(sound, kit.preset.mel))
 
 # %% [markdown]
 # Of the clip of two labels: the sound, what speaks for the first one rather than the second, and the reverse.
 
 # %% tags=["nbval-ignore-output"]
-for sound in (*hear(two, rather)[:2], hear(two, -rather)[1]):
-    display(plots.player(sound, kit.preset.mel))
+for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rather)[:2], hear(two, -rather)[1])):
+    display(name, plots.player(sound, kit.preset.mel))
 
 # %% [markdown]
 # ## Put to the test
@@ -222,7 +220,7 @@ charts.deletion({"single points": by_point, "squares of 4 x 4 points": by_square
 
 # %% tags=["nbval-ignore-output", "results"]
 print(f"{run.record['title']}: mean score of the labels with a tenth of the points gone")
-pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}).round(3).T
+pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}).T
 
 # %% [markdown]
 # The curve that falls fastest names the points that the network needs most. In the outputs stored here, of the mini set, relevance is far
@@ -235,13 +233,13 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 for next_best in others[:1]:
     print(next_best.record["title"])
     theirs, _ = explain.relevance(next_best.models(), x[:32], labels[:32])
-    display(curves(next_best, theirs, x[:32], labels[:32], 1).round(3))
+    display(curves(next_best, theirs, x[:32], labels[:32], 1))
 
 # %% [markdown]
 # ## What it listens for
 #
 # One row per class, each on its own scale: where along frequency the relevance for it lies, on average over its validation clips and over
-# time.
+# time. Compare with notebook 1's picture of each class: of the mini set, a bass drum lies below 200 Hz and a cricket at 4 to 5 kHz.
 
 # %% tags=["nbval-ignore-output"]
 charts.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)

@@ -89,8 +89,8 @@ if sounds is None:
 # %% [markdown]
 # ## Tag them
 #
-# The model is the best run that the notebooks before have left here or, on Kaggle, in what you attached: of the data with the most
-# classes, and of the mini set only if there are no others. In Colab, where every notebook is a machine of its own, make one first:
+# The model is the best run found here or, on Kaggle, in what you attached: first those on the data with the most classes, last those of
+# the mini set. In Colab, where every notebook is a machine of its own, make one first:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`.
 
 # %% tags=["nbval-ignore-output"]
@@ -99,16 +99,16 @@ print(f"{run.record['title']}, {len(run.classes)} classes, validation LWLRAP {ru
 
 # %% tags=["nbval-ignore-output"]
 scores = predict.tag(sounds, run, kit.device)
-top = predict.top_classes(scores, k=2)
-top.set_index(["fname", "class"]).round(3)
+predict.top_classes(scores, k=2).set_index(["fname", "class"])
 
 # %% [markdown]
 # To keep all of them: `scores.to_csv("scores.csv")`. Look and listen, each player beneath its picture, the first two seconds:
 
 # %% tags=["nbval-ignore-output"]
-for tag in top.drop_duplicates("fname").head(3).to_dict("records"):
-    samples = audio.load_clip(Path(sounds) / tag["fname"], run.mel)
-    plots.clip(samples, mel.log_mel(samples, run.mel), run.mel, f"{tag['fname']}: {tag['class']} {tag['score']:.2f}")
+for fname in scores.index[:3]:
+    samples = audio.load_clip(Path(sounds) / fname, run.mel)
+    found = ", ".join(f"{label} {score:.2f}" for label, score in scores.loc[fname].nlargest(2).items())
+    plots.clip(samples, mel.log_mel(samples, run.mel), run.mel, f"{fname}: {found}")
     display(plots.player(samples, run.mel))
 
 # %% [markdown]
@@ -126,7 +126,7 @@ table.groupby(bins, observed=True)["right"].agg(["size", "mean"]).round(2).set_a
 # %% [markdown]
 # Where all scores are low, read "none of my classes, or too faint", not the name on top. And a high score is no proof: the model has
 # never been shown what is none of its classes, so it may take such a sound for the one that comes nearest. Here is a siren, for
-# which neither the competition nor the mini set has a class. At best all its scores are low, but a model may also be sure of a wrong class:
+# which neither the competition nor the mini set has a class:
 
 # %% tags=["nbval-ignore-output"]
 import soundfile
@@ -139,7 +139,8 @@ plots.tagged_clip(siren, predict.tag(examples / "siren.wav", run).iloc[0], run.m
 plots.player(siren, run.mel)
 
 # %% [markdown]
-# So listen to some of what it finds before you count on it, or train it on your own classes, below. A softmax
+# At best all its scores are low, but a model may also be rather sure of a wrong class. So compare them with the table above, listen to
+# some of what it finds before you count on it, or train it on your own classes, below. A softmax
 # (`run.config.activation`) makes the scores of a clip sum to one, whatever is in it; with a sigmoid all may be low.
 #
 # ## A long recording
@@ -223,7 +224,7 @@ knn = baselines.fit("knn", *splits, runs / "knn-quick")
 
 # %% tags=["nbval-ignore-output"]
 print(f"{len(own_run.validation)} validation clips")
-pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epochs", "LWLRAP"]].round(3)
+pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epochs", "LWLRAP"]]
 
 # %% [markdown]
 # The test clips, which neither training nor validation has seen. A row is what you said, a column what the model says:

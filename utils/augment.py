@@ -97,7 +97,7 @@ def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarra
     Resized is as much slower and higher as it can get, so that one sees it.
     """
     names = {"as it is": None, "mixed in power": "mix_probability", "resized": "resize_probability"}
-    names |= {"SpecAugment": "spec_augment_probability"}
+    names |= {"masked (SpecAugment)": "spec_augment_probability"}
     plain = replace(config, crop="start", mix_probability=0, resize_probability=0, spec_augment_probability=0)
     rows = torch.arange(min(8, len(dataset)))
     shown = {}

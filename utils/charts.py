@@ -50,7 +50,7 @@ def per_class(table: pd.DataFrame, column: str) -> None:
     for number, run in enumerate(table):  # ever smaller dots, for many lie on each other
         ax.plot(table[run], range(len(table)), "o", markersize=max(3, 9 - 3 * number), label=run)
     ax.set_yticks(range(len(table)), table.index)
-    ax.set(xlabel=column, xlim=(-0.02, 1.02))
+    ax.set(xlabel=column, xlim=(max(-0.02, table.min().min() - 0.05), 1.02))
     ax.grid(axis="y", alpha=0.3)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(3, len(table.columns)))
 
@@ -92,8 +92,9 @@ def deltas(log_mel: np.ndarray, slope: np.ndarray) -> None:
     """A standardised log-mel spectrogram and its deltas, both (n_mels, frames): what rises is red, what falls blue."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4), sharey=True)
     options, largest = {"origin": "lower", "aspect": "auto"}, np.abs(slope).max()
-    figure.colorbar(left.imshow(log_mel, cmap="magma", **options), ax=left)
-    figure.colorbar(right.imshow(slope, cmap="seismic", vmin=-largest, vmax=largest, **options), ax=right)
+    figure.colorbar(left.imshow(log_mel, cmap="magma", **options), ax=left, label="Standard deviations")
+    slopes = right.imshow(slope, cmap="seismic", vmin=-largest, vmax=largest, **options)
+    figure.colorbar(slopes, ax=right, label="Standard deviations a frame")
     left.set(title="log-mel", xlabel="Frame", ylabel="Band")
     right.set(title="deltas", xlabel="Frame")
 

@@ -166,7 +166,7 @@ def layers(model: nn.Module) -> list[dict]:
     return [
         {
             "layer": name,
-            "kind": type(layer).__name__,
+            "kind": "Conv2d" if isinstance(layer, nn.Conv2d) else "Linear",
             "weight": "x".join(map(str, layer.weight.shape)),
             "parameters": sum(p.numel() for p in layer.parameters()),
             "trains": layer.weight.requires_grad,

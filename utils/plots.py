@@ -29,6 +29,7 @@ plt.rcParams.update({
     "axes.titlesize": 10, "axes.titlelocation": "left", "font.size": 9, "legend.frameon": False,
 })  # fmt: skip
 LEVEL = "Level (dB re max)"
+HZ = np.array([100, 500, 2000, 10_000])  # marks on an axis of mels
 
 
 def words(label: str) -> str:
@@ -63,8 +64,7 @@ def _mel_axes(ax: Axes, n_frames: int, settings: MelConfig, begin: float = 0.0) 
     """Marks the frequency axis in Hz: the options with which `ax.imshow` draws over it, and over seconds from `begin`
     on.
     """
-    marks = np.array([100, 500, 2000, 10_000])
-    ax.set_yticks(mel_band(marks, settings) + 0.5, marks)
+    ax.set_yticks(mel_band(HZ, settings) + 0.5, HZ)
     seconds = n_frames * settings.hop_length / settings.sample_rate
     return {"origin": "lower", "aspect": "auto", "extent": (begin, begin + seconds, 0, settings.n_mels)}
 
@@ -126,14 +126,13 @@ def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
     hz = np.linspace(0, settings.fmax, 500)
     left.plot(hz, librosa.hz_to_mel(hz, htk=True))
     left.set(title="m = 2595 log10(1 + f / 700)", xlabel="Frequency (Hz)", ylabel="Mel")
-    bins = np.linspace(0, settings.sample_rate / 2, filters.shape[1])
+    mels = librosa.hz_to_mel(np.linspace(0, settings.sample_rate / 2, filters.shape[1]), htk=True)
     for weights in filters[::8]:
         there = np.flatnonzero(weights)
         there = slice(max(there[0] - 1, 0), there[-1] + 2)  # with the zeros at its sides
-        right.plot(bins[there], weights[there] / weights.max(), color="tab:blue", linewidth=1)
+        right.plot(mels[there], weights[there] / weights.max(), color="tab:blue", linewidth=1)
     right.set(title="every eighth filter, scaled to one height", xlabel="Frequency (Hz)", ylabel="Weight")
-    right.set(xscale="log", xlim=(settings.fmin, settings.fmax))
-    right.set_xticks([100, 500, 2000, 10_000], [100, 500, 2000, 10_000])
+    right.set_xticks(librosa.hz_to_mel(HZ, htk=True), HZ)
 
 
 def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
@@ -250,7 +249,7 @@ def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelC
         left.set(title="log-mel spectrogram", ylabel="Frequency (Hz)")
         middle.set(title=title)
         right.set(title="overlaid")
-        figure.colorbar(image, ax=right, label="Relevance, scaled", pad=0.01)
+        figure.colorbar(image, ax=middle, label="Relevance, scaled", pad=0.01)
     for ax in axes[-1]:
         ax.set(xlabel="Time (s)")
     return figure

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
+
 from . import files, mini
 from .config import KAGGLE_WORKING, PRESETS, Preset, attached
 from .data import LAYOUT_MARKERS, Competition, is_competition
@@ -46,8 +48,8 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     `data_folder`: a folder in Kaggle's or Zenodo's layout; if None, FAT_DATA; if unset, Kaggle's input or `data/`
     beside the notebooks; if there is none, the mini set. `preset`: "full" or "quick"; if None, FAT_PRESET; if
     unset, "full" on a GPU, else "quick". FAT_WORK is where artifacts go; FAT stands for Freesound Audio Tagging.
-    Seeds torch, so that a notebook run top to bottom starts from the same weights. Raises FileNotFoundError or
-    ValueError if the folder or preset is not valid.
+    Seeds torch, so that a notebook run top to bottom starts from the same weights, and has pandas show three decimals.
+    Raises FileNotFoundError or ValueError if the folder or preset is not valid.
     """
     import torch  # here, so that processes that only make spectrograms do without it
 
@@ -64,6 +66,7 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
             f"the preset {name!r} is none of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them."
         )
     torch.manual_seed(PRESETS[name].seed)
+    pd.set_option("display.precision", 3)
     weights = attached("weights/vgg19.safetensors")
     if weights:
         os.environ.setdefault("FAT_VGG19_WEIGHTS", str(weights[0]))
@@ -77,7 +80,7 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     print(
         f"device   {remark}; python {platform.python_version()}, torch {version('torch')}, librosa {version('librosa')}"
     )
-    print(f"writes   {short_path(folder)} and {short_path(submissions)}")
+    print(f"folders  {short_path(folder)} and {short_path(submissions)}")
     return Workspace(competition, PRESETS[name], device, folder, submissions)
 
 
