@@ -75,14 +75,21 @@ class Cache:
         return table[~table["fname"].isin(self.unreadable["fname"])].reset_index(drop=True)
 
 
-def build(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig, n_jobs: int | None = None) -> Cache:
+def build(
+    table: pd.DataFrame,
+    folder: str | Path,
+    name: str,
+    settings: MelConfig,
+    n_jobs: int | None = None,
+    verbose: bool = True,
+) -> Cache:
     """The Cache of the clips in `table` (columns `fname` and `path`), made on `n_jobs` processes or, if there, reused.
 
     It lies in `folder`/`name`-KEY; on Kaggle, one in an attached notebook's output is reused too. KEY is a hash of the
     mel settings and of each clip's name, size and first, middle and last 4 KB. It is whole or not there. Clips that
     cannot be read are not in it but in its `.unreadable`, and it is made anew once one of them can; those that are
-    damaged are in it, and in its `.damaged`. Both are printed. Raises ValueError if no clip can be read or a name is
-    not UTF-8, OSError if it cannot be written.
+    damaged are in it, and in its `.damaged`. Both are printed and, with `verbose`, what became of the others. Raises
+    ValueError if no clip can be read or a name is not UTF-8, OSError if it cannot be written.
     """
     files.refuse_undecodable(table["fname"], name)
     done, target = "reused", _cache_folder(table, folder, name, settings)
@@ -93,7 +100,8 @@ def build(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfi
         with files.atomic_folder(target, replace) as unfinished:
             _write_cache(unfinished, table, name, settings, n_jobs)
         cache = Cache(target)
-    print(f"{name}: {done} {cache}, in {target.name}")
+    if verbose:
+        print(f"{name}: {done} {cache}, in {target.name}")
     _print_reasons(cache, name)
     return cache
 
@@ -152,7 +160,7 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
         # numpy leaves room in the header for more rows, so it can be written again at the end.
         _write_npy_header(file, (0, settings.n_mels))
         all_frames = _all_frames(list(table["path"]), settings, n_jobs)
-        progress = tqdm(all_frames, name, len(table), unit="clip", file=sys.stdout, mininterval=1)
+        progress = tqdm(all_frames, name, len(table), unit="clip", file=sys.stdout, mininterval=1, delay=1)
         for (frames, reason), fname in zip(progress, table["fname"]):
             if reason:
                 reports["unreadable" if frames is None else "damaged"].append((fname, reason))

@@ -130,7 +130,7 @@ def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> I
     """The sounds of `table` that can be read, by way of a cache that lasts as long, whose report is printed."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps what is mapped into memory
         n_jobs = 1 if len(table) <= mel_cache.CHUNK else None  # one task: to start a worker would take longer
-        cache = mel_cache.build(table, folder, "sounds", settings, n_jobs)
+        cache = mel_cache.build(table, folder, "sounds", settings, n_jobs, verbose=False)
         yield MelDataset(cache, cache.readable(table), run.classes, device)
 
 
