@@ -189,6 +189,27 @@ def test_split_keeps_groups_on_one_side_and_the_share_of_each_class(columns):
     assert len(share) == 10
 
 
+def test_the_validation_split_of_groups_is_the_fold_nearest_its_share_and_drawn_by_the_seed():
+    big = pd.DataFrame({"group": ["tape"] * 40 + list(range(80)), "labels": list("a" * 60 + "b" * 30 + "c" * 30)})
+    even = pd.DataFrame({"group": np.repeat(range(10), 10), "labels": list("abcdefghij") * 10})
+    for seed in range(4):
+        validation = big.iloc[splits.split(big, 5, seed)[1]]
+        assert "tape" not in set(validation["group"])
+        assert len(validation) == 17  # what the tape leaves of 120 clips, in four parts, is nearer to 24 than its 52
+    assert len({tuple(even["group"].iloc[splits.split(even, 5, seed)[1]]) for seed in range(4)}) > 1
+
+
+def test_copies_stay_together_and_with_the_groups_of_each():
+    table = pd.DataFrame({"labels": list("ab") * 50, "content_hash": [f"h{row // 2 % 40}" for row in range(100)]})
+    fold = splits.folds(table, 5, seed=0)
+    assert (table.assign(fold=fold).groupby("content_hash")["fold"].nunique() == 1).all()
+    assert splits.apart(table, table.iloc[:2]).tolist() == [row for row in range(100) if row // 2 % 40]
+    chain = pd.DataFrame({"labels": list("ab") * 4, "group": list("xxyyzzvv"), "content_hash": list("13325678")})
+    x, y, *others = (set(some) for some in np.split(splits.folds(chain, 3, seed=0), 4))
+    assert x == y
+    assert all(len(some) == 1 for some in (x, *others))
+
+
 def test_few_groups_of_one_class_each_leave_no_fold_empty():
     clips = {"g0": ("e", 8), "g1": ("d", 7), "g2": ("c", 5), "g3": ("a", 5), "g4": ("d", 11)}
     table = pd.DataFrame([(label, group) for group, (label, n) in clips.items() for _ in range(n)])

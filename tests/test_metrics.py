@@ -81,6 +81,8 @@ def test_top_k_asks_for_the_first_label():
     scores = np.array([[0.5, 0.4, 0.3, 0.2], [0.1, 0.2, 0.3, 0.4]])
     assert label_rank(np.array([2, 2]), scores).tolist() == [3, 2]
     assert [top_k_accuracy(np.array([2, 2]), scores, k) for k in (1, 2, 3)] == [0, 0.5, 1]
+    with pytest.raises(ValueError, match="not finite"):
+        top_k_accuracy(np.array([2, 2]), np.full((2, 4), np.nan))
 
 
 def test_per_class_table_is_scikit_learns():

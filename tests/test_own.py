@@ -191,6 +191,8 @@ def test_a_csv_file_lists_only_what_is_in_the_folder(sounds, tmp_path, fname):
     (["A,B/1.wav"], "'A,B' has a comma"),
     (["A/1.wav", "loose.wav"], "loose.wav is in no class"),
     ([f"{name}/{i}.wav" for name in ("A", "labels") for i in range(3)], "cannot be called 'labels'"),
+    ([f"{name}/{i}.wav" for name in ("A", "A ") for i in range(3)], "cannot be called 'A '"),
+    ([f"{name}/{i}.wav" for name in ("A", "B") for i in range(3)] + ["C/1.aiff"], "There is no sound in .*C: put"),
 ])  # fmt: skip
 def test_what_makes_no_data_set_is_refused(tmp_path, names, sentence):
     (tmp_path / "sounds").mkdir()

@@ -46,6 +46,7 @@ def test_sounds_of_every_kind_are_found_and_scored(run, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("no sound")
     (tmp_path / "._c.wav").write_text("no sound either")
     scores = predict.tag(tmp_path, run)
+    assert "1 files are passed over, notes.txt for one" in capsys.readouterr().out
     assert list(scores.index) == sorted(names)
     assert scores.to_numpy().min() >= 0
     assert scores.to_numpy().max() <= 1
@@ -117,11 +118,15 @@ def test_what_is_not_there_is_named(run, tmp_path):
         predict.tag(tmp_path, run)
 
 
-def test_a_file_that_cannot_be_read_is_named_and_the_others_are_tagged(run, tmp_path, capsys):
-    (tmp_path / "text.wav").write_text("no sound")
+def test_files_that_cannot_be_read_are_named_and_the_others_are_tagged(run, tmp_path, capsys):
+    names = [f"text{number}.wav" for number in range(12)]
+    for name in names:
+        (tmp_path / name).write_text("no sound")
     tone(tmp_path / "tone.wav", 3, 1, 2)
     assert list(predict.tag(tmp_path, run).index) == ["tone.wav"]
-    assert "  text.wav cannot be read as audio" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert all(f"  {name} cannot be read as audio" in printed for name in names)
+    assert "csv" not in printed  # the report that a cache has is gone by then
 
 
 def test_the_shell_takes_the_best_run_and_writes_what_it_is_asked_for(run, tmp_path, monkeypatch, capsys):

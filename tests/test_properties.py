@@ -135,7 +135,8 @@ def flat(draw):
     starts = np.empty_like(lengths)
     starts[laid] = np.cumsum(lengths[laid]) - lengths[laid]
     pad_values = [draw(st.floats(-100, -50, width=16)) for _ in names]
-    clips = pd.DataFrame({"fname": names, "start": starts, "length": lengths, "pad_value": pad_values})
+    columns = {"fname": names, "start": starts, "length": lengths, "pad_value": pad_values, "content_hash": names}
+    clips = pd.DataFrame(columns)
     listed = draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
     classes = draw(CLASSES)
     return (

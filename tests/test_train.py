@@ -125,6 +125,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, few, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("epochs", [2, 120])  # validated after every epoch, and not
+def test_weights_that_are_not_finite_are_not_kept(tiny, few, tmp_path, epochs):
+    one_step = replace(TINY, epochs=epochs, batch_size=len(few[0]), learning_rate=1e38)
+    with pytest.raises(FloatingPointError, match=r"Deep CNN: (a weight|the loss) is n.*: lower it"):
+        fit(tiny, few, tmp_path / "run", one_step)
+    kept = tmp_path / "run.checkpoint"
+    if kept.exists():
+        weights = torch.load(kept, weights_only=True)["model"].values()
+        assert all(tensor.isfinite().all() for tensor in weights)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

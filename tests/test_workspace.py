@@ -50,15 +50,19 @@ def test_an_unknown_preset_is_refused(competition):
         setup(preset="fast")
 
 
-def test_a_gpu_that_cannot_compute_is_named_and_not_used(competition, monkeypatch, capsys):
+@pytest.mark.parametrize(("error", "said"), [
+    ("no kernel image is available", "this torch has no kernels for the Tesla P100: choose another accelerator"),
+    ("out of memory.\nFree some", "the Tesla P100 cannot be used: out of memory."),
+])  # fmt: skip
+def test_a_gpu_that_cannot_compute_is_named_and_not_used(competition, monkeypatch, capsys, error, said):
     def no_kernels(*_, **__):
-        raise RuntimeError("no kernel image is available for execution on the device")
+        raise RuntimeError(error)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100")
     monkeypatch.setattr(torch, "ones", no_kernels)
     assert setup().device == "cpu"
-    assert "this torch has no kernels for the Tesla P100: choose another accelerator" in capsys.readouterr().out
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -69,6 +73,14 @@ def test_kaggles_mounts_are_found(competition, monkeypatch, tmp_path, place):
     (tmp_path / place).symlink_to(competition.folder)
     monkeypatch.setattr(config, "KAGGLE_INPUT", tmp_path)
     assert workspace.find_data() == tmp_path / place
+
+
+def test_a_link_to_data_keeps_its_name_however_it_is_found(competition, monkeypatch, tmp_path):
+    (tmp_path / "data").symlink_to(competition.folder)
+    monkeypatch.setattr(workspace, "ROOT", tmp_path)
+    monkeypatch.delenv("FAT_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert setup().runs == setup("data").runs
 
 
 def test_the_runner_shows_the_failing_cell(tmp_path, monkeypatch, capfd):

@@ -46,20 +46,21 @@ def read_reasons(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 
-def format_unreadable(unreadable: pd.DataFrame) -> str:
-    """A line for each clip of such a table, at most 10."""
+def format_unreadable(unreadable: pd.DataFrame, most: int = MAX_LISTED) -> str:
+    """A line for each clip of such a table, at most so many."""
     lines = [f"  {fname} {reason}" for fname, reason in zip(unreadable["fname"], unreadable["reason"])]
-    more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
-    return "\n".join(lines[:MAX_LISTED] + more)
+    more = [f"  and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n".join(lines[:most] + more)
 
 
 def load_clip(path: str | Path, settings: MelConfig) -> np.ndarray:
     """The clip as mono float32 samples, full scale 1, at `settings.sample_rate`; ends untrimmed.
 
     The format is told by the content, not by the name. A file that breaks off is a clip as far as it can be decoded. A
-    header that promises more than is there takes no memory for it. Raises UnreadableClip, a ValueError that names the
-    file and the remedy, if it is absent, no audio, without samples, at less than 1 kHz or more than 1 MHz, or has
-    samples that are not finite or over a million times full scale.
+    header that promises more than is there takes no memory for it. Where it promises less, as that of an MP3 written to
+    a pipe may, or that of the first of several files in one, the rest is not read. Raises UnreadableClip, a ValueError
+    that names the file and the remedy, if it is absent, no audio, without samples, at less than 1 kHz or more than
+    1 MHz, or has samples that are not finite or over a million times full scale.
     """
     return load_clip_and_damage(path, settings)[0]
 
@@ -158,7 +159,8 @@ def _named(path: str | Path) -> Iterator[None]:
 
 
 def find_sounds(folder: str | Path) -> list[Path]:
-    """The .wav, .flac, .ogg and .mp3 files in `folder` and below, sorted, without hidden ones.
+    """The .wav, .flac, .ogg and .mp3 files in `folder` and below, sorted, without hidden ones; prints how many other
+    files there are.
 
     Raises FileNotFoundError if there is none, ValueError if a name is not UTF-8 or a folder is a link.
     """
@@ -169,8 +171,12 @@ def find_sounds(folder: str | Path) -> list[Path]:
     shown = [path for path in sorted(folder.rglob("*")) if "/." not in f"/{path.relative_to(folder).as_posix()}"]
     if linked := next((path for path in shown if path.is_symlink() and path.is_dir()), None):
         raise ValueError(f"{linked} is a link to a folder, which is not followed: put the folder itself there.")
-    sounds = [path for path in shown if path.suffix.lower() in SUFFIXES and path.is_file()]
+    shown = [path for path in shown if path.is_file()]
+    sounds = [path for path in shown if path.suffix.lower() in SUFFIXES]
     if not sounds:
         raise FileNotFoundError(f"There is no sound in {folder}: put {', '.join(SUFFIXES)} files there.")
     files.refuse_undecodable([str(file.relative_to(folder)) for file in sounds], folder)
+    others = [path.name for path in shown if path.suffix.lower() not in SUFFIXES]
+    if others:
+        print(f"{folder}: {len(others)} files are passed over, {others[0]} for one, since not {', '.join(SUFFIXES)}.")
     return sounds

@@ -18,8 +18,8 @@ _placed = weakref.WeakKeyDictionary()  # the frames of a cache, for all data set
 
 
 class MelDataset:
-    """Clips of a cache for a model on `device`: `.table`, its rows numbered from 0, and `.targets` (clips, classes) if
-    it has labels. Batches are made by `augment`, without a DataLoader.
+    """Clips of a cache for a model on `device`: `.table`, its rows numbered from 0 and with the cache's `content_hash`,
+    and `.targets` (clips, classes) if it has labels. Batches are made by `augment`, without a DataLoader.
 
     `.frames`, those of the whole cache, lie on the device as one tensor if they take at most half of its free
     memory. If not, they stay in the memory-mapped file, and what a batch needs of them is sent through pinned
@@ -34,6 +34,7 @@ class MelDataset:
         self.sources = (cache.folder.name,)  # which tell the content of the clips
         self.device = torch.empty(0, device=device).device  # "cuda" by its number
         clips = cache.clips.iloc[cache.rows(table["fname"])]
+        self.table[splits.CONTENT] = clips[splits.CONTENT].to_numpy()
         frames = _tensor(cache.frames)
         self.frames = _place(frames, self.device)
         self.starts = torch.tensor(clips["start"].to_numpy())

@@ -54,7 +54,8 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
     total = torch.zeros(len(dataset), len(dataset.classes), device=dataset.device)
     batches = list(zip(distributed.shard(rows).split(64), distributed.shard(offsets).split(64)))
     batches = [batch for batch in batches if len(batch[0])]  # a process may have none
-    for some, at in tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, delay=1, disable=not progress):
+    bar = tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, delay=1, disable=not progress)
+    for some, at in bar:
         x = dataset.crops(some, at, config.n_frames)
         with autocast(dataset.device):
             logits = model(x.contiguous(memory_format=torch.channels_last))

@@ -16,14 +16,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import files
-from .audio import REMEDY, UnreadableClip, format_unreadable, load_clip_and_damage, read_reasons
+from .audio import MAX_LISTED, REMEDY, UnreadableClip, format_unreadable, load_clip_and_damage, read_reasons
 from .config import MelConfig, attached
 from .mel import log_mel, trim
 
 CHUNK = 16  # clips per task of a worker: enough that handing it over costs little
 TASKS_AHEAD = 8  # per worker: as many results wait for a slow disk, and after as many the workers wait for each other
 SAMPLE = 4096  # bytes of each file's head, middle and tail that tell it from another
-VERSION = 1  # of the frames and the tables of a cache: another one makes all of them anew
+VERSION = 2  # of the frames and the tables of a cache: another one makes all of them anew
 
 
 class Cache:
@@ -31,16 +31,18 @@ class Cache:
 
     The paper cuts a clip to 2 s before it is transformed. Cut afterwards, its last two frames hear what follows, and
     `top_db` reaches less deep where the loudest point comes later. `.frames` float16 (frames of all clips, n_mels), in
-    dB; `.clips` a table with the columns `fname`, `start` (its first row in `.frames`), `length` (its rows) and
-    `pad_value` (dB, what silence in it would be); `.settings` the MelConfig it was made with. `cache[fname]` is one
-    clip, (n_mels, length). `.unreadable` is a table of the clips that are not in it because their files are no clips,
-    with the columns `fname` and `reason`; `.damaged` is one of those that are in it as far as their files go.
+    dB; `.clips` a table with the columns `fname`, `start` (its first row in `.frames`), `length` (its rows),
+    `pad_value` (dB, what silence in it would be) and `content_hash` (the same for copies); `.settings` the MelConfig
+    it was made with. `cache[fname]` is one clip, (n_mels, length). `.unreadable` is a table of the clips that are not
+    in it because their files are no clips, with the columns `fname` and `reason`; `.damaged` is one of those that are
+    in it as far as their files go.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.settings = MelConfig(**json.loads((self.folder / "settings.json").read_text()))
-        self.clips = pd.read_csv(self.folder / "clips.csv", dtype={"fname": str}, keep_default_na=False)
+        text = {"fname": str, "content_hash": str}
+        self.clips = pd.read_csv(self.folder / "clips.csv", dtype=text, keep_default_na=False)
         self.unreadable = read_reasons(self.folder / "unreadable.csv")
         self.damaged = read_reasons(self.folder / "damaged.csv")
         self.frames = np.load(self.folder / "frames.npy", mmap_mode="r", allow_pickle=False)
@@ -88,7 +90,7 @@ def build(
     It lies in `folder`/`name`-KEY; on Kaggle, one in an attached notebook's output is reused too. KEY is a hash of the
     mel settings and of each clip's name, size and first, middle and last 4 KB. It is whole or not there. Clips that
     cannot be read are not in it but in its `.unreadable`, and it is made anew once one of them can; those that are
-    damaged are in it, and in its `.damaged`. Both are printed and, with `verbose`, what became of the others. Raises
+    damaged are in it, and in its `.damaged`. Both are printed, with `verbose` the first ten and what was made. Raises
     ValueError if no clip can be read or a name is not UTF-8, OSError if it cannot be written.
     """
     files.refuse_undecodable(table["fname"], name)
@@ -102,7 +104,7 @@ def build(
         cache = Cache(target)
     if verbose:
         print(f"{name}: {done} {cache}, in {target.name}")
-    _print_reasons(cache, name)
+    _print_reasons(cache, name, verbose)
     return cache
 
 
@@ -117,14 +119,14 @@ def load(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig
     return cache
 
 
-def _print_reasons(cache: Cache, name: str) -> None:
+def _print_reasons(cache: Cache, name: str, verbose: bool = True) -> None:
     count = len(cache) + len(cache.unreadable)
     lists = {"unreadable": "cannot be read and are left out", "damaged": "are damaged and used as far as they go"}
     for kind, what in lists.items():
         clips = getattr(cache, kind)
         if len(clips):  # utils.run looks for such lines in what the notebooks print
-            print(f"{name}: {len(clips)} of {count} clips {what}, see {cache.folder / kind}.csv")
-            print(format_unreadable(clips))
+            print(f"{name}: {len(clips)} of {count} clips {what}" + f", see {cache.folder / kind}.csv" * verbose)
+            print(format_unreadable(clips, MAX_LISTED if verbose else len(clips)))
 
 
 def _mended(cache: Cache, table: pd.DataFrame) -> bool:
@@ -161,13 +163,13 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
         _write_npy_header(file, (0, settings.n_mels))
         all_frames = _all_frames(list(table["path"]), settings, n_jobs)
         progress = tqdm(all_frames, name, len(table), unit="clip", file=sys.stdout, mininterval=1, delay=1)
-        for (frames, reason), fname in zip(progress, table["fname"]):
+        for (frames, reason), fname, path in zip(progress, table["fname"], table["path"]):
             if reason:
                 reports["unreadable" if frames is None else "damaged"].append((fname, reason))
             if frames is not None:
                 file.write(frames.tobytes())
                 pad_value = max(float(frames.max()) - settings.top_db, 10 * np.log10(settings.amin))
-                clips.append((fname, end, len(frames), pad_value))
+                clips.append((fname, end, len(frames), pad_value, _fingerprint(path)))
                 end += len(frames)
         file.seek(0)
         _write_npy_header(file, (end, settings.n_mels))
@@ -178,7 +180,8 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
     for kind, report in reports.items():
         if len(report):
             report.to_csv(folder / f"{kind}.csv", index=False)
-    pd.DataFrame(clips, columns=["fname", "start", "length", "pad_value"]).to_csv(folder / "clips.csv", index=False)
+    columns = ["fname", "start", "length", "pad_value", "content_hash"]
+    pd.DataFrame(clips, columns=columns).to_csv(folder / "clips.csv", index=False)
     (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
 
 

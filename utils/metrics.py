@@ -50,6 +50,8 @@ def label_rank(first_label: np.ndarray, scores: np.ndarray) -> np.ndarray:
     first_label, scores = np.asarray(first_label), np.asarray(scores)
     if first_label.ndim != 1 or len(first_label) != len(scores):
         raise ValueError(f"first_label {first_label.shape} must hold one class index for each of {len(scores)} clips.")
+    if not np.isfinite(scores).all():
+        raise ValueError("a score is not finite.")
     return (scores >= np.take_along_axis(scores, first_label[:, None], axis=1)).sum(axis=1)
 
 
@@ -123,8 +125,9 @@ def bootstrap_interval(
     labels = (np.asarray(targets) > 0).sum(axis=1)
     total = np.bincount(np.repeat(np.arange(len(labels)), labels), precision, minlength=len(labels))
     labels, total = labels[labels > 0], total[labels > 0]
-    drawn = np.random.default_rng(seed).integers(len(labels), size=(draws, len(labels)))
-    low, high = np.quantile(total[drawn].sum(axis=1) / labels[drawn].sum(axis=1), [0.025, 0.975])
+    generator = np.random.default_rng(seed)
+    drawn = (generator.integers(len(labels), size=len(labels)) for _ in range(draws))
+    low, high = np.quantile([total[clips].sum() / labels[clips].sum() for clips in drawn], [0.025, 0.975])
     return float(low), float(high)
 
 

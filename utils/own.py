@@ -103,6 +103,10 @@ def _table_of_folders(folder: Path) -> pd.DataFrame:
         remedy = "move it to a subfolder of its class, or list the clips in a CSV file"
         raise ValueError(f"{loose[0]} is in no class: {remedy}.")
     labels = [path.relative_to(folder).parts[0] for path in paths]
+    subfolders = (path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if silent := set(subfolders) - set(labels):
+        kinds = ", ".join(audio.SUFFIXES)
+        raise ValueError(f"There is no sound in {folder / min(silent)}: put {kinds} files there, or remove it.")
     commas = [label for label in labels if "," in label]
     if commas:
         raise ValueError(f"The class {commas[0]!r} has a comma, which separates labels: rename {folder / commas[0]}.")
@@ -128,8 +132,8 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
 def _classes(table: pd.DataFrame, source: Path) -> list[str]:
     """The classes in alphabetical order."""
     clips = data.split_labels(table["labels"]).explode().value_counts().sort_index()
-    for name in RESERVED:
-        if name in clips:
+    for name in clips.index:
+        if name in RESERVED or name != name.strip() or not name.isprintable():
             raise ValueError(f"{source}: a class cannot be called {name!r}: give it another name.")
     if len(clips) < 2:
         raise ValueError(f"{source} has {len(clips)} class, and a model tells at least two apart: add a class.")

@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
             os.environ[name] = value
     for name in ("FAT_DATA", "FAT_WORK", "FAT_SUBMISSIONS", "FAT_VGG19_WEIGHTS"):
         if os.environ.get(name):  # the kernels run in another folder
-            os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
+            os.environ[name] = os.path.abspath(Path(os.environ[name]).expanduser())
 
     files = sorted(NOTEBOOKS.glob("*.ipynb"))
     chosen = [file for file in files if not options.notebooks or file.name[:2] in options.notebooks]
@@ -97,7 +97,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.inplace and (os.environ.get("FAT_DATA") or find_data()):
         parser.error("--inplace stores outputs of the mini set: unset FAT_DATA, and move data/ away")
     copies = work_folder() / "notebooks"
-    copies.mkdir(parents=True, exist_ok=True)
+    try:
+        copies.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"{copies} cannot be made ({error.strerror}): choose another folder, --work DIR")
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, not one that a user installed
 
     cells = [sum(cell.cell_type == "code" for cell in nbformat.read(file, as_version=4).cells) for file in chosen]
     began, executed = time.perf_counter(), []

@@ -8,6 +8,7 @@ import pandas as pd
 from .data import split_labels
 
 GROUPS = ("group", "freesound_id")  # columns that name what clips must stay together with, the first one there
+CONTENT = "content_hash"  # the column that `MelDataset` adds: the same for copies of one file
 
 
 def split(table: pd.DataFrame, n_folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,10 +26,11 @@ def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
 
     A clip of several labels counts as of a class of its own where there are `n_folds` clips or more with the same
     ones, else as of its first label's. Clips of one group, as the column `group` or, where there is none,
-    `freesound_id` names it, share a fold; a clip without a name is a group. Where the table has a column `fold`,
-    that is taken as it is, its values in order. There are fewer folds, which is said, where there are fewer clips
-    or groups. Prints a line if a class is in one fold only, or if the column parts a group. Raises ValueError if there
-    is one group, or if the column has gaps or a single value.
+    `freesound_id` names it, share a fold, and so do copies, of one `content_hash`; a clip without a name is a
+    group. With groups, fold 0 is the one whose size is nearest to its share. Where the table has a column `fold`, that
+    is taken as it is, its values in order. There are fewer folds, which is said, where there are fewer clips or groups.
+    Prints a line if a class is in one fold only, or if the column parts a group. Raises ValueError if there is one
+    group, or if the column has gaps or a single value.
     """
     fold = _given_folds(table) if "fold" in table else _drawn_folds(table, n_folds, seed)
     labels = pd.DataFrame({"label": split_labels(table["labels"]).to_numpy(), "fold": fold}).explode("label")
@@ -74,6 +76,9 @@ def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
         parts = [rows for _, rows in splitter.split(table, strata, group)]
     if not all(map(len, parts)):  # so few groups cannot be stratified, and StratifiedGroupKFold leaves a fold empty
         parts = [rows for _, rows in GroupKFold(n_folds).split(table, groups=group)]
+    if group is not None:  # both deal out the largest group first, but the first fold is the validation split
+        parts = [parts[number] for number in np.random.default_rng(seed).permutation(n_folds)]
+        parts.sort(key=lambda rows: abs(len(rows) - len(table) / n_folds))
     for number, rows in enumerate(parts):
         fold[rows] = number
     return fold
@@ -93,19 +98,28 @@ def group_column(*tables: pd.DataFrame) -> str | None:
 
 
 def apart(table: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
-    """Row numbers of the clips of `table` that are of no group of `others`."""
-    column = group_column(table, others)
-    if column is None:
-        return np.arange(len(table))
-    alone = table[column].isna() | (table[column] == "")
-    return np.flatnonzero(alone | ~table[column].isin(others[column]))
+    """Row numbers of the clips of `table` that are of no group of `others`, and no copies of them."""
+    shared = np.zeros(len(table), dtype=bool)
+    for column in (group_column(table, others), CONTENT):
+        if column in table and column in others:
+            shared |= table[column].isin(others[column]) & _named(table[column])
+    return np.flatnonzero(~shared)
 
 
 def _groups(table: pd.DataFrame) -> np.ndarray:
     """A number from 0 for each clip, the same for those of one group; int (clips,)."""
-    column = group_column(table)
-    if column is None:
-        return np.arange(len(table))
-    alone = table[column].isna() | (table[column] == "")
-    numbers = np.where(alone, len(table) + np.arange(len(table)), pd.factorize(table[column])[0])
-    return np.unique(numbers, return_inverse=True)[1]
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = [np.empty((2, 0), dtype=int)]  # of a graph of the clips and of the values that they share
+    for number, column in enumerate((group_column(table), CONTENT), 1):
+        if column in table:
+            clips = np.flatnonzero(_named(table[column]))
+            edges.append(np.stack([clips, number * len(table) + pd.factorize(table[column].iloc[clips])[0]]))
+    edges = np.concatenate(edges, axis=1)
+    graph = coo_array((np.ones(edges.shape[1]), edges), shape=(3 * len(table), 3 * len(table)))
+    return np.unique(connected_components(graph, directed=False)[1][: len(table)], return_inverse=True)[1]
+
+
+def _named(column: pd.Series) -> pd.Series:
+    return column.notna() & (column != "")

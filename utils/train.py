@@ -96,6 +96,7 @@ class Trainer:
     def __init__(self, model: nn.Module, train_set: MelDataset, config: TrainingConfig, title: str) -> None:
         self.train_set, self.config, self.title, self.device = train_set, config, title, train_set.device
         torch.backends.cudnn.benchmark = True  # there are few shapes of batches
+        torch.set_float32_matmul_precision("highest")  # which Muon wants; some containers set TF32
         self.model = copy.deepcopy(model).to(self.device, memory_format=torch.channels_last)
         self.features = frozen_features(self.model, train_set, config)
         self.trained = distributed.wrap(self.model if self.features is None else Head(self.model))
@@ -202,18 +203,17 @@ def _check(train_set: MelDataset, validation_set: MelDataset, config: TrainingCo
 
 
 def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Raise FloatingPointError for the first of an epoch's `losses`, the last of which was at `step`, that is not
+    """Raise FloatingPointError if one of an epoch's `losses`, the last of which was at `step`, or then a weight is not
     finite.
     """
-    if losses.isfinite().all():
+    if losses.isfinite().all() and all(parameter.isfinite().all() for parameter in trainer.model.parameters()):
         return
-    bad = int((~losses.isfinite()).nonzero()[0])
-    at = step - len(losses) + bad
+    finite = int(losses.isfinite().cumprod(0).sum())  # until the first that is not
+    what = f"the loss is {losses[finite]}" if finite < len(losses) else "a weight is not finite"
+    at = step - len(losses) + min(finite, len(losses) - 1)
     where = f"at step {at + 1}, learning rate {trainer.learning_rate(at):.2g}"
     kept = f"is {checkpoint.file}" if checkpoint.file.exists() else "was not yet made"
-    raise FloatingPointError(
-        f"{trainer.title}: the loss is {losses[bad]} {where}: lower it. The last good checkpoint {kept}."
-    )
+    raise FloatingPointError(f"{trainer.title}: {what} {where}: lower it. The last good checkpoint {kept}.")
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     with files.explain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     named = data_folder or os.environ.get("FAT_DATA")
-    found = Path(named).expanduser().resolve() if named else find_data()
+    found = Path(os.path.abspath(Path(named).expanduser())) if named else find_data()  # a link keeps its name
     competition = Competition(found or mini.make_mini_set(folder / mini.NAME))
     device, remark = find_device()
     name = preset or os.environ.get("FAT_PRESET") or ("quick" if device == "cpu" else "full")
@@ -119,8 +119,11 @@ def find_device() -> tuple[str, str]:
     name = torch.cuda.get_device_name()
     try:
         torch.ones(1, device="cuda").add_(1).item()
-    except RuntimeError:
-        return "cpu", f"{threads} (this torch has no kernels for the {name}: choose another accelerator)"
+    except RuntimeError as error:
+        reason = f"the {name} cannot be used: {str(error).splitlines()[0]}"
+        if "no kernel image" in reason:
+            reason = f"this torch has no kernels for the {name}: choose another accelerator"
+        return "cpu", f"{threads} ({reason})"
     return "cuda", name
 
 
