@@ -50,6 +50,7 @@ kit = setup(data_folder, preset)
 # Each set is a table with one row per clip. The labels are comma-separated; the first one is what top-5 accuracy asks for.
 
 # %%
+import librosa
 from IPython.display import display
 
 from utils import audio, charts, data, mel, plots
@@ -117,7 +118,7 @@ examples = {}
 for clip in one_label.drop_duplicates("labels").sort_values("labels").itertuples():
     with suppress(audio.UnreadableClip):  # notebook 2 lists them
         samples = mel.trim(audio.load_clip(clip.path, settings), settings)
-        two_seconds = mel.fit_length(samples, 2 * settings.sample_rate)
+        two_seconds = librosa.util.fix_length(samples, size=2 * settings.sample_rate)
         examples[plots.words(clip.labels)] = mel.log_mel(two_seconds, settings)
 plots.spectrograms(examples, settings) if examples else "every clip has several labels, or cannot be read"
 

@@ -93,7 +93,7 @@ print("librosa finds the same ends:", bool(len(trimmed) == kept[1] - kept[0]))
 # A network for pictures wants one size. Two seconds is what the paper takes.
 
 # %%
-two_seconds = mel.fit_length(trimmed, 2 * settings.sample_rate)
+two_seconds = librosa.util.fix_length(trimmed, size=2 * settings.sample_rate)
 plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 
 # %% [markdown]

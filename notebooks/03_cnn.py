@@ -47,7 +47,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %%
-from utils import audio, augment, dataset, launch, mel_cache, models, plots
+from utils import audio, augment, charts, dataset, launch, mel_cache, models, plots
 from utils.config import as_table
 
 entry = models.MODELS["deep_cnn"]
@@ -160,7 +160,7 @@ run.history.dropna().set_index("epoch").tail()  # the epochs after which it was 
 # pictures of the scores.
 
 # %%
-plots.learning_curves({run.name: run.history})
+charts.learning_curves({run.name: run.history})
 
 # %% [markdown]
 # What counts is the **last** epoch. The best one stands beside it for comparison only: it was picked by the very clips

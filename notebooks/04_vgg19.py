@@ -54,7 +54,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %%
-from utils import dataset, launch, mel_cache, models, plots
+from utils import charts, dataset, launch, mel_cache, models
 from utils.config import as_table
 from utils.run_folder import find_runs
 
@@ -120,7 +120,7 @@ run.history.dropna().set_index("epoch").tail()
 
 # %%
 compared = {kit.run_folder(name).name for name in ("deep_cnn", *names)}
-plots.learning_curves({run.name: run.history for run in find_runs(kit.runs) if run.name in compared})
+charts.learning_curves({run.name: run.history for run in find_runs(kit.runs) if run.name in compared})
 
 # %% [markdown]
 # Next: `05_related_work` trains what the paper was built on.

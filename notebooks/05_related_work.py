@@ -51,7 +51,7 @@ kit = setup(data_folder, preset)
 import pandas as pd
 import torch
 
-from utils import augment, baselines, charts, dataset, launch, mel_cache, models, plots, related_networks
+from utils import augment, baselines, charts, dataset, launch, mel_cache, models, related_networks
 from utils.run_folder import common_clips, find_runs
 
 competition, preset_name = kit.competition, kit.preset.name
@@ -136,7 +136,7 @@ pd.DataFrame(models.layers(build("sb_cnn"))).drop(columns="trains")
 runs.append(fit("sb_cnn"))
 
 # %%
-plots.learning_curves({run.name: run.history for run in runs})
+charts.learning_curves({run.name: run.history for run in runs})
 
 # %% [markdown]
 # ## [6] Image networks

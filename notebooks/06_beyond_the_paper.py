@@ -161,7 +161,7 @@ metrics.by_number_of_labels(run.targets, run.scores)
 folds.summary(run)
 
 # %%
-plots.learning_curves(folds.histories(run))
+charts.learning_curves(folds.histories(run))
 
 # %% [markdown]
 # Where there is a noisy set, the curves jump where its clips join, after a third of the steps: there the learning rate starts anew, and the

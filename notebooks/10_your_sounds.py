@@ -150,10 +150,12 @@ plots.player(siren, run.mel)
 # sound, too, and a faint row is a class that is probably not there. The player has the first 10 s.
 
 # %%
+import librosa
+
 if recording is None:
     recording = examples / "recording.wav"
     clips = [audio.load_clip(Path(sounds) / fname, run.mel) for fname in scores.index[:5]]
-    two_seconds = [mel.fit_length(samples, 2 * run.mel.sample_rate) for samples in clips]
+    two_seconds = [librosa.util.fix_length(samples, size=2 * run.mel.sample_rate) for samples in clips]
     soundfile.write(recording, np.concatenate(two_seconds), run.mel.sample_rate)
 
 # %% tags=["nbval-ignore-output"]

@@ -100,6 +100,18 @@ def test_without_the_most_relevant_points_the_score_falls_faster_than_without_ra
     assert share.shape == (len(set(labels.tolist())), 128) and (share.abs().sum(axis=1) <= 1.001).all()
 
 
+def test_gradient_times_input_adds_up_to_the_logit_of_a_network_without_biases():
+    x, labels = example()
+    network = models.SBCNN(12).eval()
+    for layer in network.layers:
+        if getattr(layer, "bias", None) is not None:
+            torch.nn.init.zeros_(layer.bias)
+    points = explain.gradient_times_input([network], x, labels)
+    with torch.no_grad():
+        logits = network(x)[[0, 1], labels]
+    assert torch.allclose(points.sum(dim=(1, 2)), logits, rtol=1e-3, atol=1e-5)
+
+
 def test_what_is_heard_is_what_is_relevant_and_the_rest_of_the_sound():
     settings = MelConfig()
     t = np.arange(127 * settings.hop_length) / settings.sample_rate
@@ -115,17 +127,6 @@ def test_what_is_heard_is_what_is_relevant_and_the_rest_of_the_sound():
     short = explain.listen(samples[:40_000], points, settings)  # a clip of less than a crop
     assert len(short[0]) == len(short[1]) == 40_000
     assert not explain.listen(samples, -np.abs(points), settings)[0].any()  # nothing speaks for the label
-
-
-def test_the_mean_as_a_layer_leaves_the_deep_cnn_as_it_was():
-    network = settled(models.DeepCNN(12, width=4, stem=4))
-    assert {name.split(".")[0] for name in network.state_dict()} == {"stem", "blocks", "dense"}
-    x, _ = example(n_frames=140)
-    with torch.no_grad():
-        for layout in (torch.contiguous_format, torch.channels_last):
-            y = x.contiguous(memory_format=layout)
-            features = network.blocks(network.stem(networks.standardize(y)))
-            assert torch.equal(network(y), network.dense(features.mean(dim=3).amax(dim=2)))
 
 
 def test_the_shell_draws_what_speaks_for_the_first_answer(run, sets, tmp_path, capsys):

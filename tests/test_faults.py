@@ -14,7 +14,6 @@ import pytest
 
 from utils import files, mel_cache, models, train
 from utils.config import QUICK, TrainingConfig
-from utils.dataset import load_split
 from utils.run_folder import Run
 from utils.workspace import ROOT
 
@@ -50,7 +49,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_stood(competition, tmp_path
     _, said = process.communicate()
     assert process.returncode == 1
     assert "cannot be written" in said.splitlines()[-1]
-    assert "free some space, or choose another folder. What stood there still does." in said.splitlines()[-1]
+    assert "free some space, or choose another folder. Existing files are unchanged." in said.splitlines()[-1]
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -79,7 +78,7 @@ for whole, name in ((files.atomic_folder, "folder"), (files.atomic_file, "file")
     said = subprocess.run(
         [*alone, command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     ).stdout.splitlines()
-    remedy = "free some space, or choose another folder. What stood there still does."
+    remedy = "free some space, or choose another folder. Existing files are unchanged."
     assert said == [
         f"{tmp_path / name} cannot be written (Read-only file system): {remedy}" for name in ("folder", "file", "new")
     ]
@@ -146,7 +145,7 @@ def test_an_earlier_folder_is_put_back_if_the_new_one_cannot_take_its_place(tmp_
         return rename(path, to)
 
     monkeypatch.setattr(Path, "rename", fails)
-    with pytest.raises(OSError, match=r"run cannot be written .Permission denied.*What stood there still does"):
+    with pytest.raises(OSError, match=r"run cannot be written .Permission denied.*Existing files are unchanged"):
         write(files.atomic_folder, target, "new", replace=True)
     assert (target / "inside").read_text() == "earlier"
     monkeypatch.undo()
@@ -179,19 +178,16 @@ def test_files_are_synced_as_windows_wants_it(whole, tmp_path, monkeypatch):
     assert (tmp_path / "run").exists()
 
 
-def test_a_full_disk_stops_a_training_in_one_sentence_and_leaves_the_earlier_run(
-    competition, cache, tmp_path, monkeypatch
-):
-    clips = load_split(cache, competition.curated, competition.classes, QUICK, "cpu")
+def test_a_full_disk_stops_a_training_in_one_sentence_and_leaves_the_earlier_run(sets, tmp_path, monkeypatch):
     config = TrainingConfig(epochs=1, batch_size=96)
-    earlier = train.fit(models.DeepCNN(12, width=2, stem=2), *clips, config, tmp_path / "run", "Deep CNN").scores
+    earlier = train.fit(models.DeepCNN(12, width=2, stem=2), *sets, config, tmp_path / "run", "Deep CNN").scores
 
     def full(self, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"run\.checkpoint cannot be written .No space left on device.: free some space"):
-        train.fit(models.DeepCNN(12, width=2, stem=2), *clips, replace(config, seed=1), tmp_path / "run", "Deep CNN")
+        train.fit(models.DeepCNN(12, width=2, stem=2), *sets, replace(config, seed=1), tmp_path / "run", "Deep CNN")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert np.array_equal(Run(tmp_path / "run").scores, earlier)
 

@@ -7,7 +7,7 @@ import soundfile
 
 from utils.audio import load_clip
 from utils.config import MelConfig
-from utils.mel import fit_length, log_mel, mel_filters, trim
+from utils.mel import log_mel, mel_filters, trim
 
 SETTINGS = MelConfig()
 
@@ -69,8 +69,7 @@ def test_filter_centres_follow_the_papers_formula():
 
 
 def test_two_seconds_are_128_frames():
-    assert log_mel(fit_length(np.ones(10_000, np.float32), 2 * 44_100), SETTINGS).shape == (128, 128)
-    assert log_mel(fit_length(np.ones(200_000, np.float32), 2 * 44_100), SETTINGS).shape == (128, 128)
+    assert log_mel(np.ones(2 * 44_100, np.float32), SETTINGS).shape == (128, 128)
 
 
 def test_load_clip_mixes_down_and_resamples(tmp_path):
@@ -82,15 +81,6 @@ def test_load_clip_mixes_down_and_resamples(tmp_path):
     assert len(samples) == 44_100
     assert np.abs(np.fft.rfft(samples)).argmax() == 440
     assert np.abs(samples).max() == pytest.approx(0.5, abs=0.05)
-
-
-def test_a_file_that_is_no_clip_gets_one_sentence(tmp_path):
-    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 44_100)
-    soundfile.write(tmp_path / "nan.wav", np.full(100, np.nan, np.float32), 44_100, subtype="FLOAT")
-    (tmp_path / "text.wav").write_text("no audio")
-    for name in ("empty.wav", "nan.wav", "text.wav", "absent.wav"):
-        with pytest.raises(ValueError, match=rf"{name}.*replace the file, or remove its row"):
-            load_clip(tmp_path / name, SETTINGS)
 
 
 def test_filters_beyond_half_of_the_sample_rate_are_refused():

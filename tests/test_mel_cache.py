@@ -1,6 +1,3 @@
-import signal
-import subprocess
-import sys
 import time
 
 import joblib
@@ -14,7 +11,6 @@ from utils import mel_cache
 from utils.audio import load_clip
 from utils.config import MelConfig
 from utils.mel import clip_to_log_mel
-from utils.workspace import ROOT
 
 SETTINGS = MelConfig()
 
@@ -82,30 +78,3 @@ def test_workers_do_not_run_ahead_of_a_slow_disk(tmp_path, monkeypatch):
         cache = mel_cache.build(table, tmp_path, "slow", SETTINGS, n_jobs=2)
     assert list(cache.clips["fname"]) == list(table["fname"])
     assert ahead[0] <= 2 * mel_cache.TASKS_AHEAD * mel_cache.CHUNK < clips / 2
-
-
-def test_a_cache_killed_half_way_is_made_anew(competition, tmp_path):
-    code = f"""
-from utils import mel_cache
-from utils.config import MelConfig
-from utils.data import Competition
-table = Competition({str(competition.folder)!r}).curated.iloc[:20]
-load = mel_cache.load_clip_and_damage
-def slow(path, settings):
-    print("working", flush=True)
-    import time; time.sleep(0.2)
-    return load(path, settings)
-mel_cache.load_clip_and_damage = slow
-mel_cache.build(table, {str(tmp_path)!r}, "curated", MelConfig(), n_jobs=1)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
-    while b"working" not in process.stdout.readline():
-        pass
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    table = competition.curated.iloc[:20]
-    with pytest.raises(FileNotFoundError):
-        mel_cache.load(table, tmp_path, "curated", SETTINGS)
-    cache = mel_cache.build(table, tmp_path, "curated", SETTINGS, n_jobs=1)
-    assert np.array_equal(cache[table["fname"][19]], clip_to_log_mel(table["path"][19], SETTINGS).astype(np.float16))

@@ -22,6 +22,7 @@ def test_every_model_of_the_table_gives_logits_and_is_built_again_from_its_confi
     with torch.device("meta"):  # shapes without the numbers
         model = entry.build(12, preset)
         again = models.build(model.config)
+        assert model.eval()(torch.zeros(2, 1, 128, 128)).shape == (2, 12)
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
     assert again.config == model.config
     if "width" in model.config:
@@ -63,7 +64,7 @@ def test_transfer_takes_the_weights_of_the_file_and_trains_the_last_block(tmp_pa
     assert trains == ["Conv2d"] * 4 + ["Linear"] * 2 + ["Logits"]
     assert len([layer for layer in models.layers(model) if not layer["trains"]]) == 12
     assert model.pretrained
-    assert model.frozen == 28  # up to the fourth pooling layer
+    assert model.n_frozen == 28  # up to the fourth pooling layer
 
 
 def test_without_weights_all_of_vgg19_trains():

@@ -193,7 +193,7 @@ def test_the_kernel_folders_have_the_documented_fields(tmp_path):
     weights.write_bytes(b"x")
     commands = kaggle.write(tmp_path / "to", "someone", weights)
     assert [command.split()[1] for command in commands] == ["datasets"] + len(kaggle.READS) * ["kernels"]
-    assert set(kaggle.READS) <= {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")}
+    assert set(kaggle.READS) == {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")}
     assert (tmp_path / "to/kit/weights/vgg19.safetensors").is_file()
     opening = (tmp_path / "to/01_eda/01_eda.ipynb").read_text()
     assert "/kaggle/input/datasets/someone/freesound-tagging-kit" in opening

@@ -9,34 +9,17 @@ import pytest
 import torch
 
 from utils import baselines, inference, launch, metrics, models, predict, related_networks, train
-from utils.config import QUICK, MelConfig, TrainingConfig
-from utils.dataset import load_split
+from utils.config import MelConfig, TrainingConfig
 from utils.run_folder import find_runs
 
 NETWORKS = ["piczak", "sb_cnn", "alexnet", "vgg19_bn", "inception_v3", "resnet50"]
 
 
 @pytest.fixture(scope="module")
-def clips(competition, cache):
-    return load_split(cache, competition.curated, competition.classes, QUICK, "cpu")
-
-
-@pytest.fixture(scope="module")
-def three(clips):
+def three(sets):
     """Three clips of different labels to train on, and three others."""
-    rows = np.unique(clips[0].targets.argmax(dim=1), return_index=True)[1]
-    return clips[0].subset(rows[:3]), clips[1].subset(np.arange(3))
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_has_its_shape_in_both_presets_and_is_rebuilt_from_its_config(name):
-    for preset in ("full", "quick"):
-        with torch.device("meta"):
-            model = models.MODELS[name].build(80, preset)
-            again = models.build(model.config)
-            assert model.eval()(torch.zeros(2, 1, 128, 128)).shape == (2, 80)
-        shapes, others = ({n: t.shape for n, t in some.state_dict().items()} for some in (model, again))
-        assert shapes == others and again.config == model.config
+    rows = np.unique(sets[0].targets.argmax(dim=1), return_index=True)[1]
+    return sets[0].subset(rows[:3]), sets[1].subset(np.arange(3))
 
 
 def test_the_networks_cost_what_their_authors_say():
@@ -98,11 +81,11 @@ def test_features_are_finite_and_as_many_for_every_clip(cache, competition):
 
 
 @pytest.mark.parametrize("name", baselines.TITLES)
-def test_a_baseline_beats_chance_also_where_a_class_has_no_clip(name, clips, tmp_path):
-    known = np.flatnonzero(clips[0].targets[:, 0] == 0)
+def test_a_baseline_beats_chance_also_where_a_class_has_no_clip(name, sets, tmp_path):
+    known = np.flatnonzero(sets[0].targets[:, 0] == 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run = baselines.fit(name, clips[0].subset(known), clips[1], tmp_path / name)
+        run = baselines.fit(name, sets[0].subset(known), sets[1], tmp_path / name)
     chance = metrics.lwlrap(run.targets, np.random.default_rng(0).random(run.targets.shape))
     assert run.summary()["LWLRAP"] > 2 * chance
     assert (run.scores[:, 0] == 0).all()
@@ -112,17 +95,17 @@ def test_a_few_clips_are_enough_for_a_baseline(three, tmp_path):
     assert baselines.fit("knn", *three, tmp_path / "knn").scores.shape == (3, 12)
 
 
-def test_a_baseline_is_found_and_compared_and_not_asked_for_other_clips(clips, three, tmp_path, monkeypatch):
+def test_a_baseline_is_found_and_compared_and_not_asked_for_other_clips(sets, three, tmp_path, monkeypatch):
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     folder = tmp_path / "runs" / "mini"
-    baseline = baselines.fit("knn", *clips, folder / "knn-quick")
+    baseline = baselines.fit("knn", *sets, folder / "knn-quick")
     assert not baseline.has_weights and not list(baseline.folder.glob("*.safetensors"))
     with pytest.raises(ValueError, match="knn-quick is a baseline, whose scores alone were kept"):
-        inference.score_run(baseline, clips[1])
+        inference.score_run(baseline, sets[1])
     with pytest.raises(FileNotFoundError, match="There is no run"):
         predict.best_run()
     config = replace(models.MODELS["sb_cnn"].config("quick"), epochs=1)
-    train.fit(models.MODELS["sb_cnn"].build(12, "quick"), three[0], clips[1], config, folder / "sb_cnn-quick", "SB-CNN")
+    train.fit(models.MODELS["sb_cnn"].build(12, "quick"), three[0], sets[1], config, folder / "sb_cnn-quick", "SB-CNN")
     assert [run.name for run in find_runs(folder)] == ["knn-quick", "sb_cnn-quick"]
     assert predict.best_run().name == "sb_cnn-quick"
     assert np.isnan(baseline.cost()["MMAC"]) and baseline.cost()["seconds"] > 0

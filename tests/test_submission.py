@@ -61,6 +61,18 @@ def test_on_kaggle_a_copy_goes_where_the_competition_looks(competition, scores, 
     assert (tmp_path / "working/submission.csv").read_bytes() == file.read_bytes()
 
 
+def test_the_leaderboard_judges_public_and_private_clips_apart(tmp_path):
+    test = pd.DataFrame({"fname": ["a", "b", "c"], "labels": ["x", "y", "y"], "usage": ["Public", "Private", "Public"]})
+    competition = SimpleNamespace(classes=["x", "y"], test=test, folder=tmp_path)
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
+    file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
+    table = submission.leaderboard(file, competition)
+    assert table.T.to_dict("list") == {"Private": [1, 0.5], "Public": [2, 0.75]}
+    competition.test = test[["fname"]]
+    with pytest.raises(ValueError, match="take the public release on Zenodo"):
+        submission.leaderboard(file, competition)
+
+
 def test_the_default_run_is_the_best_that_the_competition_allows():
     allowed = {"baseline": (False, False), "transfer": (True, True), "best": (True, False), "worse": (True, False)}
     runs = [SimpleNamespace(name=name, has_weights=w, pretrained=p) for name, (w, p) in allowed.items()]

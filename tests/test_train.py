@@ -197,7 +197,8 @@ def test_running_the_frozen_layers_once_changes_nothing(few, tmp_path, monkeypat
     vgg19.freeze()
     config = TrainingConfig(epochs=2, batch_size=8, learning_rate=1e-4)
     assert train.frozen_features(vgg19, few[0], config).shape == (24, 64, 4, 4)
-    assert train.frozen_features(vgg19, few[0], replace(config, crop="random")) is None
+    for varied in ({"crop": "random"}, {"mix_probability": 0.5}):
+        assert train.frozen_features(vgg19, few[0], replace(config, **varied)) is None
     assert train.frozen_features(models.DeepCNN(12, width=2), few[0], config) is None
     once = fit(vgg19, few, tmp_path / "once", config)
     monkeypatch.setattr(train, "frozen_features", lambda *_: None)

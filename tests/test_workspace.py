@@ -149,6 +149,12 @@ mel_cache.build(table, {str(tmp_path / "work/cache")!r}, "curated", config.MelCo
     assert end[13].startswith(f"  {table['fname'][15]} breaks off after ")
 
 
+def test_outputs_of_other_data_are_never_stored_in_the_notebooks(competition, capsys):
+    with pytest.raises(SystemExit):
+        run.main(["01", "--inplace"])  # FAT_DATA is set
+    assert "--inplace stores outputs of the mini set" in capsys.readouterr().err
+
+
 def test_the_runner_knows_its_notebooks():
     shown = subprocess.run(
         [sys.executable, "-m", "utils.run", "99"], cwd=workspace.ROOT, capture_output=True, text=True

@@ -13,7 +13,6 @@ import soundfile
 from . import files
 from .config import MelConfig
 
-MAX_LISTED = 10  # clips named in a message
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 REMEDY = "replace the file, or remove its row from the table"
 SAMPLES_PER_READ = 2**22  # of all channels, read at once: a header that promises more than is there takes little memory
@@ -21,7 +20,7 @@ SAMPLES_PER_RETRY = 2**12  # where decoding fails: all of the block in which it 
 SAMPLE_RATES = (1_000, 1_000_000)  # Hz; a header that says less or more is wrong, and resampling would believe it
 LOUDEST = 1e6  # times full scale; beyond, the bytes are no sound, and their power overflows
 MAX_DURATION = 1e6  # s; FLAC that was streamed says 2**63 samples, for not known
-STREAMED = 2**31 - 2**16  # bytes or samples; who writes to a pipe promises at least so many, for not known
+STREAMED = 2**31 - 2**16  # bytes or samples; a header written to a pipe says at least this, for unknown
 LEAST_DECODED = 0.98  # of the samples in the header, which MP3 may only estimate
 # What libsndfile logs of a header that promises more bytes than there are, in WAV, AIFF, AU, W64 and RF64, and of Ogg.
 PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -37,20 +36,6 @@ class UnreadableClip(ValueError):
 
     def __str__(self) -> str:
         return f"{self.args[0]} {self.reason}: {REMEDY}."
-
-
-def read_reasons(file: Path) -> pd.DataFrame:
-    """A cache's table of unreadable or damaged clips, columns `fname` and `reason`; no rows if it has no such file."""
-    if not file.exists():
-        return pd.DataFrame({"fname": [], "reason": []}, dtype=str)
-    return pd.read_csv(file, dtype=str, keep_default_na=False)
-
-
-def format_unreadable(unreadable: pd.DataFrame, most: int = MAX_LISTED) -> str:
-    """A line for each clip of such a table, at most so many."""
-    lines = [f"  {fname} {reason}" for fname, reason in zip(unreadable["fname"], unreadable["reason"])]
-    more = [f"  and {len(lines) - most} more"] if len(lines) > most else []
-    return "\n".join(lines[:most] + more)
 
 
 def load_clip(path: str | Path, settings: MelConfig) -> np.ndarray:
@@ -69,7 +54,7 @@ def load_clip_and_damage(path: str | Path, settings: MelConfig) -> tuple[np.ndar
     """What `load_clip` gives, and what is wrong with the file, such as "breaks off after 0.5 of 2 s"; "" if nothing is.
 
     Damaged is a file that holds less than its header promises, that cannot be decoded to its end, or an Ogg without its
-    end mark. A promise of 2 GiB or as many samples, or none, is no promise: it stands in what was written to a pipe.
+    end mark. A length of 0, or of 2 GiB or 2**31 samples and more, is ignored: files written to a pipe have it.
     """
     samples, sample_rate, damage = _decode(path)
     if not len(samples):

@@ -1,6 +1,4 @@
-"""Crops of clips as a training draws them, what varies them (augmentation), and those that score a clip (test-time
-augmentation).
-"""
+"""Random crops for training, their augmentation, and the evenly spaced crops of test-time augmentation."""
 
 import math
 from dataclasses import replace
@@ -10,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .config import TrainingConfig
+from .config import NO_AUGMENTATION, TrainingConfig
 from .dataset import MelDataset
 
 GAIN = (-12.0, 0.0)  # dB, of the peak of a clip that is mixed in, relative to the peak of the clip it is added to
@@ -34,11 +32,9 @@ def draw_batch(
         return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
     def begin(rows: Tensor) -> Tensor:
-        return (
-            torch.zeros_like(rows)
-            if config.crop == "start"
-            else _random_offsets(dataset.lengths[rows], n_frames, generator)
-        )
+        if config.crop == "start":
+            return torch.zeros_like(rows)
+        return _random_offsets(dataset.lengths[rows], n_frames, generator)
 
     draw = {"rows": rows, "offsets": begin(rows)}
     if augmented and config.mix_probability:
@@ -96,13 +92,16 @@ def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarra
 
     Resized is as much slower and higher as it can get, so that one sees it.
     """
-    names = {"as it is": None, "mixed in power": "mix_probability", "resized": "resize_probability"}
-    names |= {"masked (SpecAugment)": "spec_augment_probability"}
-    plain = replace(config, crop="start", mix_probability=0, resize_probability=0, spec_augment_probability=0)
+    plain = replace(config, crop="start", **NO_AUGMENTATION)
+    configs = {
+        "as it is": plain,
+        "mixed in power": replace(plain, mix_probability=1.0),
+        "resized": replace(plain, resize_probability=1.0),
+        "masked (SpecAugment)": replace(plain, spec_augment_probability=1.0),
+    }
     rows = torch.arange(min(8, len(dataset)))
     shown = {}
-    for name, option in names.items():
-        only = replace(plain, **({option: 1.0} if option else {}))
+    for name, only in configs.items():
         draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed), augmented=True)
         if "rate" in draw:
             draw["rate"][:], draw["mel_shift"][:] = RATE[0], -MEL_SHIFT
@@ -140,7 +139,7 @@ def resize(x: Tensor, rate: Tensor, mel_scale: Tensor, mel_shift: Tensor) -> Ten
 
 
 def spec_augment(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
-    """A band of mels and a stretch of frames of each clip, set to the clip's mean. Shape (clips, 1, n_mels, n_frames).
+    """A frequency mask and a time mask on each clip, set to the clip's mean. Shape (clips, 1, n_mels, n_frames).
 
     `width`, (clips, 2), says how wide they are as shares of the axes, and `start` where they lie in what is left of
     them.

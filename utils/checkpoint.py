@@ -13,9 +13,8 @@ from . import distributed, files
 class Checkpoint:
     """The file `RUN.checkpoint` beside a run's folder: the state of `parts` after an epoch, and the history up to it.
 
-    `parts` are what has a state_dict, by name. `key` tells one training from another: a checkpoint of another one
-    is not used, which is said. The number of processes and the kind of device may change from one start to the
-    next.
+    `parts` are what has a state_dict, by name. `key` tells one training from another: a checkpoint of another one is
+    not used, with a printed line. The number of processes and the kind of device may change from one start to the next.
     """
 
     def __init__(self, folder: Path, key: str, parts: dict[str, object]) -> None:
@@ -45,7 +44,7 @@ class Checkpoint:
                 f"{self.file} is no checkpoint of this kit: remove it, and the training begins anew."
             ) from error
 
-    def keep(self, history: list[dict], seconds: float, last: bool) -> None:
+    def save(self, history: list[dict], seconds: float, last: bool) -> None:
         """Replace the file after an epoch: after the last one, and else when writing has taken at most a twentieth
         of the time.
         """
@@ -61,5 +60,5 @@ class Checkpoint:
         self._cost = self._kept - began
 
     def remove(self) -> None:
-        """Once the run is written."""
+        """Delete the file, once the run is written."""
         self.file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Every setting of the kit: frozen dataclasses, and the presets, which are values of one of them."""
+"""Every setting of the kit: frozen dataclasses, and the two presets."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -8,6 +8,7 @@ import pandas as pd
 
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
+NO_AUGMENTATION = {"mix_probability": 0.0, "resize_probability": 0.0, "spec_augment_probability": 0.0}
 
 
 def attached(pattern: str) -> list[Path]:
@@ -66,7 +67,7 @@ class TrainingConfig:
     test_crops: int = 1  # test-time augmentation: at most so many crops, evenly spaced, are averaged to score a clip
     mix_probability: float = 0.0  # how often another clip is added, in power; the labels are those of both
     resize_probability: float = 0.0  # how often a crop's tempo and its place on the mel axis are changed
-    spec_augment_probability: float = 0.0  # how often a band of mels and a stretch of frames are masked (SpecAugment)
+    spec_augment_probability: float = 0.0  # how often a frequency mask and a time mask are laid on (SpecAugment)
     augmented: float = 0.9  # the share of the steps, from the first on, that is augmented in these three ways
     seed: int = 0
 
@@ -93,8 +94,7 @@ class TrainingConfig:
     @property
     def deterministic(self) -> bool:
         """Whether a clip is the same input in every epoch."""
-        augmented = self.mix_probability or self.resize_probability or self.spec_augment_probability
-        return self.crop == "start" and not augmented
+        return self.crop == "start" and not any(getattr(self, name) for name in NO_AUGMENTATION)
 
 
 @dataclass(frozen=True)

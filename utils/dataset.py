@@ -1,5 +1,6 @@
 """Spectrograms of clips on a device: what a model is trained on and asked about."""
 
+import copy
 import warnings
 import weakref
 
@@ -9,12 +10,11 @@ import torch
 from torch import Tensor
 
 from . import data, splits
-from .audio import format_unreadable
 from .config import Preset
-from .mel_cache import Cache
+from .mel_cache import Cache, format_report
 
-processes_per_gpu = 1  # that may all place frames at once: `launch.side_by_side` says how many
-_placed = weakref.WeakKeyDictionary()  # the frames of a cache, for all data sets that came with it from another process
+processes_per_gpu = 1  # how many share a GPU's memory; `launch.side_by_side` sets it
+_placed = weakref.WeakKeyDictionary()  # cache -> its frames on the device, shared by all unpickled data sets
 
 
 class MelDataset:
@@ -46,17 +46,32 @@ class MelDataset:
         return len(self.table)
 
     def __repr__(self) -> str:
-        place = f"{'on' if self.frames.device == self.device else 'streamed to'} the {self.device.type.upper()}"
-        place = place.replace("CUDA", "GPU")
-        return f"{len(self)} clips of a cache of {self.frames.nbytes / 1e6:,.0f} MB, {place}"
+        place = "on" if self.frames.device == self.device else "streamed to"
+        device = "GPU" if self.device.type == "cuda" else "CPU"
+        return f"{len(self)} clips of a cache of {self.frames.nbytes / 1e6:,.0f} MB, {place} the {device}"
 
-    def __reduce__(self) -> tuple:
-        """For another process, which takes the frames of one cache from its file, to its own device."""
-        return _unpickled, (self.__dict__ | {"frames": None if len(self.sources) == 1 else self.frames.cpu()},)
+    def __copy__(self) -> "MelDataset":
+        part = object.__new__(MelDataset)
+        part.__dict__.update(self.__dict__)
+        return part
+
+    def __getstate__(self) -> dict:
+        """For another process, which takes the frames of one cache from its file."""
+        return self.__dict__ | {"frames": None if len(self.sources) == 1 else self.frames.cpu()}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self.device = torch.empty(0, device=self.device.type).device  # of several GPUs, that of this process
+        if self.frames is not None:
+            self.frames = _place(self.frames, self.device)
+            return
+        if self.cache not in _placed:
+            _placed[self.cache] = _place(_tensor(self.cache.frames), self.device)
+        self.frames = _placed[self.cache]
 
     def subset(self, rows: np.ndarray) -> "MelDataset":
         """The clips of these rows, over the same frames."""
-        part = _restored(self.__dict__)
+        part = copy.copy(self)
         part.table = self.table.iloc[rows].reset_index(drop=True)
         for name in ("starts", "lengths", "pad_values", "targets"):
             if (tensor := getattr(self, name)) is not None:
@@ -65,7 +80,7 @@ class MelDataset:
 
     def join(self, other: "MelDataset") -> "MelDataset":
         """The clips of both, over a copy of the frames that they need."""
-        joined = _restored(self.__dict__)
+        joined = copy.copy(self)
         joined.sources = self.sources + other.sources
         joined.table = pd.concat([self.table, other.table], ignore_index=True)
         joined.targets, joined.lengths = (
@@ -108,24 +123,6 @@ def refuse_shared_clips(train_set: MelDataset, validation_set: MelDataset, title
         raise ValueError(f"{title}: {min(both)} is in the training and in the validation set: split them apart.")
 
 
-def _restored(state: dict) -> MelDataset:
-    dataset = object.__new__(MelDataset)
-    dataset.__dict__.update(state)
-    return dataset
-
-
-def _unpickled(state: dict) -> MelDataset:
-    dataset = _restored(state)
-    dataset.device = torch.empty(0, device=dataset.device.type).device  # of several GPUs, that of this process
-    if dataset.frames is not None:
-        dataset.frames = _place(dataset.frames, dataset.device)
-        return dataset
-    if dataset.cache not in _placed:
-        _placed[dataset.cache] = _place(_tensor(dataset.cache.frames), dataset.device)
-    dataset.frames = _placed[dataset.cache]
-    return dataset
-
-
 def _tensor(frames: np.ndarray) -> Tensor:
     with warnings.catch_warnings():  # torch fears that somebody could write; nobody does
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
@@ -161,7 +158,7 @@ def load_split(
 def load_labelled(
     cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device
 ) -> MelDataset:
-    """All clips of `table` to train on, labels corrected, which is said. Clips that cannot be read are left out if
+    """All clips of `table` to train on, labels corrected (prints how many). Clips that cannot be read are left out if
     `preset.drop_unreadable`.
 
     Raises ValueError with their list if not.
@@ -174,7 +171,7 @@ def load_labelled(
         some = f"{len(unreadable)} of {len(table)} training clips cannot be read"
         if not preset.drop_unreadable:
             raise ValueError(
-                f"{some}:\n{format_unreadable(unreadable)}\nReplace the files and run 02_preprocessing again, "
+                f"{some}:\n{format_report(unreadable)}\nReplace the files and run 02_preprocessing again, "
                 "or set drop_unreadable to True in utils/config.py to train without them."
             )
         print(f"{some} and are left out")

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not importlib.util.find_spec("gradio"):
         parser.exit(1, "The page needs gradio, which is not installed: pip install gradio\n")
     try:
-        run = Run(Path(options.run).resolve()) if options.run else predict.best_run()
+        run = predict.open_run(options.run)
         page(run, workspace.find_device()[0]).launch()
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")

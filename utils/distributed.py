@@ -59,7 +59,7 @@ def all_reduce(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def share_buffers(model: nn.Module) -> None:
+def broadcast_buffers(model: nn.Module) -> None:
     """Give every process the first one's statistics of batch normalisation, which are what is kept."""
     if dist.is_initialized():
         for buffer in model.buffers():

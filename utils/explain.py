@@ -60,10 +60,9 @@ def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple
     adds up to, (clips,): the label's logit, less the bias of the output layer, which is the same for every clip.
 
     `networks`: as `Run.models` gives them; of several folds, the relevance is that of their mean logit. `x`: dB (clips,
-    1, n_mels, frames); `labels`: class indices (clips,). Points are followed to the first convolution: what that sees
-    is standardized and may be averaged over squares, over which relevance is spread evenly, and that of deltas counts
-    where they are. Raises ValueError, naming the layer, if the rules do not cover a network; ImportError without
-    zennit.
+    1, n_mels, frames); `labels`: class indices (clips,). Propagation stops at the input of the first convolution,
+    standardized. Relevance of an averaged square is spread evenly over it; that of the deltas is added to that of the
+    log-mel. Raises ValueError, naming the layer, if the rules do not cover a network; ImportError without zennit.
     """
     for network in networks:
         if layer := uncovered(network):
@@ -132,8 +131,8 @@ def _spread(points: Tensor, x: Tensor) -> Tensor:
 def deletion(
     networks: Sequence[nn.Module], x: Tensor, labels: Tensor, orders: dict[str, Tensor], activation: str, size: int = 1
 ) -> pd.DataFrame:
-    """The mean score of the labels once those points are gone that come first in an order: a row a share of the points
-    that are gone, a column an order.
+    """Pixel flipping: the mean score of the labels without the points that a ranking puts first; a row per share
+    deleted, a column per ranking.
 
     `orders`: by name, (clips, n_mels, frames), highest first. Points go in squares of `size` by their mean, and take
     the value of the clip's quietest one. `networks`, `x` and `labels` as for `relevance`.

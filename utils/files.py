@@ -20,10 +20,10 @@ CANNOT_SYNC_FOLDER = (errno.EACCES, errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 def atomic_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     """A folder to write in, beside `target`, which takes that name when the block has ended, all of it on the disk.
 
-    What stands there by then stays, having come first, or goes if `replace`. If the block fails, nothing of it is left;
-    what a killed process leaves, a `.part` or `.old` that is never read, goes with a later write of `target`, from a
-    day on. Several processes and machines may write the same `target`: one of them comes first. Raises OSError, with
-    the remedy, if the disk is full or cannot be written to; what stood there then still does.
+    If `target` exists by then, it stays, or is replaced with `replace`. If the block fails, nothing of it is left; what
+    a killed process leaves, a `.part` or `.old` that is never read, goes with a later write of `target`, from a day on.
+    Several processes and machines may write the same `target`: one of them comes first. Raises OSError, with the
+    remedy, if the disk is full or cannot be written to; what stood there then still does.
     """
     with explain_errors(target):
         unfinished = _begin(target)
@@ -60,7 +60,7 @@ def explain_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        remedy = "free some space, or choose another folder. What stood there still does."
+        remedy = "free some space, or choose another folder. Existing files are unchanged."
         raise OSError(f"{target} cannot be written ({error.strerror}): {remedy}") from error
 
 

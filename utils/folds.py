@@ -14,48 +14,45 @@ from torch import nn
 from tqdm import tqdm
 
 from . import files, inference, launch, metrics, splits, train
-from .config import Preset, TrainingConfig
+from .config import NO_AUGMENTATION, Preset, TrainingConfig
 from .dataset import MelDataset
 from .models import MODELS
 from .run_folder import Run
 
 NAME = "best"
-PLAIN = {"optimizer": "adam", "mix_probability": 0.0, "resize_probability": 0.0, "spec_augment_probability": 0.0}
 LADDER = {  # the recipe, step by step: what each adds to the training config before it
-    "random crops": PLAIN,
+    "random crops": {"optimizer": "adam", **NO_AUGMENTATION},
     "+ mixed in power": {"mix_probability": 0.5},
     "+ resized": {"resize_probability": 0.4},
     "+ SpecAugment": {"spec_augment_probability": 0.5},
     "+ Muon": {"optimizer": "muon"},
 }
 LADDER_STEPS = 600
-STAGES = ["-curated", ""]  # behind the name of a fold: the run of each stage where there is a noisy set
+STAGES = ["-curated", ""]  # suffixes of a fold's run folder, one a stage, where there is a noisy set
 NOISY = "noisy/"  # before the names of noisy clips, which may be those of curated ones
 
 
 def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: str | Path) -> Run:
     """Train `best` fold by fold, and keep the outcome in `folder` as one Run of all folds.
 
-    Each model is trained at once on the curated clips, or with a noisy set in the stages of `fit_stage`, and every
-    curated clip scored by the one that it had no part in. Called again, it goes on where it was, and trainings that
-    have ended are not done again.
+    Without a noisy set each model is trained once, with one in the stages of `fit_stage`. Each curated clip is scored
+    by the model not trained on it. Called again, it goes on where it was, and trainings that have ended are not done
+    again.
     """
     folder, entry = Path(folder), MODELS[NAME]
     config = entry.config(preset.name)
     config = replace(config, min_steps=config.steps(len(curated)), max_steps=config.steps(len(curated)))
     fold = splits.folds(curated.table, preset.n_folds, preset.seed)
     names = [f"fold{number}" for number in range(fold.max() + 1)]
-    fit_one, stages = (train.fit, [""]) if noisy is None else (fit_stage, STAGES)
     chains = []
     for number, name in enumerate(names):
         train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
         torch.manual_seed(preset.seed + number)
         model = entry.build(len(curated.classes), preset.name)
-        arguments = (model, train_set, held_out, config, folder / name, f"{entry.title}, {name}")
-        if noisy is None:
-            chains.append([arguments])
-        else:  # the first stage has no use for the noisy clips, which take room on a GPU
-            chains.append([(stage, noisy if stage else None, *arguments) for stage in range(len(stages))])
+        training = (model, train_set, held_out, config, folder / name, f"{entry.title}, {name}")
+        # The first stage has no use for the noisy clips, which take room on a GPU.
+        chains.append([training] if noisy is None else [(0, None, *training), (1, noisy, *training)])
+    fit_one, stages = (train.fit, [""]) if noisy is None else (fit_stage, STAGES)
     launch.side_by_side(fit_one, chains, len(names) * config.max_steps, curated.device)
     return _save(folder, names, stages, config, curated)
 
@@ -74,8 +71,8 @@ def fit_stage(
     """Train the model of a fold for one of the `STAGES`.
 
     The first, a third of the steps of `config`, is on the curated clips of `train_set` alone. The second goes on from
-    the weights that it has left, the learning rate anew. Those noisy clips join whose labels the model of the first,
-    which has seen none of them, ranks above all other classes, and which are of no group of `held_out`.
+    the weights that it has left, the learning rate anew. Noisy clips join if the first model, which has seen none,
+    ranks their labels above all other classes, and if no group of `held_out` has them.
     """
     folders = [folder.with_name(folder.name + ending) for ending in STAGES]
     steps = max(1, config.max_steps // 3)
@@ -90,10 +87,11 @@ def fit_stage(
 
 
 def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFrame:
-    """LWLRAP, with its 95% interval, of `best` without noisy clips, one part of the recipe more in each row.
+    """LWLRAP, with its 95% interval, of `best` without noisy clips: a cumulative ablation, a part of the recipe more in
+    each row.
 
-    Each is a training of at most 600 steps on the validation split: a first look at these data, whose intervals say
-    what it cannot tell. `python -m tests.ablation` takes all folds.
+    Each is a training of at most 600 steps on the validation split: a first look, whose intervals are wide.
+    `python -m tests.ablation` takes all folds.
     """
     entry, chains, folder = MODELS[NAME], [], Path(folder)
     train_set, validation_set = (

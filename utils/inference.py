@@ -32,7 +32,7 @@ def autocast(device: torch.device):  # noqa: ANN201
 
 
 def device_name(device: torch.device) -> str:
-    """As run records and benchmarks name it."""
+    """Name of the device, for run records and benchmarks."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
@@ -41,14 +41,14 @@ def activate(logits: Tensor, activation: str) -> Tensor:
     return logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=1)
 
 
-@torch.no_grad()  # in inference_mode, `to` can leave a model in training with weights that no gradient may reach
+@torch.no_grad()  # not inference_mode: weights that `to` moves in it could not be trained afterwards
 def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig, progress: str = "") -> np.ndarray:
     """Scores of each clip, float32 (clips, classes): probabilities, averaged over at most `config.test_crops` crops.
 
     Under torchrun every process calls it, takes its shard of the crops, and gets the scores of all clips.
     """
     model.to(dataset.device, memory_format=torch.channels_last).eval()
-    distributed.share_buffers(model)
+    distributed.broadcast_buffers(model)
     rows, offsets = tta_crops(dataset.lengths, config.n_frames, config.test_crops)
     count = torch.bincount(rows, minlength=len(dataset))
     total = torch.zeros(len(dataset), len(dataset.classes), device=dataset.device)

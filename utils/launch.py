@@ -53,7 +53,7 @@ def fit(
     if processes is None:
         gpus = _gpus_like(train_set.device)
         processes = len(gpus) if gpus and len(gpus) == torch.cuda.device_count() else 1
-    if processes == 1 or getattr(model, "frozen", 0):
+    if processes == 1 or getattr(model, "n_frozen", 0):
         return train.fit(model, train_set, validation_set, config, folder, title)
     with tempfile.TemporaryDirectory() as job:
         arguments = (model, train_set, validation_set, config, Path(folder).resolve(), title)
@@ -75,9 +75,9 @@ def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int,
     """`fit(*arguments, bar)` for the arguments of every training, with one progress bar of all their `steps`.
 
     The trainings of a chain run one after another. Several chains go on at once, each training in a process with its
-    part of the threads: small networks gain more by that than by threads. If `device` is a GPU, all that are like it
-    are dealt out to the processes, several to one, which a small network leaves idle most of the time. If one training
-    fails, the others end too, and what it raised is raised.
+    part of the threads: small networks gain more by that than by threads. If `device` is a GPU, all of its kind are
+    used, by several processes each: a small network leaves a GPU idle most of the time. If one training fails, the
+    others end too, and what it raised is raised.
     """
     n_threads, gpus = torch.get_num_threads(), _gpus_like(device)
     at_once = min(max(n_threads, len(gpus)), len(chains))
@@ -108,7 +108,7 @@ def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int,
 
 
 def _gpus_like(device: torch.device) -> list[int]:
-    """Numbers of the GPUs that can compute what `device` can, itself among them; none if it is none."""
+    """Indices of the GPUs with the compute capability of `device`; none for a CPU."""
     if device.type != "cuda":
         return []
     capability = torch.cuda.get_device_capability

@@ -27,11 +27,6 @@ def trim(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
     return samples[loud[0] * hop : (loud[-1] + 1) * hop]
 
 
-def fit_length(samples: np.ndarray, length: int) -> np.ndarray:
-    """`samples` cut, or padded with zeros at the end, to `length` samples (paper, section III: 2 s)."""
-    return np.pad(samples[:length], (0, max(0, length - len(samples))))
-
-
 @lru_cache
 def mel_filters(settings: MelConfig) -> np.ndarray:
     """Triangular filters of equal area, float32 (n_mels, 1 + n_fft / 2).

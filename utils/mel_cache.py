@@ -16,22 +16,23 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import files
-from .audio import MAX_LISTED, REMEDY, UnreadableClip, format_unreadable, load_clip_and_damage, read_reasons
+from .audio import REMEDY, UnreadableClip, load_clip_and_damage
 from .config import MelConfig, attached
 from .mel import log_mel, trim
 
 CHUNK = 16  # clips per task of a worker: enough that handing it over costs little
-TASKS_AHEAD = 8  # per worker: as many results wait for a slow disk, and after as many the workers wait for each other
+TASKS_AHEAD = 8  # per worker, handed out at a time: at most so many results wait for a slow disk
+MAX_LISTED = 10  # clips named in a message
 SAMPLE = 4096  # bytes of each file's head, middle and tail that tell it from another
-VERSION = 2  # of the frames and the tables of a cache: another one makes all of them anew
+VERSION = 2  # raise it when frames or tables change: every cache is then rebuilt
 
 
 class Cache:
     """The log-mel spectrograms of a list of whole clips, one after another in one memory-mapped array.
 
-    The paper cuts a clip to 2 s before it is transformed. Cut afterwards, its last two frames hear what follows, and
-    `top_db` reaches less deep where the loudest point comes later. `.frames` float16 (frames of all clips, n_mels), in
-    dB; `.clips` a table with the columns `fname`, `start` (its first row in `.frames`), `length` (its rows),
+    The paper cuts a clip to 2 s before it is transformed. Cut afterwards, its last two frames overlap what follows, and
+    `top_db` counts from a loudest point that may lie beyond the cut. `.frames` float16 (frames of all clips, n_mels),
+    in dB; `.clips` a table with the columns `fname`, `start` (its first row in `.frames`), `length` (its rows),
     `pad_value` (dB, what silence in it would be) and `content_hash` (the same for copies); `.settings` the MelConfig
     it was made with. `cache[fname]` is one clip, (n_mels, length). `.unreadable` is a table of the clips that are not
     in it because their files are no clips, with the columns `fname` and `reason`; `.damaged` is one of those that are
@@ -43,8 +44,8 @@ class Cache:
         self.settings = MelConfig(**json.loads((self.folder / "settings.json").read_text()))
         text = {"fname": str, "content_hash": str}
         self.clips = pd.read_csv(self.folder / "clips.csv", dtype=text, keep_default_na=False)
-        self.unreadable = read_reasons(self.folder / "unreadable.csv")
-        self.damaged = read_reasons(self.folder / "damaged.csv")
+        self.unreadable = read_report(self.folder / "unreadable.csv")
+        self.damaged = read_report(self.folder / "damaged.csv")
         self.frames = np.load(self.folder / "frames.npy", mmap_mode="r", allow_pickle=False)
         self._row = pd.Index(self.clips["fname"])
 
@@ -75,6 +76,20 @@ class Cache:
     def readable(self, table: pd.DataFrame) -> pd.DataFrame:
         """`table` without the clips that are in `.unreadable`."""
         return table[~table["fname"].isin(self.unreadable["fname"])].reset_index(drop=True)
+
+
+def read_report(file: Path) -> pd.DataFrame:
+    """A cache's table of unreadable or damaged clips, columns `fname` and `reason`; no rows if it has no such file."""
+    if not file.exists():
+        return pd.DataFrame({"fname": [], "reason": []}, dtype=str)
+    return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+def format_report(report: pd.DataFrame, most: int = MAX_LISTED) -> str:
+    """A line for each clip of such a table, at most `most`."""
+    lines = [f"  {fname} {reason}" for fname, reason in zip(report["fname"], report["reason"])]
+    more = [f"  and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n".join(lines[:most] + more)
 
 
 def build(
@@ -126,7 +141,7 @@ def _print_reasons(cache: Cache, name: str, verbose: bool = True) -> None:
         clips = getattr(cache, kind)
         if len(clips):  # utils.run looks for such lines in what the notebooks print
             print(f"{name}: {len(clips)} of {count} clips {what}" + f", see {cache.folder / kind}.csv" * verbose)
-            print(format_unreadable(clips, MAX_LISTED if verbose else len(clips)))
+            print(format_report(clips, MAX_LISTED if verbose else len(clips)))
 
 
 def _mended(cache: Cache, table: pd.DataFrame) -> bool:
@@ -175,7 +190,7 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
         _write_npy_header(file, (end, settings.n_mels))
     reports = {kind: pd.DataFrame(rows, columns=["fname", "reason"]) for kind, rows in reports.items()}
     if not clips:
-        listed = format_unreadable(reports["unreadable"])
+        listed = format_report(reports["unreadable"])
         raise ValueError(f"{name}: none of {len(table)} clips can be read:\n{listed}")
     for kind, report in reports.items():
         if len(report):

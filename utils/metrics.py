@@ -120,7 +120,7 @@ def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[s
 def bootstrap_interval(
     targets: np.ndarray, scores: np.ndarray, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """The LWLRAP's 95% interval: of `draws` sets of as many clips, drawn with replacement, the middle 95%."""
+    """95% percentile bootstrap interval of the LWLRAP, from `draws` resamples of the clips."""
     _, precision = _precision_of_labels(targets, scores)
     labels = (np.asarray(targets) > 0).sum(axis=1)
     total = np.bincount(np.repeat(np.arange(len(labels)), labels), precision, minlength=len(labels))

@@ -4,11 +4,12 @@ Each class is a short physical recipe whose pitch, pace, colour and decay vary f
 second sound or silent ends are added to some. The same seed gives the same bytes.
 """
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import scipy  # which imports scipy.signal where it is first used: that takes seconds
 import soundfile
 from numpy.random import Generator
 
@@ -26,10 +27,8 @@ def _time(seconds: float) -> np.ndarray:
 
 def _noise(rng: Generator, n: int, low: float, high: float) -> np.ndarray:
     """Noise between two frequencies in Hz, with standard deviation 1."""
-    from scipy.signal import butter, sosfilt  # takes seconds, and setup() imports this module where data are at hand
-
-    sos = butter(2, [low, min(high, 0.49 * RATE)], btype="bandpass", fs=RATE, output="sos")
-    noise = sosfilt(sos, rng.standard_normal(n))
+    sos = scipy.signal.butter(2, [low, min(high, 0.49 * RATE)], btype="bandpass", fs=RATE, output="sos")
+    noise = scipy.signal.sosfilt(sos, rng.standard_normal(n))
     return noise / noise.std()
 
 
@@ -64,9 +63,7 @@ def acoustic_guitar(rng: Generator, seconds: float) -> np.ndarray:
         loss = rng.uniform(0.985, 0.997)
         feedback = np.zeros(period + 2)
         feedback[[0, period, period + 1]] = 1, -loss / 2, -loss / 2
-        from scipy.signal import lfilter
-
-        return lfilter([1.0], feedback, excitation)
+        return scipy.signal.lfilter([1.0], feedback, excitation)
 
     return _repeat(seconds, _onsets(rng, seconds, rng.uniform(0.8, 3), 0.2), pluck)
 
@@ -109,10 +106,8 @@ def church_bell(rng: Generator, seconds: float) -> np.ndarray:
     pitch = rng.uniform(180, 700)
     ratios = np.array([0.5, 1, 1.2, 1.5, 2, 2.5, 2.67, 3, 4]) * rng.uniform(0.99, 1.01, 9)
     decays = rng.uniform(1, 3) / (1 + np.arange(9) / 2)
-    return _repeat(
-        seconds, _onsets(rng, seconds, rng.uniform(0.4, 1.2), 0.1),
-        lambda: _partials(_time(seconds), pitch, ratios, decays, rng),
-    )  # fmt: skip
+    onsets = _onsets(rng, seconds, rng.uniform(0.4, 1.2), 0.1)
+    return _repeat(seconds, onsets, lambda: _partials(_time(seconds), pitch, ratios, decays, rng))
 
 
 def clapping(rng: Generator, seconds: float) -> np.ndarray:
@@ -197,19 +192,10 @@ def waves_and_surf(rng: Generator, seconds: float) -> np.ndarray:
 
 
 RECIPES: dict[str, Callable[[Generator, float], np.ndarray]] = {
-    "Acoustic_guitar": acoustic_guitar,
-    "Bass_drum": bass_drum,
-    "Buzz": buzz,
-    "Chirp_and_tweet": chirp_and_tweet,
-    "Church_bell": church_bell,
-    "Clapping": clapping,
-    "Cricket": cricket,
-    "Glockenspiel": glockenspiel,
-    "Hi-hat": hi_hat,
-    "Knock": knock,
-    "Tick-tock": tick_tock,
-    "Waves_and_surf": waves_and_surf,
-}
+    "Acoustic_guitar": acoustic_guitar, "Bass_drum": bass_drum, "Buzz": buzz, "Chirp_and_tweet": chirp_and_tweet,
+    "Church_bell": church_bell, "Clapping": clapping, "Cricket": cricket, "Glockenspiel": glockenspiel,
+    "Hi-hat": hi_hat, "Knock": knock, "Tick-tock": tick_tock, "Waves_and_surf": waves_and_surf,
+}  # fmt: skip
 
 
 def _clip(rng: Generator, labels: list[str], noise_db: tuple[float, float]) -> np.ndarray:
@@ -224,8 +210,7 @@ def _clip(rng: Generator, labels: list[str], noise_db: tuple[float, float]) -> n
     samples = samples / np.abs(samples).max() + background * 10 ** (-rng.uniform(*noise_db) / 20)
     samples *= rng.uniform(0.1, 0.95) / np.abs(samples).max()
     if rng.random() < 0.2:
-        silence = (rng.uniform(0.05, 0.25, 2) * RATE).astype(int)
-        samples = np.pad(samples, silence)
+        samples = np.pad(samples, (rng.uniform(0.05, 0.25, 2) * RATE).astype(int))
     return samples
 
 
@@ -236,10 +221,9 @@ def make_mini_set(folder: str | Path) -> Path:
     five labels are drawn anew, whatever the sound.
     """
     folder = Path(folder)
-    if folder.is_dir():
-        return folder
-    with files.atomic_folder(folder) as unfinished:
-        _write(unfinished)
+    if not folder.is_dir():
+        with files.atomic_folder(folder) as unfinished:
+            _write(unfinished)
     return folder
 
 
@@ -254,22 +238,13 @@ def _write(folder: Path) -> None:
             samples = _clip(rng, sounds, noise_db=(12, 30) if noisy else (20, 60))
             soundfile.write(folder / name / fname, samples, RATE, subtype="PCM_16")
         if noisy:
-            classes = list(RECIPES)
-            labels = [_draw_labels(rng, rng.choice(classes)) if rng.random() < 0.4 else sounds for sounds in labels]
-        clips = sorted(zip(fnames, labels))
+            labels = [_draw_labels(rng, rng.choice([*RECIPES])) if rng.random() < 0.4 else sounds for sounds in labels]
+        table = pd.DataFrame({"fname": fnames, "labels": map(",".join, labels)}).sort_values("fname")
         if name == "test":
-            rows = [[fname] + [0] * len(RECIPES) for fname, _ in clips]
-            _write_csv(folder / "sample_submission.csv", ["fname", *RECIPES], rows)
-        else:
-            rows = [[fname, ",".join(sounds)] for fname, sounds in clips]
-            _write_csv(folder / f"{name}.csv", ["fname", "labels"], rows)
+            name, table = "sample_submission", table[["fname"]].assign(**dict.fromkeys(RECIPES, 0))
+        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
 
 
 def _draw_labels(rng: Generator, label: str) -> list[str]:
     other = rng.choice([name for name in RECIPES if name != label])
     return [label, str(other)] if rng.random() < 1 / 7 else [str(label)]
-
-
-def _write_csv(file: Path, header: list[str], rows: list[list]) -> None:
-    with open(file, "w", newline="") as out:
-        csv.writer(out, lineterminator="\n").writerows([header, *rows])

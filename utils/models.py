@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import TrainingConfig
+from .config import NO_AUGMENTATION, TrainingConfig
 from .networks import VGG19, DeepCNN
 from .related_networks import SBCNN, ImageNetwork, PiczakCNN
 
@@ -33,7 +33,7 @@ class Entry:
         return self.presets[preset][1]
 
     def build(self, n_classes: int, preset: str, **options) -> nn.Module:
-        """The untrained model; `options` (such as `width=32`) go before those of the preset."""
+        """The untrained model; `options` (such as `width=32`) override those of the preset."""
         return self.network(n_classes, **self.presets[preset][0] | options)
 
 
@@ -49,8 +49,7 @@ _QUICK = TrainingConfig(
 _BEST = replace(_QUICK, epochs=50, min_steps=3000, max_steps=None)
 _QUICK_BEST = replace(_BEST, epochs=20, min_steps=1, max_steps=100)
 _QUICK_VGG19 = replace(
-    _QUICK, epochs=40, max_steps=200, optimizer="adam", learning_rate=1e-3, test_crops=1,
-    mix_probability=0.0, resize_probability=0.0, spec_augment_probability=0.0,
+    _QUICK, epochs=40, max_steps=200, optimizer="adam", learning_rate=1e-3, test_crops=1, **NO_AUGMENTATION
 )  # fmt: skip
 # The related work, as published but for three things. AdamW takes the place of the SGD of Piczak and of Salamon and
 # Bello, with learning rates to match. Every class has a sigmoid, as with Hershey et al., for clips have several labels.

@@ -86,7 +86,7 @@ class VGG19(nn.Module):
 
         super().__init__()
         self.config = {"name": "VGG19", "n_classes": n_classes, "width": width, "downsample": downsample}
-        self.pretrained, self.frozen = weights is not None, 0  # so many of the first layers do not train
+        self.pretrained, self.n_frozen = weights is not None, 0  # so many of the first layers do not train
         self.downsample = nn.AvgPool2d(downsample) if downsample > 1 else nn.Identity()
         layers = [c for n, count in ((1, 2), (2, 2), (4, 4), (8, 4), (8, 4)) for c in [n * width] * count + ["M"]]
         if weights is not None:
@@ -108,8 +108,8 @@ class VGG19(nn.Module):
     def freeze(self) -> None:
         """Let only what lies behind the last but one pooling layer train."""
         pools = [i for i, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
-        self.frozen = pools[-2] + 1
-        self.features[: self.frozen].requires_grad_(False)
+        self.n_frozen = pools[-2] + 1
+        self.features[: self.n_frozen].requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.frozen_features(x))
@@ -117,17 +117,15 @@ class VGG19(nn.Module):
     def frozen_features(self, x: Tensor) -> Tensor:
         """What the frozen layers make of spectrograms; with none frozen, the grey pictures themselves."""
         with torch.no_grad():
-            return self.features[: self.frozen](self.downsample(standardize(x)).expand(-1, 3, -1, -1))
+            return self.features[: self.n_frozen](self.downsample(standardize(x)).expand(-1, 3, -1, -1))
 
     def head(self, features: Tensor) -> Tensor:
         """Logits (clips, classes) from `frozen_features`."""
-        return self.classifier(self.features[self.frozen :](features))
+        return self.classifier(self.features[self.n_frozen :](features))
 
 
 def _dense(convolution: nn.Conv2d) -> nn.Linear:
-    """A convolution with its whole input as the matrix product that it is: the same numbers, and much faster to
-    train.
-    """
+    """A convolution whose kernel covers its input, as the equal dense layer, which trains much faster."""
     weight = convolution.weight.flatten(1)
     layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     layer.weight, layer.bias = nn.Parameter(weight.detach()), convolution.bias

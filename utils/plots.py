@@ -1,4 +1,4 @@
-"""Pictures of sounds, networks and trainings, drawn with pyplot: in a notebook they show by themselves, elsewhere call
+"""Pictures of sounds and networks, drawn with pyplot: in a notebook they show by themselves, elsewhere call
 plt.show() or plt.savefig().
 """
 
@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator
 
 from . import mel
 from .config import MelConfig
@@ -180,30 +179,6 @@ def architecture(shapes: dict[str, Sequence[int]]) -> None:
         left = max(left + width + 0.3 * sheets, middle + 2) + 1.6
     ax.set(xlim=(-1, left), ylim=(-3.5, 12.5), aspect="equal")
     ax.set_axis_off()
-
-
-def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
-    """Loss, on the training and the validation set, LWLRAP and top-5 over the epochs, one colour a run."""
-    figure, axes = plt.subplots(1, 3, figsize=(10, 2.6))
-    for number, (title, history) in enumerate(histories.items()):
-        color = f"C{number}"
-        axes[0].plot(history["epoch"], history["loss"], color=color, linestyle=":")
-        evaluated = history.dropna()
-        for ax, column in zip(axes, ["validation loss", "LWLRAP", "top-5"]):
-            marker = "." if len(evaluated) < 10 else ""
-            ax.plot(evaluated["epoch"], evaluated[column], color=color, label=title, marker=marker)
-            ax.set(title=f"validation {column}, one crop", xlabel="Epoch")
-    axes[0].set(title="validation loss (dotted: training)", yscale="log")
-    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axes[0].yaxis.set_major_formatter("{x:g}")
-    axes[0].yaxis.set_minor_formatter("")
-    for ax in axes:
-        ax.xaxis.get_major_locator().set_params(nbins=5, integer=True)
-    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
-    for ax, column in zip(axes[1:], ["LWLRAP", "top-5"]):  # the first epochs would flatten all that follows
-        curves = [history[column].dropna().to_numpy(float) for history in histories.values()]
-        later = np.concatenate([curve[len(curve) // 10 :] for curve in curves])
-        ax.set_ylim(later.min() - 0.02, min(later.max() + 0.02, 1.005))
 
 
 def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> Figure:

@@ -9,7 +9,7 @@ import argparse
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,8 +61,7 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
     if not seconds >= frame:
         raise ValueError(f"seconds is {seconds}, but windows are at least a frame apart: make it {frame:.3f} or more.")
     n_frames, step = run.config.n_frames, seconds / frame
-    # Times are to be those of the recording, so nothing is trimmed.
-    with _clips(_table([path]), run, replace(run.mel, trim_db=math.inf), device) as clips:
+    with _untrimmed(path, run, device) as clips:
         length = int(clips.lengths[0])
         begins = np.arange(0, max(0, length - n_frames) + min(step, n_frames) / 2, step)
         windows = clips.subset(np.zeros(len(begins), dtype=int))  # the recording, once for each window
@@ -75,15 +74,14 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
 
 
 def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, float, np.ndarray, np.ndarray]:
-    """The class of the run's highest score for a recording; of the crop in which its logit is highest, where it begins
-    in the recording, in seconds, and its dB, and the relevance of its points, both (n_mels, frames).
+    """The top class of a recording; and of the crop with its highest logit, the start in seconds, the dB and the
+    relevance, the last two (n_mels, frames).
 
     Raises FileNotFoundError and ValueError as `tag` does, and ValueError and ImportError as `explain.relevance`.
     """
     label = int(tag(path, run, device).to_numpy()[0].argmax())
     networks = run.models()
-    # Times are to be those of the recording, so nothing is trimmed.
-    with _clips(_table([path]), run, replace(run.mel, trim_db=math.inf), device) as clips:
+    with _untrimmed(path, run, device) as clips:
         rows, offsets = tta_crops(clips.lengths, run.config.n_frames, run.config.test_crops)
         x = clips.crops(rows, offsets, run.config.n_frames)
     points, sums = explain.relevance(networks, x, torch.full((len(x),), label))
@@ -107,6 +105,15 @@ def best_run() -> Run:
     if not found:
         raise FileNotFoundError(f"There is no run in {folder}: make one (python -m utils.run --data DIR 02 03).")
     return max(found, key=lambda run: (not run.folder.parent.name.startswith(mini.NAME), len(run.classes)))
+
+
+def open_run(folder: str | None) -> Run:
+    """The run in `folder`; if None, the best one. Raises FileNotFoundError if there is none."""
+    if folder is None:
+        return best_run()
+    if not (Path(folder) / "settings.json").is_file():
+        raise FileNotFoundError(f"{folder} is not a run: give the folder that holds its settings.json.")
+    return Run(Path(folder).resolve())
 
 
 def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
@@ -134,6 +141,11 @@ def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> I
         yield MelDataset(cache, cache.readable(table), run.classes, device)
 
 
+def _untrimmed(path: str | Path, run: Run, device: str) -> AbstractContextManager[MelDataset]:
+    """`_clips` of one recording, not trimmed, so that times are those of the recording."""
+    return _clips(_table([path]), run, replace(run.mel, trim_db=math.inf), device)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.predict", description="Tag sounds with a finished run.")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a sound file, or a folder with sounds in it or below")
@@ -147,10 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if (options.over_time or options.explain) and (len(options.paths) > 1 or Path(options.paths[0]).is_dir()):
         parser.error("--over_time and --explain draw one sound: give one file")
-    if options.run and not (Path(options.run) / "settings.json").is_file():
-        parser.error(f"{options.run} is not a run: give the folder that holds its settings.json")
     try:
-        run = Run(Path(options.run).resolve()) if options.run else best_run()
+        run = open_run(options.run)
         described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"
         print(f"run: {workspace.short_path(run.folder)}, {described}")
         device, _ = workspace.find_device()

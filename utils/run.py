@@ -13,8 +13,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm import tqdm
 
-from .audio import format_unreadable, read_reasons
 from .config import PRESETS
+from .mel_cache import format_report, read_report
 from .workspace import ROOT, find_data, short_path, work_folder
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -69,8 +69,7 @@ def unreadable_and_damaged(copies: list[Path]) -> str:
             for output in cell.get("outputs", []):
                 found |= {Path(file): said for said, file in LEFT_OUT.findall(output.get("text", ""))}
     return "\n".join(
-        f"WARNING {said}, see {short_path(file)}\n{format_unreadable(read_reasons(file))}"
-        for file, said in found.items()
+        f"WARNING {said}, see {short_path(file)}\n{format_report(read_report(file))}" for file, said in found.items()
     )
 
 

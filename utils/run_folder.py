@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from .dataset import MelDataset
 FORMAT = 4  # of the folder: which files it has, and what their columns and keys are called
 
 
-@dataclass(frozen=True)
 class Run:
     """A finished training: a folder with weights.safetensors, history.csv, train_clips.csv, validation_scores.csv,
     settings.json.
@@ -34,10 +33,8 @@ class Run:
     `.scores` are the same as arrays (clips, classes). `.record` has configs, classes, versions, times.
     """
 
-    folder: Path
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", Path(self.folder))  # it may be given as text
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
 
     @property
     def name(self) -> str:
@@ -165,8 +162,8 @@ def find_runs(folder: str | Path) -> list[Run]:
     """The finished runs in `folder`, highest validation LWLRAP first; on Kaggle also those on the same data in
     attached notebooks' outputs.
 
-    They are ranked by the validation clips that all of them were judged on, which is said where some were judged on
-    others too. Raises FileNotFoundError if there are none.
+    They are ranked on the validation clips that all of them share; prints how many, if some have more. Raises
+    FileNotFoundError if there are none.
     """
     found = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
     found = [Run(file.parent) for file in found if not files.is_temporary(file.parent)]

@@ -28,9 +28,9 @@ def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     ones, else as of its first label's. Clips of one group, as the column `group` or, where there is none,
     `freesound_id` names it, share a fold, and so do copies, of one `content_hash`; a clip without a name is a
     group. With groups, fold 0 is the one whose size is nearest to its share. Where the table has a column `fold`, that
-    is taken as it is, its values in order. There are fewer folds, which is said, where there are fewer clips or groups.
-    Prints a line if a class is in one fold only, or if the column parts a group. Raises ValueError if there is one
-    group, or if the column has gaps or a single value.
+    is taken as it is, its values in order. There are fewer folds where there are fewer clips or groups. Prints a
+    line then, if a class is in one fold only, or if the column parts a group. Raises ValueError if there is one group,
+    or if the column has gaps or a single value.
     """
     fold = _given_folds(table) if "fold" in table else _drawn_folds(table, n_folds, seed)
     labels = pd.DataFrame({"label": split_labels(table["labels"]).to_numpy(), "fold": fold}).explode("label")
@@ -50,7 +50,7 @@ def _given_folds(table: pd.DataFrame) -> np.ndarray:
     if len(values) < 2:
         raise ValueError(f"the column fold says {values[0]!r} of every clip: give two values or more, or remove it.")
     if shared := int((names.groupby(_groups(table)).nunique() > 1).sum()):
-        print(f"The column fold puts {shared} groups of clips into several folds: models are judged on what they know.")
+        print(f"The column fold puts {shared} groups of clips into several folds: validation leaks into training.")
     return names.map({name: number for number, name in enumerate(values)}).to_numpy()
 
 

@@ -90,10 +90,8 @@ def leaderboard(file: str | Path, competition: Competition) -> pd.DataFrame:
         )
     scores = check(file, competition)[competition.classes].to_numpy()
     targets = multi_hot(competition.test, competition.classes)
-    rows = {
-        usage: np.flatnonzero(competition.test["usage"] == usage) for usage in sorted(set(competition.test["usage"]))
-    }
-    table = {usage: {"clips": len(some), "LWLRAP": lwlrap(targets[some], scores[some])} for usage, some in rows.items()}
+    groups = competition.test.groupby("usage").indices  # row numbers
+    table = {name: {"clips": len(rows), "LWLRAP": lwlrap(targets[rows], scores[rows])} for name, rows in groups.items()}
     return pd.DataFrame.from_dict(table, orient="index").astype({"clips": int})
 
 

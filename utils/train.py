@@ -25,7 +25,7 @@ from .run_folder import Run, fingerprint, finished, save_run
 from .workspace import short_path
 
 EVALUATIONS = 50  # of the validation set during a training, at most
-VERSION = 1  # of what a training does: after a change of it, another one has trainings that have ended done anew
+VERSION = 1  # raise it when what a training computes changes: finished trainings are then repeated
 
 
 def fit(
@@ -43,10 +43,10 @@ def fit(
     scored by one crop each; at the end by all their test-time crops. The weights and scores kept are those of the
     **last** epoch: to keep the best one would be to choose by the clips it is judged on. A training that was stopped,
     asked for again, goes on after the last epoch it kept: to the same weights on a CPU, and as near to them as two
-    trainings come on a GPU. Under torchrun every process calls it and takes its shard of each batch. With the
-    progress `bar` of a longer work, which then counts the steps, a training that has ended is not done again. Raises
-    FloatingPointError if the loss is not finite, and ValueError if a batch has fewer clips than there are processes or
-    if a clip is in both sets.
+    trainings come on a GPU. Under torchrun every process calls it and takes its shard of each batch. `bar`: the
+    progress bar of a series of trainings; a finished training only advances it by its steps. Raises FloatingPointError
+    if the loss is not finite, and ValueError if a batch has fewer clips than there are processes or if a clip is in
+    both sets.
     """
     _check(train_set, validation_set, config, title)
     folder, trainer = Path(folder), Trainer(model, train_set, config, title)
@@ -78,7 +78,7 @@ def fit(
             if epoch % every == 0 or step == trainer.steps:
                 row |= evaluate(trainer.model, validation_set, replace(config, test_crops=1))
             history.append(row)
-            checkpoint.keep(history, time.perf_counter() - began, last=step == trainer.steps)
+            checkpoint.save(history, time.perf_counter() - began, last=step == trainer.steps)
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name in ("loss", "LWLRAP")})
 
     scores = predict_scores(trainer.model, validation_set, config)
@@ -117,9 +117,10 @@ class Trainer:
         filters = (muon.LR_SCALE, muon.MOMENTUM, muon.WEIGHT_DECAY, muon.NEWTON_SCHULZ, muon.ITERATIONS)
         clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (self.train_set, validation_set)]
         return fingerprint(
-            self.model, network=self.model.config, frozen=getattr(self.model, "frozen", 0), config=asdict(self.config),
-            classes=self.train_set.classes, clips=clips, sources=(self.train_set.sources, validation_set.sources),
-            augmentation=augmentation, muon=filters, version=VERSION,
+            self.model, network=self.model.config, frozen=getattr(self.model, "n_frozen", 0),
+            config=asdict(self.config), classes=self.train_set.classes, clips=clips,
+            sources=(self.train_set.sources, validation_set.sources), augmentation=augmentation, muon=filters,
+            version=VERSION,
         )  # fmt: skip
 
     def epoch(self, number: int, step: int, bar: tqdm) -> Tensor:
@@ -223,7 +224,7 @@ def frozen_features(model: nn.Module, dataset: MelDataset, config: TrainingConfi
 
     (clips, channels, height, width), on the device; None if no layer is frozen or the crops vary.
     """
-    if not getattr(model, "frozen", 0) or not config.deterministic:
+    if not getattr(model, "n_frozen", 0) or not config.deterministic:
         return None
     features = []
     for rows in torch.arange(len(dataset)).split(config.batch_size):
