@@ -61,7 +61,7 @@ def test_transfer_takes_the_weights_of_the_file_and_trains_the_last_block(tmp_pa
         assert torch.allclose(model(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
         assert torch.equal(model.head(model.frozen_features(x)), model(x))
     trains = [layer["kind"] for layer in models.layers(model) if layer["trains"]]
-    assert trains == ["Conv2d"] * 4 + ["Linear"] * 2 + ["Logits"]
+    assert trains == ["Conv2d"] * 4 + ["Linear"] * 3
     assert len([layer for layer in models.layers(model) if not layer["trains"]]) == 12
     assert model.pretrained
     assert model.n_frozen == 28  # up to the fourth pooling layer
