@@ -105,7 +105,7 @@ file = submission.write(kit.submissions / "submission.csv", all_scores, kit.comp
 print("written:", short_path(file))
 
 # %% tags=["nbval-ignore-output"]
-submission.check(file, kit.competition).iloc[:5, :6]
+submission.check(file, kit.competition).iloc[:5, :6].round(3)
 
 # %% [markdown]
 # One test clip, its first two seconds to hear, and what the submission says of it:

@@ -107,7 +107,7 @@ predict.top_classes(scores, k=2).set_index(["fname", "class"])
 # %% tags=["nbval-ignore-output"]
 for fname in scores.index[:3]:
     samples = audio.load_clip(Path(sounds) / fname, run.mel)
-    found = ", ".join(f"{label} {score:.2f}" for label, score in scores.loc[fname].nlargest(2).items())
+    found = " and ".join(f"{label} {score:.2f}" for label, score in scores.loc[fname].nlargest(2).items())
     plots.clip(samples, mel.log_mel(samples, run.mel), run.mel, f"{fname}: {found}")
     display(plots.player(samples, run.mel))
 

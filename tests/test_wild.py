@@ -117,6 +117,17 @@ def halved(**how):
     return make
 
 
+def with_more(make, change=bytes):
+    """A case: the 4 s of noise that `make` writes, their bytes changed, and the same once more."""
+
+    def make_both(file):
+        make(file)
+        file.write_bytes(change(file.read_bytes()) + file.read_bytes())
+
+    return make_both
+
+
+GOES_ON = r"goes on after [14] s, which is all that its header tells: convert it with another program"
 # What is written; the reason that is given for it; whether its samples are those of the sound, as far as they go.
 DAMAGED = {
     "WAV cut after 8 samples": (patched(lambda old: old[: 44 + 16]), "breaks off after 0.000181 of 1 s", True),
@@ -132,6 +143,12 @@ DAMAGED = {
     ),
     "Ogg": (halved(format="OGG"), r"has no end mark after [12]\.?\d* s", False),
     "MP3": (halved(format="MP3"), r"breaks off after [12]\.?\d* of 4 s", False),
+    **{f"two {kind} in one": (with_more(written(NOISE, format=kind)), GOES_ON, False) for kind in ("OGG", "MP3")},
+    "WAV that goes on": (
+        with_more(written(NOISE), lambda old: with_bytes(40, struct.pack("<I", 2 * RATE))(old)),
+        GOES_ON,
+        True,
+    ),
 }
 
 

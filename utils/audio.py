@@ -1,5 +1,6 @@
 """Reading sound files of any kind, and telling those that are none."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ LOUDEST = 1e6  # times full scale; beyond, the bytes are no sound, and their pow
 MAX_DURATION = 1e6  # s; FLAC that was streamed says 2**63 samples, for not known
 STREAMED = 2**31 - 2**16  # bytes or samples; a header written to a pipe says at least this, for unknown
 LEAST_DECODED = 0.98  # of the samples in the header, which MP3 may only estimate
+MOST_LEFT = 2**12  # bytes after the last sample that is read; tags take less
 # What libsndfile logs of a header that promises more bytes than there are, in WAV, AIFF, AU, W64 and RF64, and of Ogg.
 PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 NO_END_MARK = re.compile(r"^Ogg ?: .*end-of-stream", re.MULTILINE | re.IGNORECASE)
@@ -42,10 +44,10 @@ def load_clip(path: str | Path, settings: MelConfig) -> np.ndarray:
     """The clip as mono float32 samples, full scale 1, at `settings.sample_rate`; ends untrimmed.
 
     The format is told by the content, not by the name. A file that breaks off is a clip as far as it can be decoded. A
-    header that promises more than is there takes no memory for it. Where it promises less, as that of an MP3 written to
-    a pipe may, or that of the first of several files in one, the rest is not read. Raises UnreadableClip, a ValueError
-    that names the file and the remedy, if it is absent, no audio, without samples, at less than 1 kHz or more than
-    1 MHz, or has samples that are not finite or over a million times full scale.
+    header that promises more than is there takes no memory for it. Of one that promises less, as an MP3 written to a
+    pipe may, or the first of several files in one, the rest is not read. Raises UnreadableClip, a ValueError that names
+    the file and the remedy, if it is absent, no audio, without samples, at less than 1 kHz or more than 1 MHz, or has
+    samples that are not finite or over a million times full scale.
     """
     return load_clip_and_damage(path, settings)[0]
 
@@ -53,8 +55,9 @@ def load_clip(path: str | Path, settings: MelConfig) -> np.ndarray:
 def load_clip_and_damage(path: str | Path, settings: MelConfig) -> tuple[np.ndarray, str]:
     """What `load_clip` gives, and what is wrong with the file, such as "breaks off after 0.5 of 2 s"; "" if nothing is.
 
-    Damaged is a file that holds less than its header promises, that cannot be decoded to its end, or an Ogg without its
-    end mark. A length of 0, or of 2 GiB or 2**31 samples and more, is ignored: files written to a pipe have it.
+    Damaged is a file that holds less than its header promises, or over 4 KB more, that cannot be decoded to its
+    end, or an Ogg without its end mark. A length of 0, or of 2 GiB or 2**31 samples and more, is ignored: files written
+    to a pipe have it.
     """
     samples, sample_rate, damage = _decode(path)
     if not len(samples):
@@ -78,8 +81,7 @@ class _Stream(soundfile.SoundFile):
 def _decode(path: str | Path, samples_per_read: int = SAMPLES_PER_READ) -> tuple[np.ndarray, int, str]:
     """Mono samples as far as they can be decoded, their rate, and what `load_clip_and_damage` says of damage."""
     blocks, failure = [], None
-    # open() knows why, where libsndfile says "System error".
-    with _named(path), open(path, "rb"), _Stream(path) as file:
+    with _named(path), open(path, "rb") as opened, _Stream(opened) as file:
         try:
             for block in _mono_blocks(file, samples_per_read):
                 blocks.append(block)  # noqa: PERF402 (those before a failure stay)
@@ -91,7 +93,8 @@ def _decode(path: str | Path, samples_per_read: int = SAMPLES_PER_READ) -> tuple
             failure = error
         # A clip of the usual length is one block.
         samples = blocks[0] if len(blocks) == 1 else np.concatenate([*blocks, np.empty(0, np.float32)])
-        return samples, file.samplerate, _damage(file, len(samples), failure is not None)
+        left = os.fstat(opened.fileno()).st_size - opened.tell()
+        return samples, file.samplerate, _damage(file, len(samples), failure is not None, left)
 
 
 def _mono_blocks(file: soundfile.SoundFile, samples_per_read: int) -> Iterator[np.ndarray]:
@@ -104,8 +107,10 @@ def _mono_blocks(file: soundfile.SoundFile, samples_per_read: int) -> Iterator[n
             yield block[:, 0] * scale if block.shape[1] == 1 else (block * scale).mean(axis=1)
 
 
-def _damage(file: soundfile.SoundFile, decoded: int, failed: bool) -> str:
-    """What is wrong with a file of which so many samples were decoded, before decoding failed or ended."""
+def _damage(file: soundfile.SoundFile, decoded: int, failed: bool, left: int) -> str:
+    """What is wrong with a file of which so many samples were decoded, before decoding failed or ended, and so many
+    bytes left.
+    """
     if not decoded:
         return ""
     promised, log = file.frames, file.extra_info
@@ -117,6 +122,8 @@ def _damage(file: soundfile.SoundFile, decoded: int, failed: bool) -> str:
     if failed or decoded < LEAST_DECODED * promised < STREAMED:
         of_how_many = f" of {promised / file.samplerate:.3g}" if promised < STREAMED else ""
         return f"breaks off {seconds}{of_how_many} s"
+    if left > MOST_LEFT and (file.format in ("MP3", "OGG") or "Exiting parser" in log):
+        return f"goes on {seconds} s, which is all that its header tells: convert it with another program"
     return f"has no end mark {seconds} s" if NO_END_MARK.search(log) else ""
 
 

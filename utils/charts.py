@@ -94,7 +94,7 @@ def deltas(log_mel: np.ndarray, slope: np.ndarray) -> None:
     options, largest = {"origin": "lower", "aspect": "auto"}, np.abs(slope).max()
     figure.colorbar(left.imshow(log_mel, cmap="magma", **options), ax=left, label="Standard deviations")
     slopes = right.imshow(slope, cmap="seismic", vmin=-largest, vmax=largest, **options)
-    figure.colorbar(slopes, ax=right, label="Standard deviations a frame")
+    figure.colorbar(slopes, ax=right, label="Standard deviations")
     left.set(title="log-mel", xlabel="Frame", ylabel="Band")
     right.set(title="deltas", xlabel="Frame")
 

@@ -112,7 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
             executed.append(copies / file.name)
             try:
                 run_notebook(file, copies / file.name, bar)
-            except (CellExecutionError, DeadKernelError) as error:
+            except (CellExecutionError, DeadKernelError, KeyboardInterrupt, AssertionError) as error:
+                # The last two come of Ctrl-C.
                 bar.close()
                 print(unreadable_and_damaged(executed))
                 print(f"\n{file.stem} stopped; what it did is in {copies / file.name}\n\n{error}", file=sys.stderr)
