@@ -24,7 +24,7 @@
 # curated clips and evaluated on the rest.
 #
 # **You get** the network layer by layer, its learning curves and its first guesses. **Reads** the cache of notebook 2.
-# **Writes** a run to `work/runs`. **Takes** one and a half to four minutes with the `quick` preset on two cores.
+# **Writes** a run to `work/runs`. **Takes** two to four minutes with the `quick` preset on two cores.
 #
 # **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02`

@@ -207,7 +207,7 @@ clips = {name: data.split_labels(table["labels"]).explode().value_counts() for n
 pd.DataFrame(clips).fillna(0).astype(int)
 
 # %% [markdown]
-# A small network and at most 150 steps, to see that it learns; for more, raise `max_steps` and leave `width` and `stem` out. As in
+# A small network and 150 steps, to see that it learns; leave `max_steps`, `width` and `stem` out for those of notebook 3. As in
 # notebook 3, a fifth of the curated clips validates. Beside it the k-NN of notebook 5, on the same clips: a network that does not
 # beat it needs more clips or more steps.
 

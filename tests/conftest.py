@@ -72,5 +72,5 @@ def model():
 @pytest.fixture(scope="session")
 def run(model, sets, tmp_path_factory):
     """That model trained, in a work folder of its own; read it, or change a copy."""
-    settings = replace(models.MODELS["deep_cnn"].config("quick"), epochs=16)
+    settings = replace(models.MODELS["deep_cnn"].config("quick"), epochs=16, min_steps=1)
     return train.fit(model, *sets, settings, tmp_path_factory.mktemp("work") / "runs/mini/deep_cnn", "Deep CNN")

@@ -71,7 +71,7 @@ _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e
 MODELS: dict[str, Entry] = {
     "deep_cnn": Entry("Deep CNN", DeepCNN, {
         "full": ({"width": 64}, _FULL),
-        "quick": ({"width": 32, "stem": 16}, _QUICK),
+        "quick": ({"width": 32, "stem": 16}, replace(_QUICK, min_steps=600)),
     }),
     "vgg19_transfer": Entry("VGG19, transfer", VGG19, {
         "full": ({}, replace(_FULL_VGG19, epochs=100)),
