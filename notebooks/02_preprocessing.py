@@ -173,7 +173,7 @@ cache.frames.shape, cache.frames.dtype
 
 # %% [markdown]
 # Where each clip begins, how many frames it has, and the dB of its silence, which pads a crop that is longer: 80 under its loudest point.
-# And a hash of its file, by which copies are kept on one side of a split.
+# And a hash of its frames, by which copies are kept on one side of a split.
 
 # %%
 cache.clips.head().round(1)

@@ -27,6 +27,17 @@ def test_the_cache_holds_every_clip_in_its_place(competition, cache):
         cache["absent.wav"]
 
 
+def test_copies_have_one_hash_and_clips_that_begin_and_end_alike_do_not(tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 5000))
+    for name, samples in {"a.wav": noise[0], "b.wav": noise[1], "a.flac": noise[0]}.items():
+        padded = np.concatenate([np.full(5000, 1e-2), samples, np.zeros(60_000), np.full(5000, 1e-2)])
+        soundfile.write(tmp_path / name, (padded * 2**15).astype("int16"), 44_100)
+    table = pd.DataFrame({"fname": ["a.wav", "b.wav", "a.flac"]})
+    table["path"] = [str(tmp_path / fname) for fname in table["fname"]]
+    a, b, copy = mel_cache.build(table, tmp_path, "curated", SETTINGS, n_jobs=1).clips["content_hash"]
+    assert a == copy != b
+
+
 def test_the_cache_is_reused_only_for_the_same_clips_and_settings(competition, tmp_path, capsys):
     table = competition.curated.iloc[:4]
     first = mel_cache.build(table, tmp_path, "curated", SETTINGS, n_jobs=1)

@@ -33,7 +33,7 @@ class Cache:
     The paper cuts a clip to 2 s before it is transformed. Cut afterwards, its last two frames overlap what follows, and
     `top_db` counts from a loudest point that may lie beyond the cut. `.frames` float16 (frames of all clips, n_mels),
     in dB; `.clips` a table with the columns `fname`, `start` (its first row in `.frames`), `length` (its rows),
-    `pad_value` (dB, what silence in it would be) and `content_hash` (the same for copies); `.settings` the MelConfig
+    `pad_value` (dB, what silence in it would be) and `content_hash` (of its frames); `.settings` the MelConfig
     it was made with. `cache[fname]` is one clip, (n_mels, length). `.unreadable` is a table of the clips that are not
     in it because their files are no clips, with the columns `fname` and `reason`; `.damaged` is one of those that are
     in it as far as their files go.
@@ -178,13 +178,14 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
         _write_npy_header(file, (0, settings.n_mels))
         all_frames = _all_frames(list(table["path"]), settings, n_jobs)
         progress = tqdm(all_frames, name, len(table), unit="clip", file=sys.stdout, mininterval=1, delay=1)
-        for (frames, reason), fname, path in zip(progress, table["fname"], table["path"]):
+        for (frames, reason), fname in zip(progress, table["fname"]):
             if reason:
                 reports["unreadable" if frames is None else "damaged"].append((fname, reason))
             if frames is not None:
-                file.write(frames.tobytes())
+                data = frames.tobytes()
+                file.write(data)
                 pad_value = max(float(frames.max()) - settings.top_db, 10 * np.log10(settings.amin))
-                clips.append((fname, end, len(frames), pad_value, _fingerprint(path)))
+                clips.append((fname, end, len(frames), pad_value, hashlib.sha256(data).hexdigest()[:16]))
                 end += len(frames)
         file.seek(0)
         _write_npy_header(file, (end, settings.n_mels))

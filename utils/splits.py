@@ -8,7 +8,7 @@ import pandas as pd
 from .data import split_labels
 
 GROUPS = ("group", "freesound_id")  # columns that name what clips must stay together with, the first one there
-CONTENT = "content_hash"  # the column that `MelDataset` adds: the same for copies of one file
+CONTENT = "content_hash"  # the column that `MelDataset` adds: the same for copies of one sound
 
 
 def split(table: pd.DataFrame, n_folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
