@@ -156,7 +156,8 @@ run.history.dropna().set_index("epoch").tail()  # the epochs after which it was 
 
 # %% [markdown]
 # With `quick` the training loss lies above the validation loss, since clips that are mixed and masked are harder. The last tenth is trained
-# without augmentation: there the training loss drops, and only from there on can the two be compared: it ends below the validation loss. The first epochs are cut off in the
+# without augmentation: there the training loss drops and ends below the validation loss. Only from there on can the two be
+# compared. The first epochs are cut off in the
 # pictures of the scores.
 
 # %%

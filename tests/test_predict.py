@@ -46,7 +46,7 @@ def test_sounds_of_every_kind_are_found_and_scored(run, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("no sound")
     (tmp_path / "._c.wav").write_text("no sound either")
     scores = predict.tag(tmp_path, run)
-    assert "1 files are passed over, notes.txt for one" in capsys.readouterr().out
+    assert "1 passed over, such as notes.txt" in capsys.readouterr().out
     assert list(scores.index) == sorted(names)
     assert scores.to_numpy().min() >= 0
     assert scores.to_numpy().max() <= 1

@@ -85,6 +85,12 @@ READ_RIGHT = {
     "WAV with other bytes after its data": (patched(lambda old: old + b"LIST\4\0\0\0abcd"), sound(), 0),
     "FLAC that promises 8 GB": (patched(with_bytes(22, b"\xff" * 4), format="FLAC"), sound(), 0.01),
     "FLAC of unknown length": (patched(with_bytes(22, b"\0" * 4), format="FLAC"), sound(), 0.01),
+    "MP3 with a picture in its last tag": (
+        patched(lambda old: old + b"APETAGEX" + bytes(9000), format="MP3"),
+        sound(),
+        1.5,
+    ),
+    "WAV with a tag that is no chunk": (patched(lambda old: old + b"ID3\4" + bytes(9000)), sound(), 0),
     "link": (link_to_a_good_file, sound(), 0),
 }
 UNREADABLE = {

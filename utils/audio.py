@@ -1,10 +1,10 @@
 """Reading sound files of any kind, and telling those that are none."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import librosa
 import numpy as np
@@ -23,7 +23,8 @@ LOUDEST = 1e6  # times full scale; beyond, the bytes are no sound, and their pow
 MAX_DURATION = 1e6  # s; FLAC that was streamed says 2**63 samples, for not known
 STREAMED = 2**31 - 2**16  # bytes or samples; a header written to a pipe says at least this, for unknown
 LEAST_DECODED = 0.98  # of the samples in the header, which MP3 may only estimate
-MOST_LEFT = 2**12  # bytes after the last sample that is read; tags take less
+MAY_GO_ON = ("MP3", "OGG", "WAV")  # formats whose files may hold more than their header tells
+MOST_LEFT = 2**12  # bytes after the last sample that is read, of whatever kind
 # What libsndfile logs of a header that promises more bytes than there are, in WAV, AIFF, AU, W64 and RF64, and of Ogg.
 PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 NO_END_MARK = re.compile(r"^Ogg ?: .*end-of-stream", re.MULTILINE | re.IGNORECASE)
@@ -81,7 +82,11 @@ class _Stream(soundfile.SoundFile):
 def _decode(path: str | Path, samples_per_read: int = SAMPLES_PER_READ) -> tuple[np.ndarray, int, str]:
     """Mono samples as far as they can be decoded, their rate, and what `load_clip_and_damage` says of damage."""
     blocks, failure = [], None
-    with _named(path), open(path, "rb") as opened, _Stream(opened) as file:
+    with (
+        _named(path), open(path, "rb") as opened, _Stream(path) as by_name,
+        # It tells where reading has ended, but malformed files of other formats make it write to stderr.
+        (_Stream(opened) if by_name.format in MAY_GO_ON else by_name) as file,
+    ):  # fmt: skip
         try:
             for block in _mono_blocks(file, samples_per_read):
                 blocks.append(block)  # noqa: PERF402 (those before a failure stay)
@@ -93,8 +98,7 @@ def _decode(path: str | Path, samples_per_read: int = SAMPLES_PER_READ) -> tuple
             failure = error
         # A clip of the usual length is one block.
         samples = blocks[0] if len(blocks) == 1 else np.concatenate([*blocks, np.empty(0, np.float32)])
-        left = os.fstat(opened.fileno()).st_size - opened.tell()
-        return samples, file.samplerate, _damage(file, len(samples), failure is not None, left)
+        return samples, file.samplerate, _damage(file, len(samples), failure is not None, opened)
 
 
 def _mono_blocks(file: soundfile.SoundFile, samples_per_read: int) -> Iterator[np.ndarray]:
@@ -107,10 +111,8 @@ def _mono_blocks(file: soundfile.SoundFile, samples_per_read: int) -> Iterator[n
             yield block[:, 0] * scale if block.shape[1] == 1 else (block * scale).mean(axis=1)
 
 
-def _damage(file: soundfile.SoundFile, decoded: int, failed: bool, left: int) -> str:
-    """What is wrong with a file of which so many samples were decoded, before decoding failed or ended, and so many
-    bytes left.
-    """
+def _damage(file: soundfile.SoundFile, decoded: int, failed: bool, opened: BinaryIO) -> str:
+    """What is wrong with a file, of which so many samples were decoded before decoding failed or ended."""
     if not decoded:
         return ""
     promised, log = file.frames, file.extra_info
@@ -122,9 +124,21 @@ def _damage(file: soundfile.SoundFile, decoded: int, failed: bool, left: int) ->
     if failed or decoded < LEAST_DECODED * promised < STREAMED:
         of_how_many = f" of {promised / file.samplerate:.3g}" if promised < STREAMED else ""
         return f"breaks off {seconds}{of_how_many} s"
-    if left > MOST_LEFT and (file.format in ("MP3", "OGG") or "Exiting parser" in log):
+    if _goes_on(file, opened):
         return f"goes on {seconds} s, which is all that its header tells: convert it with another program"
     return f"has no end mark {seconds} s" if NO_END_MARK.search(log) else ""
+
+
+def _goes_on(file: soundfile.SoundFile, opened: BinaryIO) -> bool:
+    """Whether there is more sound behind what was read of an `opened` file, rather than tags."""
+    rest = opened.read() if file.format in MAY_GO_ON else b""
+    if len(rest) <= MOST_LEFT:
+        return False
+    if file.format == "OGG":
+        return b"OggS" in rest
+    if file.format == "MP3":
+        return rest.startswith((b"\xff", b"ID3"))
+    return "Exiting parser" in file.extra_info and not rest.lstrip(b"\0").startswith((b"APET", b"ID3", b"LIST"))
 
 
 def durations(table: pd.DataFrame) -> np.ndarray:
@@ -170,5 +184,5 @@ def find_sounds(folder: str | Path) -> list[Path]:
     files.refuse_undecodable([str(file.relative_to(folder)) for file in sounds], folder)
     others = [path.name for path in shown if path.suffix.lower() not in SUFFIXES]
     if others:
-        print(f"{folder}: {len(others)} files are passed over, {others[0]} for one, since not {', '.join(SUFFIXES)}.")
+        print(f"{folder}: files that are not {', '.join(SUFFIXES)}: {len(others)} passed over, such as {others[0]}")
     return sounds

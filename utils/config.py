@@ -61,7 +61,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0  # AdamW's; without it AdamW is Adam (Muon's is a constant of its module)
     schedule: str = "constant"  # or "cosine": warms up over a tenth of the steps, then falls to zero
-    activation: str = "softmax"  # the paper's words; or "sigmoid", each class for itself
+    activation: str = "softmax"  # the paper's; or "sigmoid", each class for itself
     n_frames: int = 128  # frames the model sees at once: 2 s
     crop: str = "start"  # the paper's first 2 s of each clip; or "random", another 2 s each time
     test_crops: int = 1  # test-time augmentation: at most so many crops, evenly spaced, are averaged to score a clip

@@ -105,8 +105,9 @@ def build(
     It lies in `folder`/`name`-KEY; on Kaggle, one in an attached notebook's output is reused too. KEY is a hash of the
     mel settings and of each clip's name, size and first, middle and last 4 KB. It is whole or not there. Clips that
     cannot be read are not in it but in its `.unreadable`, and it is made anew once one of them can; those that are
-    damaged are in it, and in its `.damaged`. Both are printed, with `verbose` the first ten and what was made. Raises
-    ValueError if no clip can be read or a name is not UTF-8, OSError if it cannot be written.
+    damaged are in it, and in its `.damaged`. Both are printed: with `verbose` the first ten of each, and a line on the
+    cache; without it all of them. Raises ValueError if no clip can be read or a name is not UTF-8, OSError if it cannot
+    be written.
     """
     files.refuse_undecodable(table["fname"], name)
     done, target = "reused", _cache_folder(table, folder, name, settings)

@@ -104,9 +104,8 @@ def _table_of_folders(folder: Path) -> pd.DataFrame:
         raise ValueError(f"{loose[0]} is in no class: {remedy}.")
     labels = [path.relative_to(folder).parts[0] for path in paths]
     subfolders = (path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if silent := set(subfolders) - set(labels):
-        kinds = ", ".join(audio.SUFFIXES)
-        raise ValueError(f"There is no sound in {folder / min(silent)}: put {kinds} files there, or remove it.")
+    if silent := sorted(set(subfolders) - set(labels)):
+        print(f"{folder}: no sound is in {', '.join(silent)}, so these become no classes.")
     commas = [label for label in labels if "," in label]
     if commas:
         raise ValueError(f"The class {commas[0]!r} has a comma, which separates labels: rename {folder / commas[0]}.")
@@ -133,7 +132,7 @@ def _classes(table: pd.DataFrame, source: Path) -> list[str]:
     """The classes in alphabetical order."""
     clips = data.split_labels(table["labels"]).explode().value_counts().sort_index()
     for name in clips.index:
-        if name in RESERVED or name != name.strip() or not name.isprintable():
+        if name in RESERVED or name != name.strip() or re.search("[\0-\x1f]", name):
             raise ValueError(f"{source}: a class cannot be called {name!r}: give it another name.")
     if len(clips) < 2:
         raise ValueError(f"{source} has {len(clips)} class, and a model tells at least two apart: add a class.")

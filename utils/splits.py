@@ -29,8 +29,8 @@ def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     `freesound_id` names it, share a fold, and so do copies, of one `content_hash`; a clip without a name is a
     group. With groups, fold 0 is the one whose size is nearest to its share. Where the table has a column `fold`, that
     is taken as it is, its values in order. There are fewer folds where there are fewer clips or groups. Prints a
-    line then, if a class is in one fold only, or if the column parts a group. Raises ValueError if there is one group,
-    or if the column has gaps or a single value.
+    line if so, if a class is in one fold only, or if the column parts a group. One group of two clips is enough for
+    another draw. Raises ValueError if there is one group, or if the column has gaps or a single value.
     """
     fold = _given_folds(table) if "fold" in table else _drawn_folds(table, n_folds, seed)
     labels = pd.DataFrame({"label": split_labels(table["labels"]).to_numpy(), "fold": fold}).explode("label")

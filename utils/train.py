@@ -204,8 +204,8 @@ def _check(train_set: MelDataset, validation_set: MelDataset, config: TrainingCo
 
 
 def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Raise FloatingPointError if one of an epoch's `losses`, the last of which was at `step`, or then a weight is not
-    finite.
+    """Raise FloatingPointError if one of an epoch's `losses`, the last of which was at `step`, or a weight after them
+    is not finite.
     """
     if losses.isfinite().all() and all(parameter.isfinite().all() for parameter in trainer.model.parameters()):
         return

@@ -120,7 +120,7 @@ def find_device() -> tuple[str, str]:
     try:
         torch.ones(1, device="cuda").add_(1).item()
     except RuntimeError as error:
-        reason = f"the {name} cannot be used: {str(error).splitlines()[0]}"
+        reason = f"the {name} cannot be used: {str(error).partition(chr(10))[0]}"
         if "no kernel image" in reason:
             reason = f"this torch has no kernels for the {name}: choose another accelerator"
         return "cpu", f"{threads} ({reason})"
