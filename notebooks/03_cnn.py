@@ -48,7 +48,7 @@ kit = setup(data_folder, preset)
 
 # %%
 from utils import audio, augment, charts, dataset, launch, mel_cache, models, plots
-from utils.config import as_table
+from utils.config import NO_AUGMENTATION, as_table
 
 entry = models.MODELS["deep_cnn"]
 config = entry.config(kit.preset.name)
@@ -74,8 +74,7 @@ len(train_set), len(validation_set)
 # %%
 import dataclasses
 
-off = {"mix_probability": 0, "resize_probability": 0, "spec_augment_probability": 0}
-plain = dataclasses.replace(config, **off)
+plain = dataclasses.replace(config, **NO_AUGMENTATION)
 plots.batch(*augment.example_batch(train_set, plain, 6), competition.classes, kit.preset.mel)
 
 # %% [markdown]

@@ -131,14 +131,16 @@ def _damage(file: soundfile.SoundFile, decoded: int, failed: bool, opened: Binar
 
 def _goes_on(file: soundfile.SoundFile, opened: BinaryIO) -> bool:
     """Whether there is more sound behind what was read of an `opened` file, rather than tags."""
-    rest = opened.read() if file.format in MAY_GO_ON else b""
+    if file.format not in MAY_GO_ON or (file.format == "WAV" and "Exiting parser" not in file.extra_info):
+        return False
+    rest = opened.read(SAMPLES_PER_READ)  # a header that promises less takes little memory, too
     if len(rest) <= MOST_LEFT:
         return False
     if file.format == "OGG":
         return b"OggS" in rest
     if file.format == "MP3":
         return rest.startswith((b"\xff", b"ID3"))
-    return "Exiting parser" in file.extra_info and not rest.lstrip(b"\0").startswith((b"APET", b"ID3", b"LIST"))
+    return not rest.lstrip(b"\0").startswith((b"APET", b"ID3", b"LIST"))
 
 
 def durations(table: pd.DataFrame) -> np.ndarray:

@@ -11,7 +11,9 @@ from time import time
 from uuid import uuid4
 
 ABANDONED_AFTER = 24 * 3600  # s without a change, after which nobody is still writing
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+CANNOT_WRITE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST
+)  # fmt: skip
 # Windows opens no folder (EACCES), some network file systems sync none.
 CANNOT_SYNC_FOLDER = (errno.EACCES, errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 

@@ -14,6 +14,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm import tqdm
 
 from .config import PRESETS
+from .files import explain_errors
 from .mel_cache import format_report, read_report
 from .workspace import ROOT, find_data, short_path, work_folder
 
@@ -97,9 +98,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--inplace stores outputs of the mini set: unset FAT_DATA, and move data/ away")
     copies = work_folder() / "notebooks"
     try:
-        copies.mkdir(parents=True, exist_ok=True)
+        with explain_errors(copies):
+            copies.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        parser.error(f"{copies} cannot be made ({error.strerror}): choose another folder, --work DIR")
+        parser.error(str(error))
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, not one that a user installed
 
     cells = [sum(cell.cell_type == "code" for cell in nbformat.read(file, as_version=4).cells) for file in chosen]
