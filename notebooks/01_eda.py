@@ -20,12 +20,12 @@
 #
 # # 1. The data
 #
-# The competition has eighty kinds of sound; five thousand clips with labels checked by people, twenty thousand with labels made by
-# machine. Before any model: what is in there, how long is it, what does it sound and look like? The outputs stored here are of the mini
-# set: twelve classes of synthetic sounds, so that everything runs without a download.
+# The competition has eighty classes of sounds: five thousand clips with labels checked by people, twenty thousand with labels made by
+# machine. Before training a model, see what is in there, how long it is, and how it looks and sounds. The outputs stored here are of the
+# mini set: twelve classes of synthetic sounds, which need no download.
 #
-# **You get** the tables, the classes, the durations, a picture of every class, and some clips to see and hear.
-# **Reads** the competition's folder. **Writes** nothing. **Takes** less than a minute.
+# **You get** the tables, the classes, the durations, a spectrogram of every class, and some clips to see and hear. **Reads** the data
+# folder. **Writes** nothing. **Takes** less than a minute.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -47,7 +47,7 @@ kit = setup(data_folder, preset)
 # %% [markdown]
 # ## The tables
 #
-# Each set is a table with one row per clip. The labels are comma-separated; the first one is what top-5 accuracy asks for.
+# Each set is a table with one row per clip. The labels are comma-separated; top-5 accuracy looks only at the first one.
 
 # %%
 import librosa
@@ -72,42 +72,48 @@ labels_per_clip.rename_axis("labels per clip").fillna(0).astype(int)
 # %% [markdown]
 # ## The classes
 #
-# In the competition the curated set has at most 75 clips per class, the noisy set 300. Sorted by the curated set, each on its own scale:
+# In the competition, the curated set has at most 75 clips per class and the noisy set 300. In this dataset:
 
 # %%
 counts = pd.DataFrame({name: lists.explode().value_counts() for name, lists in labels.items()})
 counts = counts.reindex(competition.classes).fillna(0).astype(int)
 counts.agg(["min", "median", "max"]).astype(int)
 
+# %% [markdown]
+# Sorted by the curated set, each on its own scale:
+
 # %%
 charts.clips_per_class(counts)
 
 # %% [markdown]
-# Which labels go together? The pairs that most curated clips carry:
+# Which labels occur together? The most frequent curated pairs:
 
 # %%
 pairs = data.label_pairs(curated, competition.classes)
 charts.bars(pairs.head(10), "Curated clips with both labels") if len(pairs) else "no clip has two labels"
 
 # %% [markdown]
-# ## How long they are
+# ## Durations
 #
-# The dotted line is at 2 s: the paper's models are shown so much of a clip at once.
+# In seconds:
 
 # %%
 sets = {"curated": curated, "noisy": noisy, "test": test}
 seconds = {name: audio.durations(table) for name, table in sets.items() if len(table)}
 pd.DataFrame({name: pd.Series(values).describe() for name, values in seconds.items()}).drop("count").round(2)
 
+# %% [markdown]
+# The dotted line marks 2 s, the length that the paper's models see at once.
+
 # %%
 charts.durations(seconds)
 
 # %% [markdown]
-# ## One of each class
+# ## One clip per class
 #
-# The first clip that has the label and no other, its first 2 s. Brightness is the level, relative to the clip's loudest point.
-# Percussive sounds are narrow in time, tonal sounds narrow in frequency, and noise fills both: a network for images can tell them apart.
-# Black at the right is padding.
+# The first 2 s of the first clip with this label and no other. Brightness is the level relative to the clip's loudest point; black at the
+# right is padding. Percussive sounds are narrow in time, tonal sounds narrow in frequency, and noise fills both, so an image network can
+# tell them apart.
 
 # %%
 from contextlib import suppress
@@ -125,9 +131,8 @@ plots.spectrograms(examples, settings) if examples else "every clip has several 
 # %% [markdown]
 # ## How they look and sound
 #
-# The paper's figures 1 and 2: a clip as recorded, and as a log-mel spectrogram, of which the models see 2 s. Notebook 2 explains the
-# way from one to the other.
-# Each player has the first two seconds.
+# The paper's figures 1 and 2: a clip as recorded, and its log-mel spectrogram, of which the models see 2 s. Notebook 2 explains the
+# conversion. Each player has the first two seconds.
 
 # %%
 def show(clip, of=""):
@@ -144,10 +149,10 @@ for _, clip in some.iterrows():
         display(show(clip))
 
 # %% [markdown]
-# ## Curated beside noisy
+# ## Curated and noisy
 #
-# The noisy set names the same classes, but its labels are often wrong and it was recorded elsewhere. A clip of it with the
-# first of the labels above, rightly or wrongly:
+# The noisy set has the same classes, but its labels are often wrong and it was recorded elsewhere. This clip of it has the first label
+# above, rightly or wrongly:
 
 # %% tags=["nbval-ignore-output"]
 same_label = noisy[noisy["labels"] == some["labels"].iloc[0]]
@@ -157,14 +162,14 @@ with suppress(audio.UnreadableClip):
 # %% [markdown]
 # ## Label corrections
 #
-# The organisers named six curated clips: five have a wrong label, since files were renamed wrongly, and one has no signal. The labels
-# below are what the competition's winner heard; the silent clip and two more are left out. `data.correct_labels` does both before
-# training; on other data it changes nothing.
+# The organizers named six curated clips: five have a wrong label, since files were renamed wrongly, and one has no signal. The labels below
+# are what the competition's winner heard; the silent clip and two more are left out. `data.correct_labels` does this before training; on
+# other data it changes nothing.
 
 # %%
 corrections = pd.Series(data.LABEL_CORRECTIONS, name="should be").fillna("left out").to_frame()
-print(corrections.index.isin(curated["fname"]).sum(), "of these clips are in these data")
+print(corrections.index.isin(curated["fname"]).sum(), "of these clips are in this dataset")
 corrections
 
 # %% [markdown]
-# Next: `02_preprocessing` turns every clip into a picture, once.
+# Next: `02_preprocessing` caches a spectrogram of every clip.

@@ -18,13 +18,13 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/freesound-tagging-kit/blob/main/notebooks/02_preprocessing.ipynb)
 # [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/freesound-tagging-kit/blob/main/notebooks/02_preprocessing.ipynb)
 #
-# # 2. From sound to picture
+# # 2. From sound to spectrogram
 #
-# The paper's models do not hear, they see: each clip becomes a picture of 128 mel bands by 128 frames. Here one clip goes
-# through every step; then all clips do, into a cache that training reads.
+# The paper's models see sound as an image: each clip becomes a log-mel spectrogram of 128 mel bands by 128 frames. Here one clip goes
+# through every step; then all clips go into a cache for training.
 #
-# **You get** the steps, each with a picture, and the cache. **Reads** the audio. **Writes** the cache to `work/cache`.
-# **Takes** seconds on the mini set, minutes on the competition's data, and nothing the second time.
+# **You get** a plot of each step, and the cache. **Reads** the audio. **Writes** the cache to `work/cache`. **Takes** seconds on the mini
+# set, minutes on the competition's data, and nothing the second time.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -51,20 +51,19 @@ settings = kit.preset.mel
 as_table(settings)
 
 # %% [markdown]
-# `n_fft` and `hop_length` are in samples, `fmin` and `fmax` in Hz, `top_db` and `trim_db` in dB. The paper gives 44.1 kHz, 128 bands, 128
-# frames for 2 s, and the formula of the mel scale; what it leaves open is as in the competition's starter kernels.
+# `n_fft` and `hop_length` are in samples, `fmin` and `fmax` in Hz, `top_db` and `trim_db` in dB. The paper specifies 44.1 kHz, 128 bands,
+# 128 frames for 2 s, and the formula of the mel scale; the rest is as in the competition's starter kernels.
 #
 # ## Step 1: read
 #
-# Mono samples between -1 and 1, 44,100 a second. Of the first hundred clips, we take the one of more than
-# 2.5 s that step 2 shortens most.
+# Mono samples between -1 and 1, at 44,100 Hz. Our example, of the first hundred clips, is the one over 2.5 s that step 2 shortens most.
 
 # %%
 from contextlib import suppress
 
 least = 2
 for path in kit.competition.curated["path"][:100]:
-    with suppress(audio.UnreadableClip):  # the cache's report, below, lists those of all sets
+    with suppress(audio.UnreadableClip):  # the cache's report below lists them for all sets
         clip = audio.load_clip(path, settings)
         left = len(mel.trim(clip, settings)) / len(clip) if len(clip) > 2.5 * settings.sample_rate else 1
         if left < least:
@@ -77,7 +76,7 @@ plots.player(samples, settings)
 # %% [markdown]
 # ## Step 2: trim the silent ends
 #
-# An end is silent as long as it stays 60 dB under the loudest moment. What goes is shaded; librosa's own `trim` finds the same ends.
+# An end is silent while it stays 60 dB below the loudest moment. The shaded parts are removed; librosa's `trim` finds the same ends.
 
 # %%
 import librosa
@@ -90,7 +89,7 @@ print("librosa finds the same ends:", bool(len(trimmed) == kept[1] - kept[0]))
 # %% [markdown]
 # ## Step 3: cut or zero-pad to 2 s
 #
-# A network for pictures wants one size. Two seconds is what the paper takes.
+# An image network needs inputs of one size. The paper uses 2 s.
 
 # %%
 two_seconds = librosa.util.fix_length(trimmed, size=2 * settings.sample_rate)
@@ -99,13 +98,13 @@ plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 # %% [markdown]
 # ## Step 4: mel bands
 #
-# We hear pitch by ratios rather than by differences, and the mel scale bends frequency accordingly. The paper's formula is HTK's:
+# We hear pitch as ratios of frequencies, not differences, and the mel scale bends the frequency axis accordingly. The paper's formula is
+# HTK's:
 #
 # $$m = 2595 \log_{10}\left(1 + \frac{f}{700}\right)$$
 #
-# Every 694 samples (`hop_length`) a window of 2,560 samples (`n_fft`, 58 ms) is taken out of the sound, and the Fourier transform tells
-# its power at 1,281 frequencies: a **frame**. 128 triangular filters, evenly spaced on the mel scale and of equal area over the Hz, sum that
-# power.
+# Every 694 samples (`hop_length`), the Fourier transform of a window of 2,560 samples (`n_fft`, 58 ms) gives the power at 1,281
+# frequencies: a **frame**. 128 triangular filters, evenly spaced on the mel scale and of equal area in Hz, sum that power into mel bands.
 
 # %%
 filters = mel.mel_filters(settings)
@@ -117,8 +116,8 @@ plots.mel_scale(settings, filters)
 # %% [markdown]
 # ## Step 5: logarithm
 #
-# Loudness, too, we hear by ratios: power becomes dB. Of 88,200 samples, a frame every 694 from the first on: 128. This is what the networks
-# are given; each first brings it to mean 0 and standard deviation 1, so that loudness does not matter.
+# We hear loudness as ratios, too: power becomes dB. 88,200 samples give 128 frames, one every 694 from the first. This is the networks'
+# input; each first standardizes it (mean 0, standard deviation 1), so that loudness does not matter.
 
 # %%
 log_mel = mel.log_mel(two_seconds, settings)
@@ -128,7 +127,7 @@ log_mel.shape
 plots.clip(two_seconds, log_mel, settings, "2 s, in dB")
 
 # %% [markdown]
-# Librosa's own call gives the same, in more time:
+# librosa's own calls give the same, more slowly:
 
 # %%
 import numpy as np
@@ -143,9 +142,9 @@ print(f"greatest difference: {np.abs(log_mel - librosas).max():.2f} dB")
 # %% [markdown]
 # ## All clips, once
 #
-# The cache keeps whole clips: one after another in a single array, with a note of where each begins. The paper's picture is
-# then the first 128 frames of a clip, and a random crop is another 128. (Cutting the picture rather than the sound changes next to nothing:
-# see `mel_cache.Cache`.) One call per set makes the cache, on all cores. The noisy set waits for notebook 6, which uses it.
+# The cache keeps whole clips, one after another in a single array, and a table of where each begins. The paper's input is then the first
+# 128 frames of a clip, and a random crop is another 128. (Cutting the spectrogram rather than the audio changes next to nothing: see
+# `mel_cache.Cache`.) One call per set makes its cache, on all cores. Notebook 6 makes and uses that of the noisy set.
 
 # %% tags=["nbval-ignore-output"]
 competition = kit.competition
@@ -153,8 +152,8 @@ sets = {"curated": competition.curated, "test": competition.test}
 caches = {name: mel_cache.build(table, kit.cache, name, settings) for name, table in sets.items()}
 
 # %% [markdown]
-# Clips that cannot be read are left out of it, and this is the report. Notebook 3 stops if training clips are among them, unless the
-# preset says `drop_unreadable`; in notebook 8 every test clip gets scores.
+# Clips that cannot be read are left out of the cache and listed here. Notebook 3 stops if training clips are among them, unless the preset
+# sets `drop_unreadable`; notebook 8 gives scores to every test clip.
 
 # %% tags=["nbval-ignore-output"]
 import pandas as pd
@@ -163,7 +162,7 @@ report = pd.concat({name: cache.unreadable for name, cache in caches.items()}, n
 report if len(report) else "every clip can be read"
 
 # %% [markdown]
-# Asked again, it is there at once:
+# A second call reuses the cache:
 
 # %% tags=["nbval-ignore-output"]
 cache = mel_cache.build(competition.curated, kit.cache, "curated", settings)
@@ -172,8 +171,8 @@ cache = mel_cache.build(competition.curated, kit.cache, "curated", settings)
 cache.frames.shape, cache.frames.dtype
 
 # %% [markdown]
-# Where each clip begins, how many frames it has, and the dB of its silence, which pads a crop that is longer: 80 under its loudest point.
-# And a hash of its frames, by which copies are kept on one side of a split.
+# For each clip: where it begins, how many frames it has, the dB of its silence (80 below its loudest point), which pads longer crops, and a
+# hash of its frames, which keeps copies on one side of a split.
 
 # %%
 cache.clips.head().round(1)

@@ -20,13 +20,13 @@
 #
 # # 3. The Deep CNN
 #
-# The paper's best model is its own: small, made of convolutions and pooling, trained from scratch on four fifths of the
-# curated clips and evaluated on the rest.
+# The paper's best model is its own small network of convolutions and pooling, trained from scratch on four fifths of the curated clips,
+# evaluated on the rest.
 #
-# **You get** the network layer by layer, its learning curves and its first guesses. **Reads** the cache of notebook 2.
-# **Writes** a run to `work/runs`. **Takes** two to four minutes with the `quick` preset on two cores.
+# **You get** the network layer by layer, its learning curves and first predictions. **Reads** the cache of notebook 2. **Writes** a run to
+# `work/runs`. **Takes** two to four minutes with the `quick` preset on two cores.
 #
-# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02`
 
 # %% tags=["parameters"]
@@ -55,11 +55,11 @@ config = entry.config(kit.preset.name)
 as_table(config)
 
 # %% [markdown]
-# `utils/config.py` says what each of them means.
+# `utils/config.py` explains each setting.
 #
 # ## The clips
 #
-# The validation split is one fifth, at random, the same share of every class. Label corrections are applied.
+# The validation split is a random fifth of the clips, stratified by class. Label corrections are applied.
 
 # %%
 competition = kit.competition
@@ -68,8 +68,8 @@ train_set, validation_set = dataset.load_split(cache, competition.curated, compe
 len(train_set), len(validation_set)
 
 # %% [markdown]
-# What the model is shown: with the `full` preset the first 2 s of each clip, with `quick` a different 2 s each time. Shorter
-# clips are padded with silence. Without augmentation:
+# With the `full` preset the model sees the first 2 s of each clip, with `quick` a different 2 s each time. Shorter clips are padded with
+# silence. Six clips without augmentation:
 
 # %%
 import dataclasses
@@ -78,8 +78,8 @@ plain = dataclasses.replace(config, **NO_AUGMENTATION)
 plots.batch(*augment.example_batch(train_set, plain, 6), competition.classes, kit.preset.mel)
 
 # %% [markdown]
-# The same clips as `quick` trains on them: some are mixed with another and have its labels too, some are resized, and of some a band
-# and a stretch of time are masked. Notebook 6 shows each by itself. `full`, like the paper, changes nothing.
+# The same clips as `quick` trains on them: some are mixed with another and get its labels too, some are resized, and some have a band and a
+# stretch of time masked. Notebook 6 shows each augmentation alone. `full`, like the paper, uses none.
 
 # %%
 plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, kit.preset.mel)
@@ -87,14 +87,13 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 # %% [markdown]
 # ## The network
 #
-# The paper gives neither depth nor widths. The blocks and the pooling here are those of a popular starter kernel of the
-# competition, mhiro2's [Simple 2D-CNN Classifier with PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch):
-# four blocks of two 3x3 convolutions, each with batch normalisation and ReLU, and average pooling between them. What is left is
-# averaged over time, the maximum over frequency is kept, and one dense layer turns it into a number for each class. `full` begins with
-# 64 channels and doubles them in each block. `quick` begins with a stem, which leaves a sixteenth of the picture to blocks half as wide: a
-# step then takes a fiftieth of the arithmetic.
+# The paper gives neither depth nor widths. The blocks and the pooling are those of a popular starter kernel of the competition, mhiro2's
+# [Simple 2D-CNN Classifier with PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch): four blocks of two 3x3
+# convolutions, each with batch normalization and ReLU, and average pooling between them. The result is averaged over time, the maximum over
+# frequency is kept, and one dense layer gives a logit per class. `full` begins with 64 channels and doubles them in each block. `quick` has
+# a stem that shrinks the spectrogram to a sixteenth of its area, and blocks half as wide: a step then takes a fiftieth of the arithmetic.
 #
-# One clip on its way through: channels x mel bands x frames after each stage (not to scale).
+# One clip's way through the network: channels x mel bands x frames after each stage (not to scale).
 
 # %%
 import torch
@@ -114,8 +113,8 @@ shapes |= {"pooled": x.shape[1:], "dense": model.dense(x).shape[1:]}
 plots.architecture(shapes)
 
 # %% [markdown]
-# And its layers with weights; each convolution's batch normalisation adds a few. `python -m tests.ablation` compares the parts of it on
-# your data.
+# The layers with weights; batch normalization adds a few parameters. `python -m tests.ablation` compares variants of the network on your
+# data.
 
 # %%
 import pandas as pd
@@ -128,43 +127,42 @@ print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameter
 # %% [markdown]
 # ## The loss
 #
-# Binary cross-entropy judges every class for itself, with $y_c$ one if the clip has the label and zero if not:
+# Binary cross-entropy treats each class separately, with $y_c$ one if the clip has the label and zero if not:
 #
 # $$BCE = -\frac{1}{C}\sum_{c=1}^{C} \left[ y_c \log p_c + (1 - y_c) \log(1 - p_c) \right]$$
 #
-# The paper makes the probabilities $p_c$ with a softmax. With that the classes compete for a sum of one, and a clip with two
-# labels cannot give both more than a half; with a sigmoid each class speaks for itself. The `full` preset keeps the paper's softmax,
-# `quick` takes the sigmoid. To try the other one, name it here, `config = dataclasses.replace(config, activation="softmax")`, and train
-# below into a folder of another name, `kit.run_folder("deep_cnn_softmax")`: notebook 7 then shows both.
+# The paper computes the probabilities $p_c$ with a softmax. The classes then compete for a sum of one, and two labels of a clip cannot both
+# get more than a half; with a sigmoid each class is independent. The `full` preset keeps the paper's softmax, `quick` uses the sigmoid. To
+# try the other one, set it here, `config = dataclasses.replace(config, activation="softmax")`, and train below into another folder,
+# `kit.run_folder("deep_cnn_softmax")`: notebook 7 then shows both.
 
 # %% [markdown]
 # ## Training
 #
-# `full`: Adam, as in the paper, at a constant learning rate, which is our choice. `quick`: Muon for the convolutions (notebook 6) and AdamW
-# for the rest; their learning rates warm up for a tenth of the steps and then fall to zero along a cosine. Two figures follow the training.
-# **LWLRAP**, the competition's metric, is 1 if every clip's labels are ranked above all other classes (notebook 7 works it by hand);
-# **top-5** is the share of clips whose first label is among the five highest scores.
+# `full` uses Adam, as in the paper, at a constant learning rate, which is our choice. `quick` uses Muon for the convolutions (notebook 6)
+# and AdamW for the rest; their learning rates warm up for a tenth of the steps and then fall to zero along a cosine. Two metrics track the
+# training. **LWLRAP**, the competition's metric, is 1 if every clip's labels are ranked above all other classes (notebook 7 works it out by
+# hand); **top-5** is the share of clips whose first label is among the five highest scores.
 #
-# While it trains, the curves follow the validation clips by one crop of each, their first 2 s; at the end each is scored by all its crops.
-# Where there are several GPUs, such as Kaggle's two T4s, `torchrun` starts a process for each, and every batch is divided among them. (This
-# was tested with processes on CPUs, not yet on several GPUs.)
+# During training, each validation clip is scored by one crop, its first 2 s; at the end, by all its crops. With several GPUs, such as
+# Kaggle's two T4s, `torchrun` starts a process for each, and every batch is split among them. (This was tested with processes on CPUs, not
+# yet on several GPUs.)
 
 # %% tags=["nbval-ignore-output"]
 run = launch.fit(model, train_set, validation_set, config, kit.run_folder("deep_cnn"), entry.title)
 run.history.dropna().set_index("epoch").tail()  # the epochs after which it was validated
 
 # %% [markdown]
-# With `quick` the training loss lies above the validation loss, since clips that are mixed and masked are harder. The last tenth is trained
-# without augmentation: there the training loss drops and ends below the validation loss. Only from there on can the two be
-# compared. The first epochs are cut off in the
-# pictures of the scores.
+# With `quick` the training loss lies above the validation loss, because mixed and masked clips are harder. The last tenth is trained
+# without augmentation: there the training loss drops and ends below the validation loss. Only from there on can the two be compared. The
+# score plots cut off the first epochs.
 
 # %%
 charts.learning_curves({run.name: run.history})
 
 # %% [markdown]
-# What counts is the **last** epoch. The best one stands beside it for comparison only: it was picked by the very clips
-# that it is measured on, and that flatters. Both by one crop:
+# What counts is the **last** epoch. The best one is shown only for comparison: it was picked on the very clips that it is scored on, which
+# flatters it. Both on one crop:
 
 # %% tags=["nbval-ignore-output"]
 history = run.history.set_index("epoch")
@@ -172,7 +170,7 @@ best = history["LWLRAP"].idxmax()
 pd.DataFrame({"last": history.iloc[-1], f"best (epoch {best})": history.loc[best]}).drop("steps")
 
 # %% [markdown]
-# All crops of each clip averaged (test-time augmentation), the finished model reaches:
+# With test-time augmentation (all crops averaged), the finished model reaches:
 
 # %% tags=["nbval-ignore-output"]
 summary = run.summary()
@@ -181,8 +179,8 @@ print(f"LWLRAP {summary['LWLRAP']:.3f}, top-5 {summary['top-5']:.1%}")
 # %% [markdown]
 # ## A first look
 #
-# A validation clip with several labels, if there is one, and the five classes that the model finds likeliest. The player has its first
-# two seconds.
+# A validation clip, with several labels if there is one, and the five classes with the highest scores. The player has its first two
+# seconds.
 
 # %% tags=["nbval-ignore-output"]
 row = int(validation_set.targets.sum(dim=1).argmax())

@@ -20,20 +20,19 @@
 #
 # # 4. VGG19, with and without what it learned from photographs
 #
-# The paper's second question: does a large network trained on ImageNet carry over to pictures of sound? VGG19 is trained
-# twice: from ImageNet weights, its early layers frozen, and from random weights, nothing frozen, which the paper calls "no weight".
+# The paper's second question: does a large network trained on ImageNet transfer to spectrograms? VGG19 is trained twice: from ImageNet
+# weights with its early layers frozen, and from random weights with nothing frozen, which the paper calls "no weight".
 #
-# The competition forbade pretrained weights: the transfer model is the paper's experiment, and was not allowed as an entry.
+# The competition forbade pretrained weights: the transfer model is the paper's experiment and was not allowed as an entry.
 #
-# **You get** both models beside the Deep CNN. **Reads** the cache of notebook 2 and, for transfer, ImageNet weights.
-# **Writes** runs to `work/runs`. **Takes** a minute or two with the `quick` preset on two cores, and the first time a download of
-# 575 MB. `quick` stops long before VGG19 has learnt much. The outputs stored here were made without internet, so the transfer model is
-# missing from them.
+# **You get** both models compared with the Deep CNN. **Reads** the cache of notebook 2 and, for transfer, ImageNet weights. **Writes** runs
+# to `work/runs`. **Takes** a minute or two with the `quick` preset on two cores, and a one-time download of 575 MB. `quick` stops long
+# before VGG19 has learned much. The outputs stored here were made without internet, so they lack the transfer model.
 #
-# **What to expect on a GPU**, with the `full` preset: the paper reports an LWLRAP of 0.797 with transfer after 100 epochs and 0.737
-# without weights after 400, where its Deep CNN has 0.813. A crop costs VGG19 twice what it costs the Deep CNN of `full`.
+# **What to expect on a GPU**, with the `full` preset: the paper reports an LWLRAP of 0.797 with transfer after 100 epochs and 0.737 without
+# weights after 400, against 0.813 for its Deep CNN. A crop costs VGG19 twice as much as the Deep CNN of `full`.
 #
-# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
 
 # %% tags=["parameters"]
@@ -66,9 +65,9 @@ len(train_set), len(validation_set)
 # %% [markdown]
 # ## The weights
 #
-# They come from timm's hub, or from the file that the environment variable `FAT_VGG19_WEIGHTS` names; in a notebook,
-# `os.environ["FAT_VGG19_WEIGHTS"] = "/kaggle/input/.../vgg19.safetensors"` sets it. Where neither can be had, only the model without
-# weights is trained here.
+# They come from timm's hub, or from the file named by the environment variable `FAT_VGG19_WEIGHTS`; in a notebook, set it with
+# `os.environ["FAT_VGG19_WEIGHTS"] = "/kaggle/input/.../vgg19.safetensors"`. If neither is available, only the model without weights is
+# trained.
 
 # %% tags=["nbval-ignore-output"]
 weights = models.imagenet_weights()
@@ -76,11 +75,11 @@ names = ["vgg19_transfer", "vgg19_no_weights"] if weights else ["vgg19_no_weight
 print(weights or "No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS is not set. The transfer model is left out.")
 
 # %% [markdown]
-# ## What trains
+# ## Which layers train
 #
-# Often only the last layers are retrained. Sounds look so unlike photographs that the paper retrains the last block of four
-# convolutions too, and the fully connected layers; what comes before them stays as ImageNet made it. VGG19 wants a colour picture, so it
-# is shown the spectrogram three times, as red, green and blue. In its full size, most of which is one dense layer:
+# Often only the last layers are retrained. Spectrograms look so unlike photographs that the paper also retrains the last block of four
+# convolutions and the fully connected layers; earlier layers keep their ImageNet weights. VGG19 expects color, so it gets the spectrogram
+# three times, as red, green and blue. At full size, most of the network is one dense layer:
 
 # %%
 import pandas as pd
@@ -94,11 +93,11 @@ layers
 layers.groupby("trains")[["parameters"]].sum()
 
 # %% [markdown]
-# ## How
+# ## Training
 #
-# Both are trained by the same `launch.fit` as the Deep CNN. With transfer the frozen layers see the same 2 s of each clip in every epoch,
-# so they run once and their outputs are kept. Without weights all of it trains, on as many GPUs as there are. `quick` shows both 64 x 64
-# points of a spectrogram, makes the one without weights an eighth as wide, and ends each after `max_steps`. Where they differ:
+# Both use the `launch.fit` of the Deep CNN. With transfer, the frozen layers see the same 2 s of each clip in every epoch, so they run once
+# and their outputs are cached. Without weights, all layers train, on as many GPUs as there are. `quick` shrinks the input of both to 64 x
+# 64, makes the model without weights an eighth as wide, and stops each after `max_steps`. Their settings differ in:
 
 # %%
 configs = {name: models.MODELS[name].config(kit.preset.name) for name in ("vgg19_transfer", "vgg19_no_weights")}
@@ -113,14 +112,14 @@ for name in names:
 run.history.dropna().set_index("epoch").tail()
 
 # %% [markdown]
-# ## Beside the Deep CNN
+# ## Compared with the Deep CNN
 #
-# With `quick`, VGG19 takes far fewer steps than the Deep CNN: its curves show how it begins, not where it ends. That
-# they flatten is the learning rate, which falls to zero.
+# With `quick`, VGG19 takes far fewer steps than the Deep CNN: its curves show how it begins, not where it ends. They flatten because the
+# learning rate falls to zero.
 
 # %%
 compared = {kit.run_folder(name).name for name in ("deep_cnn", *names)}
 charts.learning_curves({run.name: run.history for run in find_runs(kit.runs) if run.name in compared})
 
 # %% [markdown]
-# Next: `05_related_work` trains what the paper was built on.
+# Next: `05_related_work` trains what the paper builds on.

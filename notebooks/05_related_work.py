@@ -20,14 +20,14 @@
 #
 # # 5. The related work
 #
-# The paper builds on five works: [4] compares old classifiers on features, [5] and [7] are small networks for sounds, [6] gives
-# spectrograms to the image networks that won on ImageNet. Here these meet the paper's own on the same clips. (The fifth, [8], explains
-# networks: notebook 9. The numbers are those of the paper's list.)
+# The paper builds on five works: [4] compares classical classifiers on features, [5] and [7] are small networks for sounds, and [6] gives
+# spectrograms to the image networks that won on ImageNet. Here they compete with the paper's own models on the same clips. (The fifth, [8],
+# explains networks: notebook 9. The numbering is the paper's.)
 #
-# **You get** each system, trained, and one table: what it costs, what it scores. **Reads** the cache of notebook 2, and for the table
-# all runs there are. **Writes** eight runs to `work/runs`. **Takes** a minute and a half with the `quick` preset on two cores.
+# **You get** each system, trained, and one table of costs and scores. **Reads** the cache of notebook 2 and, for the table, all existing
+# runs. **Writes** eight runs to `work/runs`. **Takes** a minute and a half with the `quick` preset on two cores.
 #
-# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
 
 # %% tags=["parameters"]
@@ -60,18 +60,18 @@ train_set, validation_set = dataset.load_split(cache, competition.curated, compe
 len(train_set), len(validation_set)
 
 # %% [markdown]
-# ## [4] Nearest neighbours and naive Bayes
+# ## [4] Nearest neighbors and naive Bayes
 #
-# Homburg, Mierswa and others (2005) published 1,886 songs of nine genres to compare classifiers on, k-NN and naive Bayes among
-# them. Such a classifier sees a clip as a few dozen numbers. Theirs were found by a search over signal operations; ours are the usual
-# ones: mean and standard deviation over time of 20 MFCC, of the spectrum's centroid, bandwidth, roll-off and flatness, and of the loudness.
+# Homburg, Mierswa and others (2005) published 1,886 songs of nine genres to compare classifiers on, k-NN and naive Bayes among them. Such a
+# classifier sees a clip as a few dozen numbers. Theirs were found by a search over signal operations; ours are the usual ones: mean and
+# standard deviation over time of 20 MFCCs, of the spectral centroid, bandwidth, roll-off and flatness, and of the loudness.
 
 # %%
 features = baselines.feature_table(train_set)
 features.shape
 
 # %% [markdown]
-# Two of the fifty, on average over the training clips of each first label. A number tells some classes apart and not others, so it takes
+# Two of the fifty, averaged over the training clips of each first label. One feature separates some classes and not others, so it takes
 # many:
 
 # %% tags=["nbval-ignore-output"]
@@ -80,8 +80,8 @@ some = pd.DataFrame({"centroid, mel band": features[:, 20], "loudness, dB": feat
 some.groupby(first_label).mean().round(1)
 
 # %% [markdown]
-# Each class has a classifier of its own, since a clip may have several labels: the ten nearest neighbours vote by their distance, or each
-# feature is taken as a normal distribution that knows nothing of the others. Only the scores are kept: fitting again takes seconds.
+# Each class has its own classifier, since a clip may have several labels. In k-NN, the ten nearest neighbors vote, weighted by distance;
+# naive Bayes models each feature as an independent normal distribution. Only the scores are kept, since fitting again takes seconds.
 
 # %% tags=["nbval-ignore-output"]
 for name in baselines.TITLES:
@@ -91,8 +91,9 @@ for name in baselines.TITLES:
 # %% [markdown]
 # ## [5] Piczak's CNN
 #
-# [Piczak (2015)](https://doi.org/10.1109/MLSP.2015.7324337) was among the first to train a CNN on environmental sounds. It sees two channels: the log-mel spectrogram of 60 bands, and its
-# **deltas**, the slope in time at each point, by a line through nine frames. What rises is red, what falls blue:
+# [Piczak (2015)](https://doi.org/10.1109/MLSP.2015.7324337) was among the first to train a CNN on environmental sounds. It sees two
+# channels: a log-mel spectrogram of 60 bands and its **deltas**, the slope over time at each point, from a line through nine frames. Red is
+# rising, blue is falling:
 
 # %%
 x, _ = augment.example_batch(train_set, models.MODELS["piczak"].config(preset_name), 1)
@@ -100,8 +101,8 @@ channels = related_networks.PiczakCNN(n_classes=2, hidden=1).channels(torch.from
 charts.deltas(*channels[..., 4:-4].numpy())
 
 # %% [markdown]
-# Its first filters are 57 bands high, so each knows a whole spectrum and may slide by three bands only. Two dense layers of 5,000
-# follow, with `quick` of 1,000.
+# Its first filters are 57 bands high, so each spans most of the spectrum and can slide by only three bands. Two dense layers of 5,000
+# (`quick`: 1,000) follow.
 
 # %%
 def build(name):
@@ -111,7 +112,7 @@ def build(name):
 pd.DataFrame(models.layers(build("piczak"))).drop(columns="trains")
 
 # %% [markdown]
-# All networks here are trained by `launch.fit` on the same clips as the Deep CNN of notebook 3, each with settings of its own.
+# All networks here are trained by `launch.fit` on the same clips as the Deep CNN of notebook 3, each with its own settings.
 
 # %% tags=["nbval-ignore-output"]
 def fit(name):
@@ -125,9 +126,9 @@ runs = [fit("piczak")]
 # %% [markdown]
 # ## [7] SB-CNN
 #
-# [Salamon and Bello (2017)](https://arxiv.org/abs/1608.04363) took small filters, a dense layer of 64 instead of twice 5,000, and made up for little data by augmentation:
-# time stretched, pitch shifted, dynamic range compressed, background noise added. The kit has two of these, on spectrograms:
-# clips **resized** along time and mel axis, and **mixed** with others. Notebook 6 shows both.
+# [Salamon and Bello (2017)](https://arxiv.org/abs/1608.04363) used small filters and a dense layer of 64 instead of two of 5,000, and made
+# up for little data with augmentation: time stretching, pitch shifting, dynamic range compression and background noise. The kit has two
+# counterparts: spectrograms are **resized** in time and mel, and **mixed** with others. Notebook 6 shows both.
 
 # %%
 pd.DataFrame(models.layers(build("sb_cnn"))).drop(columns="trains")
@@ -141,11 +142,10 @@ charts.learning_curves({run.name: run.history for run in runs})
 # %% [markdown]
 # ## [6] Image networks
 #
-# [Hershey and others (2017)](https://arxiv.org/abs/1609.09430) gave spectrograms of 70 million videos to AlexNet, VGG, Inception V3 and ResNet-50. As they did, the first
-# layers are changed so that a small picture is not made smaller at once. Weights are random; with `pretrained=True` as an
-# option of `build` they begin with ImageNet's, which the competition forbade. Their parameters and the
-# millions of multiply-accumulates (MMAC) of a crop, in full size, for 80 classes (smaller pictures, as `quick` shows them, take smaller
-# dense layers):
+# [Hershey and others (2017)](https://arxiv.org/abs/1609.09430) trained AlexNet, VGG, Inception V3 and ResNet-50 on spectrograms of 70
+# million videos. As in their work, the first layers are changed so that a small input is not shrunk at once. Weights are random; with
+# `pretrained=True` as an option of `build` they start from ImageNet's, which the competition forbade. Their parameters and the millions of
+# multiply-accumulates (MMAC) per crop, at full size, for 80 classes (the smaller inputs of `quick` need smaller dense layers):
 
 # %%
 hershey = ["alexnet", "vgg19_bn", "inception_v3", "resnet50"]
@@ -153,9 +153,9 @@ sizes = {name: models.cost({"name": "ImageNetwork", "n_classes": 80, "network": 
 pd.DataFrame(sizes).T.astype(int)
 
 # %% [markdown]
-# That is 13 to 270 times what the Deep CNN of `quick` computes. With the `quick` preset they are shown 64 x 64 or 32 x 32 points of a
-# spectrogram and take **four steps**: they have hardly begun, and their scores below say nothing about what they can do. The `full` preset
-# trains them on whole crops for 100 epochs, which needs a GPU.
+# That is 13 to 270 times what the Deep CNN of `quick` computes. With the `quick` preset they see spectrograms of 64 x 64 or 32 x 32 points
+# and take **four steps**: they have hardly begun, and their scores below say nothing about what they can do. The `full` preset trains them
+# on whole crops for 100 epochs, which needs a GPU.
 
 # %% tags=["nbval-ignore-output"]
 runs += [fit(name) for name in hershey]
@@ -164,10 +164,10 @@ pd.DataFrame([run.history.iloc[-1] for run in runs[2:]], index=hershey).drop(col
 # %% [markdown]
 # ## All of them
 #
-# Parameters, MMAC of a crop, seconds of training, and the scores of the same validation clips. What
-# notebooks 3 and 4 have trained on these data stands beside them. `python -m tests.related` makes the comparison fairer: it shows every
-# network each clip equally often. Optimiser, augmentation and the size of the input remain each model's own. With `full`, on the 562
-# recordings of the README, three of them are ahead of the paper's Deep CNN (0.846): Piczak's CNN 0.885, AlexNet 0.883, VGG19-BN 0.870.
+# Parameters, MMAC per crop, seconds of training, and scores on the same validation clips, together with the runs of notebooks 3 and 4 on
+# this dataset. `python -m tests.related` makes the comparison fairer: it shows every network each clip equally often. Optimizer,
+# augmentation and input size remain each model's own. With `full`, on the 562 recordings of the README, three of them are ahead of the
+# paper's Deep CNN (0.846): Piczak's CNN 0.885, AlexNet 0.883, VGG19-BN 0.870.
 #
 # Random guessing gives an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty. Inception V3 is below that with `quick`:
 # after its four steps all scores are zero, and ties share the worst rank.
@@ -182,7 +182,7 @@ table.set_index("run").drop(columns="model").round({"LWLRAP": 3, "top-5": 3, "MM
 charts.score_over_cost(table)
 
 # %% [markdown]
-# On the mini set the old classifiers are ahead of every network but the Deep CNN: synthetic sounds differ in just what the features
-# measure. It is a place to try things, not to rank them.
+# On the mini set the classical classifiers beat every network but the Deep CNN: synthetic sounds differ in exactly what the features
+# measure. Use it to try things, not to rank them.
 #
-# Next: `06_beyond_the_paper` trains the model that is meant to score.
+# Next: `06_beyond_the_paper` trains the model that aims for a high score.
