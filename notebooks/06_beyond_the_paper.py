@@ -20,15 +20,15 @@
 #
 # # 6. Beyond the paper
 #
-# The paper ends with what it would try next: augmentation, the noisy set, more of everything. Here is what that gives: `best`,
-# the model of this kit that is meant to score. It obeys the competition's rules: no pretrained weights, no other data.
+# The paper ends with ideas to try next: augmentation, the noisy set, more of everything. This notebook tries them with `best`, the kit's
+# model for a high score. It follows the competition's rules: no pretrained weights, no other data.
 #
-# **You get** each augmentation to see and to hear, the ladder of what each part gives, and `best`, trained fold by fold.
-# **Reads** the cache of notebook 2; makes that of the noisy set. **Writes** a run to `work/runs`. **Takes** three and a half minutes with
-# `quick` on two cores; with `full` 50 minutes for 885 clips and by arithmetic two and a half hours for the competition's 24,785; minutes
-# on a GPU. Interrupted training resumes.
+# **You get** each augmentation to see and to hear, an ablation of the recipe, and `best`, trained fold by fold. **Reads** the cache of
+# notebook 2 and builds that of the noisy set. **Writes** a run to `work/runs`. **Takes** three and a half minutes with `quick` on two
+# cores; with `full`, 50 minutes for 885 clips and an estimated two and a half hours for the competition's 24,785, or minutes on a GPU.
+# Interrupted training resumes.
 #
-# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02`
 
 # %% tags=["parameters"]
@@ -61,38 +61,40 @@ curated = dataset.load_labelled(cache, competition.curated, competition.classes,
 as_table(config)
 
 # %% [markdown]
-# The network is the Deep CNN that notebook 3 trains with `quick`. Its stem makes it cheap: 58 million multiply-accumulates a crop, where
-# one of half its width without a stem takes 210.
+# The network is the Deep CNN that notebook 3 trains with `quick`. Its stem makes it cheap: 58 million multiply-accumulates per crop,
+# against 210 million for a network half as wide without it.
 #
 # ## Augmentation
 #
-# A training clip is never seen twice the same: a different 2 s of it each time, and with the probabilities above
+# A training clip is never the same twice: each time, a different 2 s are cropped and, with the probabilities above,
 #
-# - **mixed in power** with another clip, up to 12 dB below it. Two sounds add in power, not in dB:
-#   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mix has the labels of both.
-# - **resized**: played at 0.75 to 1.33 times the tempo, scaled by up to 10% and moved by up to 6% along the mel axis.
-# - with a band and a stretch of frames **masked** (SpecAugment).
+# - **mixed in power** with another clip, up to 12 dB below it. Two sounds add in power, not in dB: $10 \log_{10}(10^{a/10} + 10^{b/10})$.
+#   The mixture has the labels of both.
+# - **resized**: played at 0.75 to 1.33 times the tempo, scaled by up to 10% and shifted by up to 6% along the mel axis.
+# - **masked** in a band and a stretch of frames (SpecAugment).
 #
-# All of it is switched off for the last tenth of the steps, so that the network ends on sounds as they are.
+# All three are off for the last tenth of the steps, so training ends on unaltered sounds.
 
 # %%
 examples = augment.examples(curated, config)
 plots.spectrograms(examples, kit.preset.mel)
 
 # %% [markdown]
-# A spectrogram has no phase. The Griffin-Lim algorithm makes one up to fit, so that each can be heard:
+# Spectrograms have no phase. The Griffin-Lim algorithm estimates one to make each of them audible:
 
 # %% tags=["nbval-ignore-output"]
 for name, x in examples.items():
     display(name, plots.player(mel.griffin_lim(x, kit.preset.mel), kit.preset.mel))
 
 # %% [markdown]
-# ## The optimiser
+# ## The optimizer
 #
-# Adam scales the step of each weight separately. [Muon](https://kellerjordan.github.io/posts/muon/) (2024) takes the weights of a convolution
-# as one matrix, a row a filter, and makes the step nearly orthogonal: directions that few clips ask for move as far as those that most of
-# them ask for. Below are the singular values of one layer's gradient, scaled to a norm of 1, and of the step that Muon makes of it. Compare
-# how they fall, not how high they lie. Each step of Muon also shrinks the weights a little (weight decay).
+# Adam scales the step of each weight separately. [Muon](https://kellerjordan.github.io/posts/muon/) (2024) treats the weights of a
+# convolution as one matrix with a row per filter and makes each step nearly orthogonal: directions that few clips ask for move as far as
+# those that most clips ask for. Each step also shrinks the weights a little (weight decay).
+#
+# Below are the singular values of one layer's gradient, scaled to a norm of 1, and of Muon's step. Compare how fast they fall, not how high
+# they lie.
 
 # %%
 import torch
@@ -107,12 +109,12 @@ steps = {"gradient": gradient / gradient.norm(), "step of Muon": muon.orthogonal
 charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, matrix in steps.items()})
 
 # %% [markdown]
-# ## The ladder
+# ## Ablation ladder
 #
-# What does each part give? Each row adds one to those above it. Here on one validation split, with `full` in 600 steps and with `quick` in
-# 100, so the intervals are wide: where they overlap widely, as in the outputs stored here, do not trust the order. Augmentation pays in
-# longer trainings: on the 562 recordings of the README, with 1,000 steps a fold, `random crops` has 0.875, `+ SpecAugment` 0.912 and
-# `+ Muon` 0.946. `python -m tests.ablation` trains each part on all folds of your data.
+# What does each part give? Each row adds one to those above it. All use one validation split and 600 steps with `full`, 100 with `quick`,
+# so the intervals are wide: where they overlap widely, as in the stored outputs, do not trust the order. Augmentation pays off in longer
+# runs: on the 562 recordings of the README, with 1,000 steps per fold, `random crops` scores 0.875, `+ SpecAugment` 0.912 and `+ Muon`
+# 0.946. `python -m tests.ablation` trains each part on all folds of your data.
 
 # %% tags=["nbval-ignore-output"]
 ladder = folds.ladder(curated, kit.preset, kit.runs / "ladder")
@@ -124,12 +126,12 @@ charts.intervals(ladder)
 # %% [markdown]
 # ## The noisy set
 #
-# Its labels were made by machine and are often wrong. So a model that has seen none of them is asked: the noisy clips whose labels it
-# ranks above all other classes join the training. `quick` looks at the first 500 of them. On the recordings of the README they changed
-# nothing that could be told apart; several teams gained by those of the competition.
+# Its labels were made automatically and are often wrong, so a model that has seen none of its clips decides: clips whose labels it ranks
+# above all other classes join the training. `quick` considers only the first 500. On the recordings of the README, they made no measurable
+# difference; several teams gained from those of the competition.
 
 # %% tags=["nbval-ignore-output"]
-noisy = None  # best does without where the data have no noisy set
+noisy = None  # without a noisy set, best trains on curated clips
 if len(competition.noisy):
     table = competition.noisy.head(kit.preset.max_noisy)
     noisy_cache = mel_cache.build(table, kit.cache, "noisy", kit.preset.mel)
@@ -138,14 +140,14 @@ if len(competition.noisy):
 # %% [markdown]
 # ## `best`, fold by fold
 #
-# The curated clips are dealt into five folds, each class in equal shares. For each fold a model is trained on the other four, and
-# goes on with those and the noisy clips that it agrees with. No stage of it has seen a clip of its fold.
+# The curated clips are split into five folds, stratified by class. For each fold, a model is trained on the other four, then further on
+# these and the noisy clips that it agrees with. Neither stage sees a clip of the held-out fold.
 
 # %% tags=["nbval-ignore-output"]
 run = folds.fit(curated, noisy, kit.preset, kit.run_folder("best"))
 
 # %% [markdown]
-# So every curated clip is scored by a model that does not know it. The **out-of-fold LWLRAP**, with its 95% interval:
+# Each curated clip is thus scored by a model not trained on it. The **out-of-fold LWLRAP**, with its 95% interval:
 
 # %% tags=["nbval-ignore-output", "results"]
 low, high = metrics.bootstrap_interval(run.targets, run.scores)
@@ -155,7 +157,7 @@ print(f"Best, {len(run.validation)} clips out of fold: LWLRAP {run.summary()['LW
 metrics.by_number_of_labels(run.targets, run.scores)
 
 # %% [markdown]
-# How many noisy clips joined, fold by fold:
+# Training clips and scores, fold by fold:
 
 # %% tags=["nbval-ignore-output"]
 folds.summary(run)
@@ -164,10 +166,9 @@ folds.summary(run)
 charts.learning_curves(folds.histories(run))
 
 # %% [markdown]
-# Where there is a noisy set, the curves jump where its clips join, after a third of the steps: there the learning rate starts anew, and the
-# dip of the training loss before it is the first stage's last tenth, without augmentation. With
-# `quick` a fold has 100 steps, no more than a row of the ladder, in two cycles of the learning rate, and `best` may be behind all of
-# them: judge it with `full`.
+# If there is a noisy set, its clips join after a third of the steps. The curves jump there because the learning rate schedule restarts; the
+# dip in training loss before it is the last tenth of the first stage, without augmentation. With `quick`, a fold has 100 steps, no more
+# than a row of the ladder, in two learning rate cycles, and `best` may score below every row: judge it with `full`.
 
 # %% [markdown]
 # Next: `07_evaluation` puts all runs side by side, and `08_submission` blends the folds by the geometric mean of their scores.

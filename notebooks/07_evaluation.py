@@ -20,13 +20,12 @@
 #
 # # 7. How good is it, and where does it fail?
 #
-# One figure ranks the models; what stands behind it says which sounds they know, which they confuse with which, and which
-# clips to listen to next.
+# A single score ranks the models. The details behind it show which sounds they know, which they confuse, and which clips to listen to next.
 #
-# **You get** the metric worked by hand, the paper's Table 1 with our figures and their intervals beside it, tables like its Tables 2 to
-# 5, the most confused pairs, and the worst clips. **Reads** the runs of the notebooks before. **Writes** nothing. **Takes** seconds.
+# **You get** the metric worked out by hand, the paper's Table 1 beside our scores and their intervals, tables like its Tables 2 to 5, the
+# most confused pairs, and the worst clips. **Reads** the runs of the earlier notebooks. **Writes** nothing. **Takes** seconds.
 #
-# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
 
 # %% tags=["parameters"]
@@ -53,15 +52,15 @@ from utils import audio, charts, data, metrics, plots
 from utils.run_folder import common_clips, find_runs
 
 runs = find_runs(kit.runs)
-common = common_clips(runs)  # the validation clips that all of them were judged on
+common = common_clips(runs)  # the validation clips that all of them were scored on
 leader = runs[0]
 
 # %% [markdown]
 # ## The metric, by hand
 #
-# Label-weighted label-ranking average precision asks, for every label of every clip: of the classes that score at least as
-# high, which share are labels of that clip? Equal scores share the worst rank. Here for the clip with several labels that is ranked worst by
-# any of the three best networks. Its labels, the highest score first:
+# For every label of every clip, label-weighted label-ranking average precision (LWLRAP) asks: what share of the classes that score at least
+# as high are labels of the clip? Tied scores share the worst rank. The example is the clip with several labels that any of the three best
+# networks ranks worst. Its labels, highest score first:
 
 # %% tags=["nbval-ignore-output"]
 networks = [run for run in runs if run.has_weights]
@@ -76,15 +75,15 @@ shares = " and ".join(f"{n}/{rank}" for n, rank in zip(by_hand["labels so far"],
 print(f"{by}: {shares} are on average {by_hand['precision'].mean():.3f}, the clip's LWLRAP")
 
 # %% [markdown]
-# The LWLRAP of many clips is the mean over all labels, so a clip with two labels counts twice. With $Y_i$ the labels of clip $i$ and
-# $s_i$ its scores:
+# The LWLRAP of many clips is the mean over all labels, so a clip with two labels counts twice. With $Y_i$ the labels of clip $i$ and $s_i$
+# its scores:
 #
 # $$LWLRAP = \frac{1}{\sum_i |Y_i|} \sum_i \sum_{y \in Y_i}
 # \frac{|\{z \in Y_i : s_i(z) \ge s_i(y)\}|}{|\{c : s_i(c) \ge s_i(y)\}|}$$
 #
 # ## Table 1
 #
-# Top-5: the clip's first label is among its five highest scores. The paper's figures are for the 80 classes of FSDKaggle2019:
+# Top-5: the clip's first label is among its five highest scores. The paper's results on the 80 classes of FSDKaggle2019:
 
 # %%
 import pandas as pd
@@ -96,8 +95,8 @@ paper = pd.DataFrame(
 paper
 
 # %% [markdown]
-# Ours beside them are of the last epoch, all crops of a clip averaged. On other data, or after fewer epochs, the paper's are no yardstick;
-# to guess gives an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty.
+# Ours are from the last epoch, all crops of a clip averaged. On other data or after fewer epochs, do not compare them with the paper's.
+# Guessing gives an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty.
 
 # %% tags=["nbval-ignore-output", "results"]
 print(f"Validation clips of {kit.competition.folder.name}, {len(kit.competition.classes)} classes; the paper: FSDKaggle2019, 80 classes")
@@ -106,8 +105,8 @@ table = ours.join(paper.drop(columns="paper epochs"), on="model").drop(columns="
 table.map(lambda value: "" if pd.isna(value) else value)
 
 # %% [markdown]
-# How far off might these figures be on other clips of the same kind? The bootstrap draws as many clips, with replacement, a thousand
-# times: the middle 95% of what comes out is the interval. Where two intervals overlap widely, do not trust the order.
+# How much might these scores differ on other clips of the same kind? The bootstrap draws as many clips, with replacement, a thousand times;
+# the interval spans the middle 95% of the results. Where two intervals overlap widely, do not trust the order.
 
 # %% tags=["nbval-ignore-output"]
 ours[["low", "high"]] = [metrics.bootstrap_interval(*run.on(common)) for run in runs]
@@ -116,9 +115,9 @@ charts.intervals(ours)
 # %% [markdown]
 # ## One crop, or several
 #
-# While it trains, a network is judged by the first 2 s of each clip. The figures above are of up to `test_crops` crops of each, from its
-# beginning to its end, averaged: that costs no training, and helps where clips are much longer than 2 s. (Those of the mini set are 2.5 s
-# on average: here it changes next to nothing.)
+# During training, a network is validated on the first 2 s of each clip. The scores above average up to `test_crops` crops from its
+# beginning to its end (test-time augmentation). This costs no training and helps if clips are much longer than 2 s. (In the mini set, they
+# last 2.5 s on average, so little changes.)
 
 # %% tags=["nbval-ignore-output"]
 several = [run for run in networks if not run.folds() and run.config.test_crops > 1]
@@ -129,13 +128,13 @@ table if len(table) else "each of these networks scores a clip by one crop"
 # %% [markdown]
 # ## F1 and its threshold
 #
-# A class counts as found in a clip when its score reaches a threshold, which the paper does not state. Precision: of the clips
-# in which it was found, the share that have it. Recall: of the clips that have it, the share in which it was found. F1 is
-# their harmonic mean, and 0 where the class was never rightly found.
+# A class is detected in a clip if its score reaches a threshold, which the paper does not state. Precision is the share of these clips that
+# have the class, recall the share of the clips with the class in which it is detected. F1 is their harmonic mean, or 0 without a correct
+# detection.
 #
-# The mean F1 of all classes over the threshold. At threshold 0 every class is found in every clip. Shown are the three best models that
-# get well above that. A dot marks the best threshold, which the tables below use; where it
-# lies at the right end, a higher one may be better.
+# The plot shows the mean F1 of all classes over the threshold, for the three best models that get well above its value at threshold 0,
+# where every class is detected in every clip. A dot marks the best threshold, which the tables below use; if it lies at the right end, a
+# higher one may be better.
 
 # %% tags=["nbval-ignore-output"]
 import numpy as np
@@ -148,8 +147,8 @@ curves = curves[[run.name for run in shown]]
 charts.f1_over_threshold(curves)
 
 # %% [markdown]
-# **Beware**: each threshold is chosen on the very clips that the tables judge, so their F1 flatters a little. Average precision (AP) and
-# LWLRAP need no threshold. To use a model, choose the threshold on clips that you do not report on.
+# **Beware**: each threshold is chosen on the clips of the tables, so their F1 is slightly optimistic. Average precision (AP) and LWLRAP
+# need no threshold. To use a model, choose the threshold on clips that you do not report on.
 
 # %% tags=["nbval-ignore-output"]
 chosen = curves.idxmax()
@@ -158,19 +157,19 @@ pd.DataFrame({"threshold": chosen, "mean F1": curves.max()})
 # %% [markdown]
 # ## Tables 2 to 5: class by class
 #
-# In the paper the Deep CNN does best on Bass drum (F1 0.97), Gurgling and Finger snapping (0.94), Harmonica (0.92) and Hi-hat
-# (0.91), and worst on Chirp and tweet and Walk and footsteps (0.17), Squeak (0.20), Sink (0.25) and Water tap (0.29). Its transfer model
-# does best on Bass drum (0.94), Kids speaking, Harmonica and Hi-hat (0.92) and Finger snapping (0.91), and worst on Walk and footsteps
-# (0), Squeak (0.18), Fill with liquid (0.27), Scissors (0.31) and Sink (0.36).
+# In the paper the Deep CNN does best on Bass drum (F1 0.97), Gurgling and Finger snapping (0.94), Harmonica (0.92) and Hi-hat (0.91), and
+# worst on Chirp and tweet and Walk and footsteps (0.17), Squeak (0.20), Sink (0.25) and Water tap (0.29). Its transfer model does best on
+# Bass drum (0.94), Kids speaking, Harmonica and Hi-hat (0.92) and Finger snapping (0.91), and worst on Walk and footsteps (0), Squeak
+# (0.18), Fill with liquid (0.27), Scissors (0.31) and Sink (0.36).
 #
-# Our five best classes of each, by F1:
+# Our five best per model, by F1:
 
 # %% tags=["nbval-ignore-output"]
 tables = {run.name: metrics.per_class_table(*run.on(common), run.classes, chosen[run.name]) for run in shown}
 pd.concat({name: table[table["F1"] > 0].head() for name, table in tables.items()}).round(2)
 
 # %% [markdown]
-# And the five worst, of those below 1:
+# The five worst with an F1 below 1:
 
 # %% tags=["nbval-ignore-output"]
 pd.concat({name: table[table["F1"] < 1].tail()[::-1] for name, table in tables.items()}).round(2)
@@ -182,9 +181,9 @@ pd.concat({name: table[table["F1"] < 1].tail()[::-1] for name, table in tables.i
 charts.per_class(pd.DataFrame({name: table["LWLRAP"] for name, table in tables.items()}), "LWLRAP")
 
 # %% [markdown]
-# Does a class need more clips? If so, the dots rise to the right. Shown is the average precision of the first of these models for each
-# class, over its number of curated clips, of which four fifths are for training; a larger dot is several classes. (The classes of the mini
-# set are too equal in size to tell.)
+# Would more clips help a class? If so, the dots rise to the right. They show the average precision of each class by the first of these
+# models over its number of curated clips, four fifths of them for training; a larger dot stands for several classes. (The mini set's
+# classes are too equal in size to tell.)
 
 # %%
 labels = data.split_labels(kit.competition.curated["labels"]).explode()
@@ -194,7 +193,7 @@ charts.ap_over_clips(ap)
 # %% [markdown]
 # ## Most confused pairs
 #
-# The first model's validation clips whose highest score is none of their labels:
+# The best model's validation clips whose top class is not one of their labels:
 
 # %% tags=["nbval-ignore-output"]
 pairs = metrics.most_confused_pairs(leader.targets, leader.scores, leader.classes).head(10)
@@ -204,7 +203,7 @@ charts.bars(pairs, "Clips") if len(pairs) else "the highest score is one of its 
 # %% [markdown]
 # ## The worst clips
 #
-# Those with the lowest LWLRAP, if it is below 1. Often the label is wrong, or the sound is too short or too faint; listen before you tune.
+# The clips with the lowest LWLRAP, if below 1. Often the label is wrong, or the sound is too short or too faint; listen before you tune.
 # Each player has the first two seconds.
 
 # %% tags=["nbval-ignore-output"]
@@ -217,7 +216,7 @@ worst
 
 # %% tags=["nbval-ignore-output"]
 paths = kit.competition.curated.set_index("fname")["path"]
-for clip in worst[worst["fname"].isin(paths.index)].itertuples():  # one may have left the table since
+for clip in worst[worst["fname"].isin(paths.index)].itertuples():  # some may have been removed since
     samples = audio.load_clip(paths[clip.fname], kit.preset.mel)
     title = f"{plots.words(clip.labels)}: {clip.fname}, LWLRAP {clip.LWLRAP:.2f}"
     plots.tagged_clip(samples, leader.validation[leader.classes].loc[clip.Index], kit.preset.mel, title, clip.labels.split(","))

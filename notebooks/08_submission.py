@@ -20,14 +20,14 @@
 #
 # # 8. The submission
 #
-# The test clips get a score for each class from one model, or from the blend of several.
+# One model, or a blend of several, scores each class for every test clip.
 #
-# **You get** a checked `submission.csv`, the steps that submit it and, with the public release of the data, its score. **Reads** the runs of
-# the notebooks before, and the test cache of notebook 2, made anew if the test clips have changed, as in the second stage of the
-# competition. **Writes** `submissions/submission.csv` and, beside it, a json of what made it. **Takes** seconds on the mini set; with
-# `best` on the competition's data some five minutes on two cores.
+# **You get** a checked `submission.csv`, the steps to submit it and, with the public release of the data, its score. **Reads** the runs of
+# the earlier notebooks and the test cache of notebook 2, which is rebuilt if the test clips have changed, as in the second stage of the
+# competition. **Writes** `submissions/submission.csv` and, beside it, a JSON record of how it was made. **Takes** seconds on the mini set;
+# with `best` on the competition's data, about five minutes on two cores.
 #
-# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
 
 # %% tags=["parameters"]
@@ -61,15 +61,15 @@ runs = find_runs(kit.runs)
 # %% [markdown]
 # ## One run, or a blend
 #
-# By default the run with the highest validation LWLRAP is taken, of those that can score clips and that the competition allows: it
-# forbade pretrained weights. Name several of the list above to blend them.
+# The default is the run with the highest validation LWLRAP, of those that can score clips and that the competition allows: it forbade
+# pretrained weights. To blend several, name them from the list above.
 
 # %%
 names = [submission.default_run(runs).name]  # to blend: names = ["best-full", "deep_cnn-full"]
 names
 
 # %% [markdown]
-# A blend is the geometric mean of the scores, as it is of those of the folds of `best`. Would it do better? The three best networks that are
+# A blend is the geometric mean of the scores, which also combines the folds of `best`. Would it do better? The three best networks that are
 # allowed, and their blend, on the same validation clips:
 
 # %% tags=["nbval-ignore-output"]
@@ -84,7 +84,7 @@ scores = metrics.blend([inference.score_run(run, test_set) for run in chosen])
 scores.shape
 
 # %% [markdown]
-# How sure is it? A score near 1 is a class that it hears, and most of the classes are not in a clip:
+# How confident is it? A score near 1 means the class is heard; most classes are absent from a clip:
 
 # %% tags=["nbval-ignore-output"]
 charts.score_histogram(scores)
@@ -92,13 +92,13 @@ charts.score_histogram(scores)
 # %% [markdown]
 # ## The file
 #
-# Every test clip needs a row. One that cannot be read is named here, and gets the share of the training clips that carry each class.
+# Every test clip needs a row. A clip that cannot be read is reported and scored with each class's share of the curated clips.
 
 # %% tags=["nbval-ignore-output"]
 all_scores = submission.fill_unreadable(scores, test_set.table, kit.competition)
 
 # %% [markdown]
-# Written, and checked: the rows and columns of the competition's sample, in its order, and finite scores within 0 and 1.
+# The file is written if it has the rows and columns of the sample submission, in order, and finite scores from 0 to 1:
 
 # %% tags=["nbval-ignore-output", "results"]
 file = submission.write(kit.submissions / "submission.csv", all_scores, kit.competition, runs=chosen)
@@ -108,7 +108,7 @@ print("written:", short_path(file))
 submission.check(file, kit.competition).iloc[:5, :6].round(3)
 
 # %% [markdown]
-# One test clip, its first two seconds to hear, and what the submission says of it:
+# One test clip, its five highest scores and a player for its first two seconds:
 
 # %% tags=["nbval-ignore-output"]
 import pandas as pd
@@ -121,30 +121,30 @@ plots.player(samples, kit.preset.mel)
 # %% [markdown]
 # ## Submit it on Kaggle
 #
-# The competition accepts only notebooks that write the file, and still takes late submissions. From a shell, in this kit's folder:
+# The competition accepts only notebooks that write the file, and still takes late submissions. In a shell, in the kit's folder:
 #
-# 1. Accept the [rules](https://www.kaggle.com/c/freesound-audio-tagging-2019/rules), `pip install kaggle`, and put the token that
-#    [your settings](https://www.kaggle.com/settings/api) make into `~/.kaggle/access_token`.
+# 1. Accept the [rules](https://www.kaggle.com/c/freesound-audio-tagging-2019/rules), `pip install kaggle`, and save the token from [your
+#    settings](https://www.kaggle.com/settings/api) as `~/.kaggle/access_token`.
 # 2. `python -m utils.kaggle YOU` writes the notebooks for your account and prints the commands that upload the kit and push them. Push
-#    `02_preprocessing`, then `03_cnn` or `06_beyond_the_paper`, then `08_submission`, each after the one before has finished. This
-#    notebook finds their outputs, has the internet switched off, as the rules ask, and writes `/kaggle/working/submission.csv`.
-# 3. Submit the version that the last push printed, here 1, or press *Submit to competition* beside the notebook's output:
+#    `02_preprocessing`, then `03_cnn` or `06_beyond_the_paper`, then `08_submission`, each after the previous one has finished. This
+#    notebook finds their outputs, runs without internet, as the rules require, and writes `/kaggle/working/submission.csv`.
+# 3. Press *Submit to competition* beside the notebook's output, or submit the version that the last push printed, here 1:
 #    `kaggle competitions submit freesound-audio-tagging-2019 -k YOU/freesound-tagging-kit-08-submission -v 1 -f submission.csv -m best`
-# 4. Kaggle runs it again, where it must end within an hour on a GPU, on test clips of its own: `kaggle competitions submissions freesound-audio-tagging-2019`
-#    shows the score.
+# 4. Kaggle reruns it on its own test clips, where it must finish within an hour on a GPU.
+#    `kaggle competitions submissions freesound-audio-tagging-2019` shows the score.
 #
-# ## The leaderboard at home
+# ## The leaderboard, offline
 #
-# The public release on Zenodo has the labels of the test clips, and says which of them made Kaggle's Public and Private leaderboards. With
-# those data this is what the leaderboards would have said. Expect about 0.14 less than on validation clips:
-# [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), for one, had 0.862 in cross-validation on curated
-# clips and 0.723 on the Public leaderboard with one model, and with noisy clips added 0.879 and 0.724.
+# The public release on Zenodo has the labels of the test clips and says which of them made up Kaggle's Public and Private leaderboards.
+# With that data, this is what the leaderboards would have shown. Expect about 0.14 less than on validation clips:
+# [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), for example, had 0.862 in cross-validation on curated
+# clips and 0.723 on the Public leaderboard with one model, and 0.879 and 0.724 with noisy clips added.
 
 # %% tags=["nbval-ignore-output"]
 if "usage" in kit.competition.test:
     display(submission.leaderboard(file, kit.competition))
 else:
-    print("These data have no labels of the test clips.")
+    print("This data has no labels for the test clips.")
 
 # %% [markdown]
 # Next: `09_explanation` asks what in a sound speaks for a label.

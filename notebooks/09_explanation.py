@@ -20,15 +20,14 @@
 #
 # # 9. Why does it say so?
 #
-# A network that tags a sound well may do so for reasons that nobody expects. Layer-wise relevance propagation tells which points of a
-# spectrogram made the network say what it says; [Becker and others (2018)](https://arxiv.org/abs/1807.03418), the paper's [8], used it on
-# spoken digits.
+# A network can tag a sound correctly for reasons that nobody expects. Layer-wise relevance propagation shows which points of a spectrogram
+# led to its answer; [Becker et al. (2018)](https://arxiv.org/abs/1807.03418), the paper's [8], applied it to spoken digits.
 #
-# **You get** pictures of what speaks for a label and against it, the same to hear, a test whether to believe it, and what the network
-# listens for in each class. **Reads** the cache of notebook 2 and the best run that the method covers. **Writes** nothing. **Takes** a
-# minute with the `quick` preset.
+# **You get** plots of what speaks for and against a label, the same to hear, a test of whether to trust them, and what the network listens
+# for in each class. **Reads** the cache of notebook 2 and the best run that the method covers. **Writes** nothing. **Takes** a minute with
+# the `quick` preset.
 #
-# **Alone in Colab?** Make what it reads first, in a new cell below `setup`:
+# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
 
 # %% tags=["parameters"]
@@ -49,7 +48,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %% [markdown]
-# The method is that of the package `zennit`, which is installed here where it is missing. On Kaggle that takes the internet.
+# The package `zennit` implements the method and is installed here if it is missing. On Kaggle, this needs the internet.
 
 # %% tags=["nbval-ignore-output"]
 import importlib.util
@@ -67,10 +66,10 @@ from utils.dataset import MelDataset
 from utils.run_folder import find_runs
 
 # %% [markdown]
-# ## The network, and the clips
+# ## The network and the clips
 #
-# Networks that are a chain of convolutions, pooling, ReLU and dense layers are covered. Those whose layers add or join several paths,
-# ResNet-50 and Inception V3, are not. The run with the highest LWLRAP is taken; of the folds of `best` the first one.
+# The method covers networks that are a chain of convolutions, pooling, ReLU and dense layers, but not ResNet-50 and Inception V3, whose
+# layers add or join several paths. The run with the highest LWLRAP is explained; for `best`, its first fold.
 
 # %% tags=["nbval-ignore-output"]
 runs = explain.explainable(find_runs(kit.runs))
@@ -78,8 +77,8 @@ run, *others = [(run.folds() or [run])[0] for run in runs]
 print(f"explained: {run.record['title']}; also covered: {'; '.join(other.record['title'] for other in others) or 'none'}")
 
 # %% [markdown]
-# It is asked about its validation clips, which it has not seen: about the first two seconds, once for each label. With the `quick`
-# preset these are the first 64 clips.
+# The network is asked about the first two seconds of its validation clips, on which it was not trained, once per label. With `quick`, it
+# takes the first 64 at most.
 
 # %% tags=["nbval-ignore-output"]
 classes = kit.competition.classes
@@ -94,24 +93,24 @@ print(f"{len(clips)} clips, {len(x)} labels to ask about")
 # %% [markdown]
 # ## From the output back to the input
 #
-# The label's logit, the network's output before the sigmoid, is a sum over the units of the layer before. The summand of each
-# is its **relevance** $R$. From there on each layer hands the relevance of its units on to those before it, in proportion to what these had given: where $a_j$ is the output of a unit
-# and $w_{jk}$ the weight with which unit $k$ took it,
+# The label's logit, the network's output before the sigmoid, is a sum over the units of the layer before. Each unit's term in it is its
+# **relevance** $R$. From there, each layer passes the relevance of its units back to the layer before, in proportion to what it
+# contributed. With $a_j$ the output of unit $j$ and $w_{jk}$ its weight in unit $k$,
 #
 # $$R_j = \sum_k \frac{a_j w_{jk}}{\sum_i a_i w_{ik}} R_k \quad\text{(dense layers)} \qquad
 # R_j = \sum_k \frac{(a_j w_{jk})^+}{\sum_i (a_i w_{ik})^+} R_k \quad\text{(convolutions)}$$
 #
-# A small $\epsilon$ keeps the first denominator from 0. $(\cdot)^+$ is the positive part: the relevance of a convolution goes to what
-# raised its output. The first convolution spreads it evenly over the points that its filter saw. Batch normalisation is merged into the
-# convolution before it, maximum pooling hands all to the maximum, and the standardized spectrogram is where it ends.
+# A small $\epsilon$ keeps the first denominator away from 0. $(\cdot)^+$ is the positive part: the relevance of a convolution goes to what
+# raised its output. The first convolution spreads it evenly over the points that its filter saw. Batch normalization is merged into the
+# convolution before it, max pooling passes everything to the maximum, and propagation ends at the standardized spectrogram.
 
 # %% tags=["nbval-ignore-output"]
 networks = run.models()
 points, sums = explain.relevance(networks, x, labels)
 
 # %% [markdown]
-# Nothing may be added or lost on the way: the relevances of a spectrogram add up to the logit, less the bias of the output layer, which
-# is the same for every clip. By how much do they miss it, at most?
+# No relevance may be added or lost on the way: over a spectrogram, it must sum to the logit minus the bias of the output layer, which is
+# the same for every clip. How large is the deviation, at most?
 
 # %%
 missed = (points.sum(dim=(1, 2)) - sums).abs() / sums.abs().clamp(min=1)
@@ -121,21 +120,21 @@ print(f"within the tolerance of {explain.TOLERANCE}: {missed.max() < explain.TOL
 print(f"relevance misses the logit by at most {missed.max():.1e} of it in {len(missed)} spectrograms")
 
 # %% [markdown]
-# ## Seen
+# ## Seeing relevance
 #
-# The label that leads the other classes by most, and the one that is furthest behind:
+# The label furthest ahead of the other classes, and the one furthest behind:
 
 # %% tags=["nbval-ignore-output"]
 with torch.no_grad():
     logits = torch.cat([networks[0](some) for some in x.split(explain.BATCH)])
-other = logits.where(targets == 0, -torch.inf).max(dim=1)  # the likeliest class that is no label of the clip
+other = logits.where(targets == 0, -torch.inf).max(dim=1)  # the likeliest class that is not a label
 lead = logits.gather(1, labels[:, None])[:, 0] - other.values
 right, wrong = int(lead.argmax()), int(lead.argmin())
 names = [[classes[labels[row]], classes[other.indices[row]], float(lead[row])] for row in (right, wrong)]
 pd.DataFrame(names, index=["right", "wrong"], columns=["label", "likeliest other class", "lead of the logit"]).round(2)
 
 # %% [markdown]
-# Red points speak for the class in the title, blue ones against it. The number is what they add up to. First the clip that it gets right:
+# Red points speak for the class in the title, blue ones against it; the number is their sum. First, the clip that the network gets right:
 # its label, and a class that it does not have.
 
 # %% tags=["nbval-ignore-output"]
@@ -149,17 +148,18 @@ def show(row, *asked):
 of_right = show(right, labels[right], other.indices[right])
 
 # %% [markdown]
-# Both look alike, for a convolution hands relevance on to all that raised it; red or blue comes from the last layer. Each is scaled by its
-# own strongest points: compare the numbers, not the colours. The fine grid is the stride of the first convolution. Now the clip that it
-# gets wrong: its label, and the class that it is taken for.
+# Both look alike because convolutions pass relevance to all that raised their output; red or blue comes from the last layer. Each is scaled
+# by its strongest points: compare the numbers, not the colors. The fine grid is the stride of the first convolution.
+#
+# Now the clip that it gets wrong: its label, and the class it is taken for.
 
 # %% tags=["nbval-ignore-output"]
 of_wrong = show(wrong, labels[wrong], other.indices[wrong])
 
 # %% [markdown]
-# A stripe where a short clip ends says that the network also uses where the sound stops.
+# A stripe where a short clip ends means that the network also uses where the sound stops.
 #
-# A clip of two labels, asked for each. Where there is none, it is asked for its label and the likeliest other class.
+# A clip with two labels, explained for each, or, if there is none, a clip's label and the likeliest other class.
 
 # %% tags=["nbval-ignore-output"]
 two = int(targets.sum(dim=1).argmax())
@@ -167,7 +167,7 @@ first, second = [*torch.nonzero(targets[two])[:, 0], other.indices[two]][:2]
 of_two = show(two, first, second)
 
 # %% [markdown]
-# Their difference is the relevance of the difference of both logits, and tells them apart:
+# Their difference is the relevance of the logits' difference and tells them apart:
 
 # %% tags=["nbval-ignore-output"]
 rather = of_two[0] - of_two[1]
@@ -175,11 +175,11 @@ title = f"{plots.words(classes[first])} (red) or {plots.words(classes[second])} 
 figure = plots.relevance(x[two, 0].cpu().numpy(), {title: rather}, kit.preset.mel)
 
 # %% [markdown]
-# ## Heard
+# ## Hearing relevance
 #
-# Relevance goes back through the mel filters and becomes a mask on the short-time Fourier transform: of what speaks for the label, the most
-# relevant tenth of the points is kept whole, and the others in proportion to their relevance. The phase is the sound's own. Of the clip
-# that it gets right: the sound, what speaks for its label, and the rest.
+# The mel filters turn the relevance into a mask on the short-time Fourier transform: the most relevant tenth of the points is kept whole,
+# and the others that speak for the label in proportion to their relevance. The phase is that of the sound. For the clip that the network
+# gets right: the sound, what speaks for its label, and the rest.
 
 # %% tags=["nbval-ignore-output"]
 def hear(row, points):
@@ -193,18 +193,18 @@ for name, sound in zip(("the sound", "what speaks for its label", "the rest"), h
     display(name, plots.player(sound, kit.preset.mel))
 
 # %% [markdown]
-# Of the clip of two labels: the sound, what speaks for the first one rather than the second, and the reverse.
+# For the clip with two labels: the sound, what speaks for the first rather than the second, and the reverse.
 
 # %% tags=["nbval-ignore-output"]
 for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rather)[:2], hear(two, -rather)[1])):
     display(name, plots.player(sound, kit.preset.mel))
 
 # %% [markdown]
-# ## Put to the test
+# ## Testing relevance
 #
-# A picture can please and be wrong. If relevance tells what the network needs, then the score falls without the most relevant points, and
-# faster than without as many of the **loudest** ones, of those with the highest **gradient times input**, or of **random** ones. Points
-# that are gone take the value of the clip's quietest one. On the right they go in squares of 4 x 4.
+# A plausible plot can be wrong. If relevance shows what the network needs, deleting the most relevant points lowers the score, and faster
+# than deleting as many of the **loudest** points, of those with the highest **gradient times input**, or of **random** ones. Deleted points
+# take the value of the clip's quietest one. On the right, squares of 4 x 4 are deleted.
 
 # %% tags=["nbval-ignore-output"]
 def curves(run, points, x, labels, size):
@@ -225,11 +225,12 @@ print(f"{run.record['title']}: mean score of the labels with a tenth of the poin
 pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}).T
 
 # %% [markdown]
-# The curve that falls fastest names the points that the network needs most. In the outputs stored here, of the mini set, relevance is far
-# ahead of chance, but no further than loudness, for there the loudest points are the sound and the rest is nearly silent. So here the test
-# speaks for relevance no more than for loudness. Gradient times input is fast while few points are gone: it finds scattered points to
-# which the network is most sensitive, as adversarial examples do; gone in squares, these matter less. The next best run, and its first 32
-# labels:
+# The curve that falls fastest shows the points that the network needs most. In the outputs stored here, of the mini set, relevance is far
+# better than chance but no better than loudness, as the loudest points are the sound and the rest is nearly silent. So here the test
+# supports relevance no more than loudness. Gradient times input falls fast while few points are gone: like an adversarial example, it finds
+# scattered points to which the network is most sensitive. Deleted in squares, these matter less.
+#
+# The next best run, on the first 32 labels:
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
@@ -240,14 +241,14 @@ for next_best in others[:1]:
 # %% [markdown]
 # ## What it listens for
 #
-# One row per class, each on its own scale: where along frequency the relevance for it lies, on average over its validation clips and over
-# time. Compare with notebook 1's picture of each class: in the mini set, a bass drum has its body
-# below 220 Hz, and a cricket is at 3.5 to 5.5 kHz.
+# Each row, on its own scale, shows where along the frequency axis the relevance for a class lies, averaged over its validation clips and
+# time. Compare with the spectrograms in notebook 1: in the mini set, a bass drum has its body below 220 Hz, and a cricket is at 3.5 to 5.5
+# kHz.
 
 # %% tags=["nbval-ignore-output"]
 charts.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)
 
 # %% [markdown]
-# Of a sound of your own, `python -m utils.predict FILE --explain PICTURE.png` draws what speaks for the first answer.
+# For a sound of your own, `python -m utils.predict FILE --explain PICTURE.png` plots what speaks for the top class.
 #
 # Next: `10_your_sounds` tags a folder of yours.

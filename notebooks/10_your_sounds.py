@@ -20,13 +20,12 @@
 #
 # # 10. Your sounds
 #
-# You have a folder of sounds and want to know what is in them; or you have sorted them into folders and want a model that does it
-# for you. No trained model comes with the kit: the tags are those of the best run that you have made. One of the mini set knows twelve
-# synthetic sounds, and says nothing useful of a recording.
+# You have a folder of sounds and want to know what is in them, or you have sorted them into folders and want a model that does it for you.
+# The kit comes without a trained model: the tags are those of your best run. A run on the mini set knows twelve synthetic sounds and says
+# nothing useful about a recording.
 #
-# **You get** the tags of your sounds, of a long recording second by second, and a model of your own classes.
-# **Reads** your folders, and the best run of the notebooks before. **Writes** a data set to `work/own` and a run to `work/runs`.
-# **Takes** less than a minute.
+# **You get** the tags of your sounds, those of a long recording over time, and a model of your own classes. **Reads** your folders and the
+# best run of the earlier notebooks. **Writes** a dataset to `work/own` and a run to `work/runs`. **Takes** less than a minute.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -48,11 +47,11 @@ kit = setup(data_folder, preset)
 # %% [markdown]
 # ## Your folders
 #
-# Set what you have; what stays `None` is made of clips of the data above. WAV, FLAC, Ogg and MP3 of any rate are read, other files passed
-# over: `ffmpeg -i a.m4a a.wav` makes one of the others.
+# Set what you have; what stays `None` is made from clips of the data above. WAV, FLAC, Ogg and MP3 of any sample rate are read, other files
+# skipped: `ffmpeg -i a.m4a a.wav` converts one.
 #
-# On your own machine, give a path. In Colab, drop the files into the panel on the left, where they land in `/content`, or connect your
-# Drive there. On Kaggle, *Add input*, *Upload*. Labelled folders alone, and no run yet? Run this part, and go on at *A model of your own
+# On your own machine, give a path. In Colab, drop the files into the panel on the left, which puts them in `/content`, or connect your
+# Drive there. On Kaggle, *Add input*, *Upload*. If you have labeled folders but no run yet, run this part and go on at *A model of your own
 # classes*.
 
 # %%
@@ -72,7 +71,7 @@ from IPython.display import display
 from utils import audio, mel, mel_cache, plots, predict
 
 examples = kit.folder / "examples" / kit.runs.name
-shutil.rmtree(examples, ignore_errors=True)  # those of an earlier time
+shutil.rmtree(examples, ignore_errors=True)  # left by an earlier run
 
 # %%
 if sounds is None:
@@ -89,9 +88,9 @@ if sounds is None:
 # %% [markdown]
 # ## Tag them
 #
-# The model is the best run found here or, on Kaggle, in what you attached: first those on the data with the most classes, last those of
-# the mini set. In Colab, where every notebook is a machine of its own, make one first:
-# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`.
+# The model is the best run found here or, on Kaggle, in what you attached. Runs on the data with the most classes come first, those on the
+# mini set last. In Colab, where each notebook has its own machine, train one first:
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
 
 # %% tags=["nbval-ignore-output"]
 run = predict.best_run()
@@ -102,7 +101,7 @@ scores = predict.tag(sounds, run, kit.device)
 predict.top_classes(scores, k=2).set_index(["fname", "class"])
 
 # %% [markdown]
-# To keep all of them: `scores.to_csv("scores.csv")`. Look and listen, each player beneath its picture, the first two seconds:
+# `scores.to_csv("scores.csv")` saves all scores. The first three sounds, each with a player for its first two seconds:
 
 # %% tags=["nbval-ignore-output"]
 for fname in scores.index[:3]:
@@ -114,8 +113,7 @@ for fname in scores.index[:3]:
 # %% [markdown]
 # ## How to read the scores
 #
-# On clips of its own classes, the model was right this often, by how high its highest score was (validation clips, which it was not
-# trained on):
+# How often the model was right on clips of its own classes, by its highest score (validation clips, on which it was not trained):
 
 # %% tags=["nbval-ignore-output"]
 highest = run.scores.argmax(axis=1)
@@ -124,9 +122,9 @@ bins = pd.cut(table["highest score"], [0, 0.3, 0.5, 0.7, 0.9, 1])
 table.groupby(bins, observed=True)["right"].agg(["size", "mean"]).round(2).set_axis(["clips", "share right"], axis=1)
 
 # %% [markdown]
-# Where all scores are low, read "none of my classes, or too faint", not the name on top. And a high score is no proof: the model has
-# never been shown what is none of its classes, so it may take such a sound for the one that comes nearest. Here is a siren, for
-# which neither the competition nor the mini set has a class:
+# If all scores are low, read "none of my classes, or too faint", not the class on top. A high score is no proof either: the model has never
+# been shown sounds outside its classes, so it may take one for the class that is nearest. Here is a siren, for which neither the
+# competition nor the mini set has a class:
 
 # %% tags=["nbval-ignore-output"]
 import soundfile
@@ -139,15 +137,13 @@ plots.tagged_clip(siren, predict.tag(examples / "siren.wav", run).iloc[0], run.m
 plots.player(siren, run.mel)
 
 # %% [markdown]
-# At best all its scores are low, but a model may also be rather sure of a wrong class. So compare them with the table above, listen to
-# some of what it finds before you count on it, or train it on your own classes, below. A softmax
-# (`run.config.activation`) makes the scores of a clip sum to one, whatever is in it; with a sigmoid all may be low.
+# Ideally, all its scores are low, but a model may also be fairly sure of a wrong class. So compare them with the table above, listen to
+# some of what it finds before you rely on it, or train it on your own classes, as below. With a softmax (`run.config.activation`), the
+# scores of a clip sum to one whatever is in it; with a sigmoid, all may be low.
 #
 # ## A long recording
 #
-# The first two seconds of five sounds, one after another, if you have none; shorter ones are padded. The model sees 2 s at a time, here a
-# window every half second: the spectrogram, and beneath it which class is heard when. A window hears what comes before and after a short
-# sound, too, and a faint row is a class that is probably not there. The player has the first 10 s.
+# If you have none, one is made of the first two seconds of five sounds, one after another; shorter ones are padded.
 
 # %%
 import librosa
@@ -158,6 +154,11 @@ if recording is None:
     two_seconds = [librosa.util.fix_length(samples, size=2 * run.mel.sample_rate) for samples in clips]
     soundfile.write(recording, np.concatenate(two_seconds), run.mel.sample_rate)
 
+# %% [markdown]
+# The model sees 2 s at a time, here in a window every half second. The plot shows the spectrogram and, below it, when each class is
+# heard. A window also hears what comes before and after a short sound, and a faint row is a class that is probably not there. The player
+# has the first 10 s.
+
 # %% tags=["nbval-ignore-output"]
 samples = audio.load_clip(recording, run.mel)
 over_time = predict.tag_over_time(recording, run, seconds=0.5, device=kit.device)
@@ -165,7 +166,7 @@ plots.tags_over_time(samples, over_time, run.mel)
 plots.player(samples, run.mel, seconds=10)
 
 # %% [markdown]
-# The window in which each class is heard best, by its middle:
+# The middle of the window in which each class scores highest:
 
 # %% tags=["nbval-ignore-output"]
 best = pd.DataFrame({"highest score": over_time.max(), "middle of the window (s)": over_time.idxmax()})
@@ -174,9 +175,9 @@ best.nlargest(5, "highest score").round(2)
 # %% [markdown]
 # ## A model of your own classes
 #
-# A subfolder a class is all it takes. At least three sounds each; the competition has up to 75. If several were cut from one recording, or
-# a sound has several labels, `python -m utils.own FOLDER TARGET --csv clips.csv` takes both, as columns `group` and `labels`: pieces of a
-# recording on both sides of a split flatter the score.
+# Make a subfolder per class with at least three sounds; the competition has up to 75. If several were cut from one recording, or a sound
+# has several labels, list them for `python -m utils.own FOLDER TARGET --csv clips.csv` in the columns `group` and `labels`: pieces of a
+# recording on both sides of a split inflate the score.
 
 # %%
 from utils import data, own
@@ -192,7 +193,7 @@ if labelled is None:
             shutil.copy(path, labelled / name)
 
 # %% [markdown]
-# `own.make_data_set` makes of them a data set in the competition's layout. A fifth are put aside as test clips.
+# `own.make_data_set` turns them into a dataset in the competition's layout and sets aside a fifth for testing.
 
 # %% tags=["nbval-ignore-output"]
 target = own.make_data_set(labelled, kit.folder / "own" / Path(labelled).resolve().name, replace=True)
@@ -207,9 +208,9 @@ clips = {name: data.split_labels(table["labels"]).explode().value_counts() for n
 pd.DataFrame(clips).fillna(0).astype(int)
 
 # %% [markdown]
-# A small network and 150 steps, to see that it learns; leave `max_steps`, `width` and `stem` out for those of notebook 3. As in
-# notebook 3, a fifth of the curated clips validates. Beside it the k-NN of notebook 5, on the same clips: a network that does not
-# beat it needs more clips or more steps.
+# A small network and 150 steps, to see that it learns; leave out `max_steps`, `width` and `stem` for those of notebook 3. As there, a fifth
+# of the curated clips is for validation. The baseline is the k-NN of notebook 5 on the same clips: a network that does not beat it needs
+# more clips or steps.
 
 # %% tags=["nbval-ignore-output"]
 from dataclasses import replace
@@ -229,7 +230,7 @@ print(f"{len(own_run.validation)} validation clips")
 pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epochs", "LWLRAP"]]
 
 # %% [markdown]
-# The test clips, which neither training nor validation has seen. A row is what you said, a column what the model says:
+# The test clips, which neither training nor validation has seen. Rows are your labels, columns the model's answers:
 
 # %% tags=["nbval-ignore-output"]
 says = predict.tag(target / "test", own_run, kit.device).idxmax(axis=1).rename("the model")
@@ -237,9 +238,9 @@ said = data.split_labels(test.set_index("fname")["labels"]).str[0].rename("you")
 pd.crosstab(*said.align(says, join="inner"))
 
 # %% [markdown]
-# With so few clips, one more or less is a large share: believe differences only on hundreds.
+# With so few clips, one more or less is a large share: trust differences only on hundreds.
 #
-# From a shell: the whole network in minutes; `best`, which takes longer; and other sounds tagged by the run above.
+# From a shell: train the whole network in minutes, or `best`, which takes longer; tag sounds with the run above.
 
 # %% tags=["nbval-ignore-output"]
 import shlex
