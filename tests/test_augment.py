@@ -47,12 +47,16 @@ def test_crops_are_the_clips_frames_and_beyond_them_its_pad_value(cache, sets):
 
 
 @pytest.mark.parametrize("most", [1, 3, 8])
-def test_test_time_crops_reach_from_the_first_frame_to_the_last(most):
-    lengths = torch.tensor([1, 127, 128, 129, 300, 5000])
-    rows, offsets = tta_crops(lengths, 128, most)
+@pytest.mark.parametrize("crop", ["start", "random"])
+def test_test_time_crops_reach_from_the_first_frame_to_the_last(most, crop):
+    lengths = torch.tensor([1, 100, 128, 129, 300, 5000])
+    rows, offsets = tta_crops(lengths, replace(AUGMENTED, n_frames=128, test_crops=most, crop=crop))
     for row, length in enumerate(lengths.tolist()):
         count = min(most, -(-length // 128))
-        assert offsets[rows == row].tolist() == [int(x) for x in np.linspace(0, max(0, length - 128), count)]
+        expected = [int(x) for x in np.linspace(0, max(0, length - 128), count)]
+        if crop == "random" and length < 128:  # centered, as the typical random crop has it
+            expected = [-14 if length == 100 else -64]
+        assert offsets[rows == row].tolist() == expected
 
 
 def test_each_process_makes_its_shard_of_the_one_batch(sets):

@@ -154,14 +154,19 @@ def spec_augment(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
     return x
 
 
-def tta_crops(lengths: Tensor, n_frames: int, most: int) -> tuple[Tensor, Tensor]:
+def tta_crops(lengths: Tensor, config: TrainingConfig) -> tuple[Tensor, Tensor]:
     """Row and first frame of every crop that clips of these lengths are scored by (test-time augmentation), both
     (crops,).
 
-    At most `most` a clip, spread evenly from its first frame to its last; one alone is its first `n_frames`.
+    At most `config.test_crops` per clip, spread evenly from its first frame to its last; one alone is its first
+    `config.n_frames`. A clip shorter than a crop is centered in it if training crops are random, for at the very edge
+    training rarely shows it.
     """
-    count = (lengths / n_frames).ceil().long().clamp(1, most)
+    count = (lengths / config.n_frames).ceil().long().clamp(1, config.test_crops)
     rows = torch.repeat_interleave(torch.arange(len(lengths)), count)
     number = torch.arange(len(rows)) - (count.cumsum(0) - count)[rows]
-    room = (lengths - n_frames).clamp(min=0)
-    return rows, (room[rows] * number / (count[rows] - 1).clamp(min=1)).long()
+    room = lengths - config.n_frames
+    offsets = (room.clamp(min=0)[rows] * number / (count[rows] - 1).clamp(min=1)).long()
+    if config.crop == "random":
+        offsets += room.clamp(max=0)[rows] // 2
+    return rows, offsets

@@ -49,7 +49,7 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
     """
     model.to(dataset.device, memory_format=torch.channels_last).eval()
     distributed.broadcast_buffers(model)
-    rows, offsets = tta_crops(dataset.lengths, config.n_frames, config.test_crops)
+    rows, offsets = tta_crops(dataset.lengths, config)
     count = torch.bincount(rows, minlength=len(dataset))
     total = torch.zeros(len(dataset), len(dataset.classes), device=dataset.device)
     batches = list(zip(distributed.shard(rows).split(64), distributed.shard(offsets).split(64)))

@@ -63,12 +63,13 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
     n_frames, step = run.config.n_frames, seconds / frame
     with _untrimmed(path, run, device) as clips:
         length = int(clips.lengths[0])
+        config = run.config if length < n_frames else replace(run.config, crop="start")  # the last may be cut short
         begins = np.arange(0, max(0, length - n_frames) + min(step, n_frames) / 2, step)
         windows = clips.subset(np.zeros(len(begins), dtype=int))  # the recording, once for each window
         offsets = torch.from_numpy(begins).round().long()
         windows.starts = windows.starts + offsets
         windows.lengths = (length - offsets).clamp(max=n_frames)
-        values = metrics.blend([inference.predict_scores(model, windows, run.config) for model in run.models()])
+        values = metrics.blend([inference.predict_scores(model, windows, config) for model in run.models()])
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centred on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
@@ -82,7 +83,7 @@ def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, 
     label = int(tag(path, run, device).to_numpy()[0].argmax())
     networks = run.models()
     with _untrimmed(path, run, device) as clips:
-        rows, offsets = tta_crops(clips.lengths, run.config.n_frames, run.config.test_crops)
+        rows, offsets = tta_crops(clips.lengths, run.config)
         x = clips.crops(rows, offsets, run.config.n_frames)
     points, sums = explain.relevance(networks, x, torch.full((len(x),), label))
     best = sums.argmax()
