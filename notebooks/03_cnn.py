@@ -89,7 +89,7 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 #
 # The paper gives neither depth nor widths. The blocks and the pooling are those of a popular starter kernel of the competition, mhiro2's
 # [Simple 2D-CNN Classifier with PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch): four blocks of two 3x3
-# convolutions, each with batch normalization and ReLU, and average pooling between them. The result is averaged over time, the maximum over
+# convolutions, each with batch normalization and ReLU, and average pooling. The result is averaged over time, the maximum over
 # frequency is kept, and one dense layer gives a logit per class. `full` begins with 64 channels and doubles them in each block. `quick` has
 # a stem that shrinks the spectrogram to a sixteenth of its area, and blocks half as wide: a step then takes a fiftieth of the arithmetic.
 #

@@ -143,7 +143,7 @@ charts.learning_curves({run.name: run.history for run in runs})
 # ## [6] Image networks
 #
 # [Hershey and others (2017)](https://arxiv.org/abs/1609.09430) trained AlexNet, VGG, Inception V3 and ResNet-50 on spectrograms of 70
-# million videos. As in their work, the first layers are changed so that a small input is not shrunk at once. Weights are random; with
+# million videos. As in their work, the first layers of three of them are changed so that a small input is not shrunk at once. Weights are random; with
 # `pretrained=True` as an option of `build` they start from ImageNet's, which the competition forbade. Their parameters and the millions of
 # multiply-accumulates (MMAC) per crop, at full size, for 80 classes (the smaller inputs of `quick` need smaller dense layers):
 

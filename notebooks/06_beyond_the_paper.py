@@ -24,7 +24,7 @@
 # model for a high score. It follows the competition's rules: no pretrained weights, no other data.
 #
 # **You get** each augmentation to see and to hear, an ablation of the recipe, and `best`, trained fold by fold. **Reads** the cache of
-# notebook 2 and builds that of the noisy set. **Writes** a run to `work/runs`. **Takes** three and a half minutes with `quick` on two
+# notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** three and a half minutes with `quick` on two
 # cores; with `full`, 50 minutes for 885 clips and an estimated two and a half hours for the competition's 24,785, or minutes on a GPU.
 # Interrupted training resumes.
 #

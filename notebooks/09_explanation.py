@@ -93,7 +93,7 @@ print(f"{len(clips)} clips, {len(x)} labels to ask about")
 # %% [markdown]
 # ## From the output back to the input
 #
-# The label's logit, the network's output before the sigmoid, is a sum over the units of the layer before. Each unit's term in it is its
+# The label's logit, the network's output before the activation, is a sum over the units of the layer before. Each unit's term in it is its
 # **relevance** $R$. From there, each layer passes the relevance of its units back to the layer before, in proportion to what it
 # contributed. With $a_j$ the output of unit $j$ and $w_{jk}$ its weight in unit $k$,
 #

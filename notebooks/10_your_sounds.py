@@ -25,7 +25,7 @@
 # nothing useful about a recording.
 #
 # **You get** the tags of your sounds, those of a long recording over time, and a model of your own classes. **Reads** your folders and the
-# best run of the earlier notebooks. **Writes** a dataset to `work/own` and a run to `work/runs`. **Takes** less than a minute.
+# best run of the earlier notebooks. **Writes** a dataset and its runs to the work folder. **Takes** less than a minute.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set

@@ -35,7 +35,7 @@ def build(folder, competition, largest_file=0):
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-# The README tells these numbers.
+# tests/README.md states these numbers.
 @pytest.mark.parametrize(("work", "at_least"), [("training", 20), ("caching", 26), ("submission", 12)])
 def test_killed_at_any_moment_and_started_again_it_ends_as_if_undisturbed(work, at_least, tmp_path):
     command = [sys.executable, "-m", "tests.faults", work, str(tmp_path)]
