@@ -66,7 +66,7 @@ def f1_over_threshold(curves: pd.DataFrame) -> None:
 
 
 def ap_over_clips(table: pd.DataFrame) -> None:
-    """Draw AP over curated clips per class (the index), larger dots for several classes; name the five lowest."""
+    """Draw AP over curated clips per class (the index), larger dots for several; name the five lowest under 1."""
     _, ax = plt.subplots(figsize=(7, 3))
     dots = table.groupby(["curated clips", "AP"]).size().reset_index(name="classes")
     ax.scatter(dots["curated clips"], dots["AP"], 30 * dots["classes"])
