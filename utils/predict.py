@@ -147,9 +147,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="sound file, or folder with sounds in it or below")
     parser.add_argument("--run", metavar="FOLDER", help="folder of the run (default: the best in the work folder)")
     parser.add_argument("--top", type=int, default=3, help="number of classes to print for each sound")
-    parser.add_argument("--over_time", metavar="FILE.png", help="where to plot one sound's scores over time")
-    parser.add_argument("--explain", metavar="FILE.png", help="where to plot what speaks for one sound's top class")
-    parser.add_argument("--csv", metavar="FILE", help="where to write all scores")
+    parser.add_argument("--over_time", metavar="FILE.png", help="file for a plot of a sound's scores over time")
+    parser.add_argument("--explain", metavar="FILE.png", help="file for a plot of what speaks for a sound's top class")
+    parser.add_argument("--csv", metavar="FILE", help="file for all scores")
     options = parser.parse_args(arguments)
     if (options.over_time or options.explain) and (len(options.paths) > 1 or Path(options.paths[0]).is_dir()):
         parser.error("--over_time and --explain plot one sound: give one file")
