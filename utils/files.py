@@ -42,7 +42,7 @@ def atomic_folder(target: Path, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` for a file that replaces `target` in the same way."""
+    """Yield a path beside `target` to write a file to, which then replaces `target` as in `atomic_folder`."""
     with explain_errors(target):
         unfinished = _begin(target)
         try:

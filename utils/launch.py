@@ -44,7 +44,7 @@ def fit(
     title: str,
     processes: int | None = None,
 ) -> Run:
-    """Call `train.fit` with these arguments in `processes` processes: by default one per GPU if all are alike, or one.
+    """Call `train.fit` in `processes` processes, by default one per GPU if all GPUs are alike, else one.
 
     Several processes are started by torchrun and get all arguments, so the run is the same. A model with frozen layers
     always trains in one. Raises ChildProcessError if they fail; their output is printed.

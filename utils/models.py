@@ -27,7 +27,7 @@ class Entry:
     pretrained: bool = False  # starts from ImageNet weights, which the competition's rules forbid
 
     def config(self, preset: str) -> TrainingConfig:
-        """Return the training config of the model with this preset."""
+        """Return the model's training config for this preset."""
         return self.presets[preset][1]
 
     def build(self, n_classes: int, preset: str, **options) -> nn.Module:
