@@ -68,7 +68,7 @@ def test_the_sounds_of_the_noisy_set_may_be_absent(kaggle, zenodo, capsys):
         noisy = Competition(folder).noisy
         assert len(noisy) == 0
         assert {"fname", "labels", "path"} <= set(noisy)
-        assert "train_noisy is not there: going on without the noisy set" in capsys.readouterr().out
+        assert "train_noisy does not exist: continuing without the noisy set" in capsys.readouterr().out
 
 
 def edit(file, change):
@@ -80,7 +80,7 @@ SPOILT = {
         lambda d: (d / "train_curated.csv").unlink(),
         r"neither train_curated\.csv .* nor FSDKaggle2019\.meta",
     ),
-    "no sample": (lambda d: (d / "sample_submission.csv").unlink(), r"sample_submission\.csv is not there"),
+    "no sample": (lambda d: (d / "sample_submission.csv").unlink(), r"sample_submission\.csv does not exist"),
     "no class": (
         lambda d: edit(d / "train_noisy.csv", lambda t: t.assign(labels="Knock,Unicorn")),
         r"train_noisy\.csv: [0-9a-f]{8}\.wav has the label 'Unicorn', which is not one of the 12 classes",
@@ -95,7 +95,7 @@ SPOILT = {
     ),
     "absent audio": (
         lambda d: shutil.rmtree(d / "test"),
-        r"test is not there, but sample_submission\.csv lists its clips",
+        r"test does not exist, but sample_submission\.csv lists its clips",
     ),
 }
 

@@ -207,7 +207,7 @@ def test_a_finished_best_is_there_until_one_of_its_folds_is_another(sets, tmp_pa
     assert find_runs(tmp_path)[0].record == done.record  # the first fold had ended and stayed as it was
     with pytest.raises(KeyboardInterrupt):
         folds.fit(curated.subset(np.arange(50)), None, QUICK, tmp_path / "best")
-    with pytest.raises(ValueError, match="fold0 has been trained anew since: train the others, too"):
+    with pytest.raises(ValueError, match="fold0 has been retrained since: retrain the other folds too"):
         _ = Run(tmp_path / "best").record
 
 
@@ -263,7 +263,7 @@ def test_published_folds_are_taken_as_they_are(capsys):
     assert "All clips of only are in one fold" in capsys.readouterr().out
     splits.folds(table.assign(group=[*"xxyyzz", *"uuuuuu"]), 5, seed=0)
     assert "puts 3 groups of clips into several folds" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="the column fold says '3' of every clip"):
+    with pytest.raises(ValueError, match="the column fold is '3' for every clip"):
         splits.folds(table.assign(fold="3"), 5, seed=0)
     with pytest.raises(ValueError, match="the column fold is empty in 1 rows"):
         splits.folds(table.assign(fold=["", *table["fold"][1:]]), 5, seed=0)

@@ -84,7 +84,7 @@ def test_load_clip_mixes_down_and_resamples(tmp_path):
 
 
 def test_filters_beyond_half_of_the_sample_rate_are_refused():
-    with pytest.raises(ValueError, match="set them from 0 to half of the sample rate, 8000 Hz"):
+    with pytest.raises(ValueError, match="set 0 <= fmin < fmax <= 8000 Hz, half of the sample rate"):
         MelConfig(sample_rate=16_000)
 
 

@@ -69,7 +69,7 @@ def test_constant_scores_gain_nothing():
     [
         (np.zeros((3, 2)), np.zeros((3, 2)), "no label"),
         (np.ones((3, 2)), np.full((3, 2), np.nan), "not finite"),
-        (np.ones((3, 2)), np.zeros((2, 3)), "one shape"),
+        (np.ones((3, 2)), np.zeros((2, 3)), "equal shapes"),
     ],
 )
 def test_lwlrap_refuses_what_it_cannot_rank(targets, scores, sentence):

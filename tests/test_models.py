@@ -34,9 +34,9 @@ def test_every_model_of_the_table_gives_logits_and_is_built_again_from_its_confi
 def test_only_networks_of_the_kit_are_built_and_no_file_is_read():
     with pytest.raises(ValueError, match="'ResNet' is not a network of this kit"):
         models.build({"name": "ResNet"})
-    with pytest.raises(ValueError, match="a config with weights to load"):
+    with pytest.raises(ValueError, match="a config must not have weights to load"):
         models.build({"name": "VGG19", "n_classes": 3, "weights": "any.pth"})
-    with pytest.raises(ValueError, match="a config with weights to load"):
+    with pytest.raises(ValueError, match="a config must not have weights to load"):
         models.build({"name": "ImageNetwork", "n_classes": 3, "network": "alexnet", "pretrained": True})
 
 

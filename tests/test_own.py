@@ -50,8 +50,8 @@ def test_a_folder_without_sounds_is_named(sounds, tmp_path, capsys):
         (sounds / name).write_text("none that is read")
     assert data.Competition(own.make_data_set(sounds, tmp_path / "target")).classes == ["Bark", "Church bell"]
     printed = capsys.readouterr().out
-    assert "no sound is in Purr, __MACOSX, so these become no classes" in printed
-    assert "1 passed over, such as 1.aiff" in printed
+    assert "folders without sounds are not used as classes: Purr, __MACOSX" in printed
+    assert "skipped 1 of 16 files, such as 1.aiff" in printed
 
 
 def test_the_seed_draws_the_test_set(sounds, tmp_path):
@@ -146,7 +146,7 @@ def test_a_file_name_that_is_not_utf8_is_said_before_anything_is_made(sounds, tm
     os.rename(sounds / "Church bell/0.ogg", os.fsencode(sounds / "Church bell") + b"/\xe9.ogg")
     for given in (None, csv):
         with pytest.raises(
-            ValueError, match=r"sounds has 1 file names that are not UTF-8, b'Church bell/\\xe9\.ogg' for one"
+            ValueError, match=r"sounds has 1 file names that are not UTF-8, such as b'Church bell/\\xe9\.ogg'"
         ):
             own.make_data_set(sounds, tmp_path / "target", given)
     assert not (tmp_path / "target").exists()
@@ -172,12 +172,12 @@ def test_sounds_are_copied_where_they_cannot_be_linked(sounds, tmp_path, monkeyp
 
 def test_only_a_data_set_that_was_made_here_is_replaced(sounds, tmp_path):
     target = own.make_data_set(sounds, tmp_path / "target")
-    with pytest.raises(FileExistsError, match="target is there already"):
+    with pytest.raises(FileExistsError, match="target already exists"):
         own.make_data_set(sounds, target)
     write(sounds, "Purr/1.wav", "Purr/2.wav", "Purr/3.wav")
     assert data.Competition(own.make_data_set(sounds, target, replace=True)).classes == ["Bark", "Church bell", "Purr"]
     before = sorted(sounds.rglob("*"))
-    with pytest.raises(FileExistsError, match="sounds is there already"):
+    with pytest.raises(FileExistsError, match="sounds already exists"):
         own.make_data_set(sounds, sounds, replace=True)
     assert sorted(sounds.rglob("*")) == before
 
@@ -217,7 +217,7 @@ def test_the_shell_shows_what_it_made_and_what_to_type_next(sounds, tmp_path, ca
     assert f"python -m utils.run --data '{tmp_path / 'my target'}'" in shown
     with pytest.raises(SystemExit):
         own.main([str(sounds), str(tmp_path / "my target")])
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_copies_of_a_sound_stay_on_one_side_and_cannot_have_different_labels(sounds, tmp_path):

@@ -224,12 +224,12 @@ def test_only_a_folder_that_was_written_for_kaggle_is_replaced(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     for mine in (Path("."), tmp_path / "precious.txt"):
         with pytest.raises(
-            FileExistsError, match="was not written here: remove it, or name a folder that is new or empty"
+            FileExistsError, match=r"was not written by utils\.kaggle: remove it, or name a new or empty folder"
         ):
             kaggle.write(mine, "someone")
     with pytest.raises(SystemExit):
         kaggle.main(["someone", "--to", "."])
-    assert capsys.readouterr().err.startswith(". was not written here")
+    assert capsys.readouterr().err.startswith(". was not written by utils.kaggle")
     assert [file.read_text() for file in tmp_path.iterdir()] == ["thesis"]
     (tmp_path / "empty").mkdir()
     for user in ("one", "two"):

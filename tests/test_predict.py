@@ -46,7 +46,7 @@ def test_sounds_of_every_kind_are_found_and_scored(run, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("no sound")
     (tmp_path / "._c.wav").write_text("no sound either")
     scores = predict.tag(tmp_path, run)
-    assert "1 passed over, such as notes.txt" in capsys.readouterr().out
+    assert "skipped 1 of 5 files, such as notes.txt" in capsys.readouterr().out
     assert list(scores.index) == sorted(names)
     assert scores.to_numpy().min() >= 0
     assert scores.to_numpy().max() <= 1
@@ -105,7 +105,7 @@ def test_the_picture_shows_the_highest_classes_on_the_time_of_the_recording(run,
 
 
 def test_what_is_not_there_is_named(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.wav is not there"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.wav does not exist"):
         predict.tag(tmp_path / "nowhere.wav", run)
     with pytest.raises(FileNotFoundError, match="There is no sound in"):
         predict.tag(tmp_path, run)

@@ -222,7 +222,7 @@ def doubled(draws, items):
 def caught(file, competition, lines):
     with open(file, "w", newline="", encoding="utf-8") as spoilt:
         csv.writer(spoilt).writerows(lines)
-    with pytest.raises(ValueError, match="is no valid submission"):
+    with pytest.raises(ValueError, match="is not a valid submission"):
         submission.check(file, competition)
 
 

@@ -100,7 +100,7 @@ def test_a_baseline_is_found_and_compared_and_not_asked_for_other_clips(sets, th
     folder = tmp_path / "runs" / "mini"
     baseline = baselines.fit("knn", *sets, folder / "knn-quick")
     assert not baseline.has_weights and not list(baseline.folder.glob("*.safetensors"))
-    with pytest.raises(ValueError, match="knn-quick is a baseline, whose scores alone were kept"):
+    with pytest.raises(ValueError, match="knn-quick is a baseline, which has only scores"):
         inference.score_run(baseline, sets[1])
     with pytest.raises(FileNotFoundError, match="There is no run"):
         predict.best_run()

@@ -64,30 +64,30 @@ MALFORMED = {
     "another width": (settings("model", "width", value=3), r"does not fit .*'width': 3"),
     "a width no memory holds": (settings("model", "width", value=10**7), r"does not fit .*'width': 10000000"),
     "an unknown model": (settings("model", "name", value="os.system"), r"'os\.system' is not a network of this kit"),
-    "an unknown option": (settings("model", "run", value="x"), r"is no run of this kit .*unexpected keyword"),
+    "an unknown option": (settings("model", "run", value="x"), r"is not a run of this kit .*unexpected keyword"),
     "another order of classes": (
         lambda folder: settings("classes", value=Run(folder).classes[::-1])(folder),
-        r"knows 12 classes, and not",
+        r"knows 12 classes, not",
     ),
     "fewer classes": (
         lambda folder: settings("classes", value=Run(folder).classes[:5])(folder),
-        r"knows 5 classes, and not these 12",
+        r"knows 5 classes, not these 12",
     ),
     "other mel settings": (
         settings("mel", "fmax", value=8000.0),
-        r"was trained on MelConfig.*make the cache with its settings",
+        r"was trained on MelConfig.*rebuild the cache with the run's settings",
     ),
     "settings that are no json": (written("settings.json", b"{"), r"its settings cannot be read"),
     "settings that are missing": (lambda folder: (folder / "settings.json").unlink(), r"its settings cannot be read"),
-    "no weights": (lambda folder: (folder / "weights.safetensors").unlink(), r"is no run of this kit"),
+    "no weights": (lambda folder: (folder / "weights.safetensors").unlink(), r"is not a run of this kit"),
     "a header of 2**60 bytes": (
         written("weights.safetensors", (2**60).to_bytes(8, "little") + b"{}"),
-        r"is no run of this kit .*[Hh]eader",
+        r"is not a run of this kit .*[Hh]eader",
     ),
-    "weights cut off": (lambda folder: os.truncate(folder / "weights.safetensors", 5000), "is no run of this kit"),
+    "weights cut off": (lambda folder: os.truncate(folder / "weights.safetensors", 5000), "is not a run of this kit"),
     "a pickle for weights": (
         written("weights.safetensors", pickle.dumps({"dense.bias": [0.0]})),
-        r"is no run of this kit",
+        r"is not a run of this kit",
     ),
     "another version's": (settings("format", value=1), r"was made by another version of this kit: train it again"),
     "from before there were formats": (
@@ -96,7 +96,7 @@ MALFORMED = {
     ),
     "weights from elsewhere": (
         settings("model", value={"name": "VGG19", "n_classes": 12, "weights": "/etc/passwd"}),
-        r"is no run of this kit \(a config with weights to load is not a network's",
+        r"is not a run of this kit \(a config must not have weights to load",
     ),
 }
 
@@ -124,7 +124,7 @@ def test_no_pickle_is_ever_loaded(run, model, sets, cache, tmp_path, monkeypatch
     shutil.copy(tmp_path / "frames.npy", tmp_path / "cache")
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, lambda *_, **__: pytest.fail("a pickle was loaded"))
-    with pytest.raises(ValueError, match=r"again\.checkpoint is no checkpoint of this kit: remove it"):
+    with pytest.raises(ValueError, match=r"again\.checkpoint is not a checkpoint of this kit: remove it"):
         train.fit(model, *sets, TINY, tmp_path / "again", "Deep CNN")
     with pytest.raises(ValueError, match="Python objects in dtype"):
         Cache(tmp_path / "cache")
@@ -135,9 +135,9 @@ def test_a_clip_cannot_be_on_both_sides_and_both_are_kept_with_the_run(run, mode
     kept = pd.read_csv(run.folder / "train_clips.csv")
     assert list(kept["fname"]) == list(sets[0].table["fname"])
     assert list(run.validation["fname"]) == list(sets[1].table["fname"])
-    with pytest.raises(ValueError, match="is in the training and in the validation set"):
+    with pytest.raises(ValueError, match="is in both the training and the validation set"):
         train.fit(model, sets[0], sets[0].subset(np.arange(3)), TINY, tmp_path / "run", "Deep CNN")
-    with pytest.raises(ValueError, match="is in the training and in the validation set"):
+    with pytest.raises(ValueError, match="is in both the training and the validation set"):
         baselines.fit("knn", sets[0], sets[0].subset(np.arange(3)), tmp_path / "run")
 
 
@@ -179,7 +179,7 @@ def test_clips_whose_labels_have_changed_are_not_compared(copy, run, capsys):
 def test_a_run_that_lacks_its_scores_is_passed_over_in_print(copy, run, capsys):
     shutil.copytree(run.folder, copy.folder.with_name("torn")).joinpath("validation_scores.csv").unlink()
     assert [found.name for found in find_runs(copy.folder.parent)] == ["copy"]
-    assert "Passed over: " in (printed := capsys.readouterr().out)
+    assert "Skipped " in (printed := capsys.readouterr().out)
     assert "torn/validation_scores.csv" in printed
 
 
@@ -192,7 +192,7 @@ def test_a_run_that_lacks_part_of_what_it_says_is_passed_over_in_print(copy, run
         record = {name: value for name, value in run.record.items() if name != lost}
         (spoilt / "settings.json").write_text(json.dumps(record))
     assert [found.name for found in find_runs(copy.folder.parent)] == ["copy"]
-    assert f"Passed over: {spoilt}" in capsys.readouterr().out
+    assert f"Skipped {spoilt}" in capsys.readouterr().out
 
 
 def test_a_run_of_an_earlier_version_is_passed_over_in_print(copy, run, capsys):

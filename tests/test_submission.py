@@ -29,10 +29,10 @@ FAULTS = {
     "row twice": (lambda t: pd.concat([t, t.iloc[:1]]), "rows are repeated or in another order"),
     "column missing": (lambda t: t.drop(columns="Knock"), "of its columns, Knock is missing"),
     "columns swapped": (lambda t: t[["fname", *t.columns[:0:-1]]], "columns are repeated or in another order"),
-    "strange column": (lambda t: t.assign(Unicorn=0.0), "Unicorn is not asked for"),
+    "strange column": (lambda t: t.assign(Unicorn=0.0), "Unicorn is not expected"),
     "empty score": (lambda t: t.assign(Knock=np.nan), "96 scores are not finite"),
     "word for a score": (lambda t: t.assign(Knock="loud"), "96 scores are not finite"),
-    "score over one": (lambda t: t.assign(Knock=1.5), "96 scores are not within 0 and 1"),
+    "score over one": (lambda t: t.assign(Knock=1.5), "96 scores are not between 0 and 1"),
 }
 
 
@@ -69,7 +69,7 @@ def test_the_leaderboard_judges_public_and_private_clips_apart(tmp_path):
     table = submission.leaderboard(file, competition)
     assert table.T.to_dict("list") == {"Private": [1, 0.5], "Public": [2, 0.75]}
     competition.test = test[["fname"]]
-    with pytest.raises(ValueError, match="take the public release on Zenodo"):
+    with pytest.raises(ValueError, match="use the public release on Zenodo"):
         submission.leaderboard(file, competition)
 
 
@@ -77,7 +77,7 @@ def test_the_default_run_is_the_best_that_the_competition_allows():
     allowed = {"baseline": (False, False), "transfer": (True, True), "best": (True, False), "worse": (True, False)}
     runs = [SimpleNamespace(name=name, has_weights=w, pretrained=p) for name, (w, p) in allowed.items()]
     assert submission.default_run(runs).name == "best"
-    with pytest.raises(ValueError, match=r"No run is of a network without pretrained weights.*run 03_cnn"):
+    with pytest.raises(ValueError, match=r"No run has a network without pretrained weights.*run 03_cnn"):
         submission.default_run(runs[:2])
 
 

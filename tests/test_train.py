@@ -120,7 +120,10 @@ def test_a_run_is_not_used_where_it_does_not_fit(sets, run):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny, few, tmp_path):
-    with pytest.raises(FloatingPointError, match=r"Deep CNN: the loss is nan at step \d+, learning rate inf: lower it"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"Deep CNN: the loss is nan at step \d+ with learning rate inf: lower the learning rate",
+    ):
         fit(tiny, few, tmp_path / "run", replace(TINY, learning_rate=float("inf")))
     assert not (tmp_path / "run").exists()
 
@@ -128,7 +131,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, few, tmp_path):
 @pytest.mark.parametrize("epochs", [2, 120])  # validated after every epoch, and not
 def test_weights_that_are_not_finite_are_not_kept(tiny, few, tmp_path, epochs):
     one_step = replace(TINY, epochs=epochs, batch_size=len(few[0]), learning_rate=1e38)
-    with pytest.raises(FloatingPointError, match=r"Deep CNN: (a weight|the loss) is (not finite|nan|inf) .*: lower it"):
+    with pytest.raises(
+        FloatingPointError, match=r"Deep CNN: (a weight|the loss) is (not finite|nan|inf) .*: lower the learning rate"
+    ):
         fit(tiny, few, tmp_path / "run", one_step)
     kept = tmp_path / "run.checkpoint"
     if kept.exists():
@@ -171,7 +176,7 @@ def test_a_stopped_training_goes_on_where_losses_are_scaled_differently(
         fit(tiny, few, tmp_path / "run", config)
     scale_losses(scaled == "after")
     run = fit(tiny, few, tmp_path / "run", config)
-    assert "going on after epoch 1, which was kept" in capsys.readouterr().out
+    assert "resuming after epoch 1" in capsys.readouterr().out
     assert np.allclose(run.history["loss"], undisturbed.history["loss"], rtol=1e-5)
     assert np.allclose(run.scores, undisturbed.scores, atol=1e-5)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["run", "undisturbed"]
@@ -187,7 +192,7 @@ def test_a_checkpoint_of_another_training_is_not_used(tiny, few, tmp_path, monke
     else:
         monkeypatch.setattr(augment, "RATE", (1.0, 2.0))
     changed = fit(tiny, few, tmp_path / "run", config)
-    assert "run.checkpoint is of a training with other clips, weights or settings" in capsys.readouterr().out
+    assert "run.checkpoint is from a training with other clips, weights or settings" in capsys.readouterr().out
     assert changed.history.equals(fit(tiny, few, tmp_path / "fresh", config).history)
 
 

@@ -46,7 +46,7 @@ def test_a_named_folder_is_never_replaced_by_the_mini_set(monkeypatch, tmp_path)
 
 
 def test_an_unknown_preset_is_refused(competition):
-    with pytest.raises(ValueError, match="the preset 'fast' is none of full, quick"):
+    with pytest.raises(ValueError, match="the preset 'fast' is not one of full, quick"):
         setup(preset="fast")
 
 

@@ -1,4 +1,4 @@
-"""The Freesound tagging kit: what its notebooks share."""
+"""Freesound tagging kit: code shared by the notebooks."""
 
 from .workspace import setup
 

@@ -11,20 +11,20 @@ from torch.nn import functional as F
 from .config import NO_AUGMENTATION, TrainingConfig
 from .dataset import MelDataset
 
-GAIN = (-12.0, 0.0)  # dB, of the peak of a clip that is mixed in, relative to the peak of the clip it is added to
-RATE = (0.75, 1.33)  # of time: above 1 a sound is faster
-MEL_SCALE, MEL_SHIFT = 0.1, 0.06  # at most, of the mel axis
-LARGEST_MASK = 0.2  # of either axis
-POWER = math.log(10) / 10  # from dB to the natural logarithm of power
+GAIN = (-12.0, 0.0)  # dB, peak of a mixed-in clip relative to the peak of the clip it is added to
+RATE = (0.75, 1.33)  # of time: above 1, a sound is faster
+MEL_SCALE, MEL_SHIFT = 0.1, 0.06  # largest changes, as shares of the mel axis
+LARGEST_MASK = 0.2  # share of either axis
+POWER = math.log(10) / 10  # converts dB to the natural logarithm of power
 
 
 def draw_batch(
     dataset: MelDataset, rows: Tensor, config: TrainingConfig, generator: torch.Generator, augmented: bool
 ) -> dict[str, Tensor]:
-    """Everything that is random in the batch of clips `rows`: tensors on the CPU, one row a clip.
+    """Draw everything random about the batch of clips `rows`: tensors on the CPU, one row per clip.
 
-    All of it is drawn here, before any process takes its shard of the rows, so that every number of processes and every
-    kind of device trains on the same batches.
+    Drawing happens before any process takes its shard of the rows, so batches are the same for any number of processes
+    and any kind of device.
     """
     n, n_frames = len(rows), config.n_frames
 
@@ -55,10 +55,10 @@ def draw_batch(
 def make_batch(
     dataset: MelDataset, draw: dict[str, Tensor], config: TrainingConfig, features: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What a model is shown of `draw`, on the device: dB (clips, 1, n_mels, n_frames), and targets (clips, classes).
+    """Build the batch of `draw` on the device: input dB (clips, 1, n_mels, n_frames) and targets (clips, classes).
 
-    Where the model's frozen layers have run already, these are its `features` of each clip of the data set instead
-    of dB.
+    If the model's frozen layers have already been run, the input is their `features` of each clip of the dataset
+    instead.
     """
     targets = dataset.targets[draw["rows"]]
     if features is not None:
@@ -80,7 +80,7 @@ def make_batch(
 
 
 def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A batch as a training draws them: dB (size, 1, n_mels, n_frames), and targets (size, classes)."""
+    """Return a batch as drawn in training: dB (size, 1, n_mels, n_frames), and targets (size, classes)."""
     generator = torch.Generator().manual_seed(config.seed)
     rows = torch.randperm(len(dataset), generator=generator)[:size]
     x, targets = make_batch(dataset, draw_batch(dataset, rows, config, generator, augmented=True), config)
@@ -88,9 +88,9 @@ def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tup
 
 
 def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarray]:
-    """The crop of the first clip as it is, and after each augmentation by itself: dB, (n_mels, n_frames) each.
+    """Return the crop of the first clip as it is and after each augmentation alone: dB, (n_mels, n_frames) each.
 
-    Resized is as much slower and higher as it can get, so that one sees it.
+    The resized one is as slow and as high as possible, to make the effect visible.
     """
     plain = replace(config, crop="start", **NO_AUGMENTATION)
     configs = {
@@ -110,26 +110,25 @@ def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarra
 
 
 def _random_offsets(lengths: Tensor, n_frames: int, generator: torch.Generator) -> Tensor:
-    """Where each clip's crop begins, drawn evenly: inside a longer clip, around a shorter one."""
+    """Draw the start of each clip's crop uniformly: inside a longer clip, around a shorter one."""
     room = lengths - n_frames
     return (torch.rand(len(lengths), generator=generator) * (room.abs() + 1)).long() + room.clamp(max=0)
 
 
 def mix_in_power(x: Tensor, other: Tensor, gain: Tensor) -> Tensor:
-    """dB spectrograms of the sum of two sounds, as if independent: their powers add. Shapes (clips, 1, n_mels,
-    n_frames).
+    """Mix two sounds as if independent, by adding their powers: dB spectrograms (clips, 1, n_mels, n_frames).
 
-    The peak of `other` then lies `gain` dB, (clips,), over that of `x`; at minus infinity there is nothing of it.
+    The peak of `other` is set `gain` dB, (clips,), above that of `x`; at minus infinity nothing is added.
     """
     gain = gain[:, None, None, None] + x.amax(dim=(1, 2, 3), keepdim=True) - other.amax(dim=(1, 2, 3), keepdim=True)
     return torch.logaddexp(POWER * x, POWER * (other + gain)) / POWER
 
 
 def resize(x: Tensor, rate: Tensor, mel_scale: Tensor, mel_shift: Tensor) -> Tensor:
-    """Each spectrogram at another tempo and pitch, of the same shape; what comes in from outside is its minimum.
+    """Change the tempo and pitch of each spectrogram, keeping its shape and padding with its minimum.
 
-    The `rate` of time, `mel_scale`, and `mel_shift` as a share of the mel axis, have shape (clips,). Above 1, the first
-    two squeeze it towards the middle of their axes; a `mel_shift` above 0 moves it down.
+    `rate` (of time), `mel_scale` and `mel_shift` (a share of the mel axis) have shape (clips,). Above 1, the first two
+    squeeze the spectrogram toward the middle of their axes; a `mel_shift` above 0 moves it down.
     """
     theta = torch.zeros(len(x), 2, 3, device=x.device)
     theta[:, 0, 0], theta[:, 1, 1], theta[:, 1, 2] = rate, mel_scale, 2 * mel_shift
@@ -139,10 +138,10 @@ def resize(x: Tensor, rate: Tensor, mel_scale: Tensor, mel_shift: Tensor) -> Ten
 
 
 def spec_augment(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
-    """A frequency mask and a time mask on each clip, set to the clip's mean. Shape (clips, 1, n_mels, n_frames).
+    """Set a frequency mask and a time mask on each clip to the clip's mean. Shape (clips, 1, n_mels, n_frames).
 
-    `width`, (clips, 2), says how wide they are as shares of the axes, and `start` where they lie in what is left of
-    them.
+    `width`, (clips, 2), is the width of the masks as shares of the axes, and `start` their position within the
+    remaining room.
     """
     # Source: Park et al. 2019, SpecAugment, without its time warping.
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
@@ -155,12 +154,11 @@ def spec_augment(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
 
 
 def tta_crops(lengths: Tensor, config: TrainingConfig) -> tuple[Tensor, Tensor]:
-    """Row and first frame of every crop that clips of these lengths are scored by (test-time augmentation), both
-    (crops,).
+    """Return row and first frame, both (crops,), of the test-time augmentation crops of clips with these lengths.
 
-    At most `config.test_crops` per clip, spread evenly from its first frame to its last; one alone is its first
-    `config.n_frames`. A clip shorter than a crop is centered in it if training crops are random, for at the very edge
-    training rarely shows it.
+    Each clip has at most `config.test_crops` crops, spread evenly from its first frame to its last; a single crop is
+    its first `config.n_frames`. If training crops are random, a clip shorter than a crop is centered in it: training
+    rarely shows one at the very edge.
     """
     count = (lengths / config.n_frames).ceil().long().clamp(1, config.test_crops)
     rows = torch.repeat_interleave(torch.arange(len(lengths)), count)

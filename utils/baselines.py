@@ -1,4 +1,4 @@
-"""Before networks: k-nearest neighbours and naive Bayes on 50 features of a clip, fitted in seconds."""
+"""Baselines without networks: k-nearest neighbors and naive Bayes on 50 features per clip, fitted in seconds."""
 
 import platform
 import time
@@ -14,19 +14,19 @@ from .config import MelConfig
 from .dataset import MelDataset, refuse_shared_clips
 from .run_folder import Run, save_run
 
-# Source: H. Homburg et al., A benchmark dataset for audio classification and clustering, ISMIR 2005, classify music by
-# these two among others. Their features were made by a search over signal operations; ours are the usual ones of speech
-# and music, and k is our choice.
+# Source: H. Homburg et al., A benchmark dataset for audio classification and clustering, ISMIR 2005, classify music
+# with these two, among others. Their features came from a search over signal operations; ours are the usual ones for
+# speech and music, and k is our choice.
 TITLES = {"knn": "k-NN", "naive_bayes": "Naive Bayes"}
 N_MFCC = 20
 NEIGHBOURS = 10
 
 
 def features(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
-    """Of a whole clip, from its log-mel spectrogram (n_mels, frames) in dB: float64 (50,), finite.
+    """Compute features of a whole clip, float64 (50,), finite, from its log-mel spectrogram (n_mels, frames) in dB.
 
-    The mean and the standard deviation over time of the first 20 MFCC, of the spectrum's centroid, bandwidth and 85%
-    roll-off in mel bands, of its flatness in dB, and of the loudness in dB.
+    They are the mean and the standard deviation over time of the first 20 MFCCs, of the spectral centroid, bandwidth
+    and 85% roll-off in mel bands, of the spectral flatness in dB, and of the loudness in dB.
     """
     power, bands = librosa.db_to_power(log_mel.astype(np.float64)), np.arange(settings.n_mels)
     loudness = librosa.power_to_db(power.sum(axis=0), amin=settings.amin, top_db=None)
@@ -42,17 +42,17 @@ def features(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
 
 
 def feature_table(dataset: MelDataset) -> np.ndarray:
-    """Those of each clip, float64 (clips, 50)."""
+    """Compute `features` of each clip, float64 (clips, 50)."""
     return np.stack([features(dataset.cache[fname], dataset.mel) for fname in dataset.table["fname"]])
 
 
 def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: str | Path) -> Run:
-    """Fit "knn" or "naive_bayes" to `train_set`, score `validation_set`, and keep the scores in `folder` as a Run.
+    """Fit "knn" or "naive_bayes" to `train_set`, score `validation_set`, and save the scores in `folder` as a Run.
 
-    Every class has a classifier of its own, for clips have several labels. None is kept: fitting again takes seconds.
+    Clips have several labels, so each class has its own classifier. Classifiers are not saved: refitting takes seconds.
     Raises ValueError if a clip is in both sets.
     """
-    from sklearn.multiclass import OneVsRestClassifier  # takes seconds, and `predict` does without
+    from sklearn.multiclass import OneVsRestClassifier  # takes seconds, and `predict` does not need it
     from sklearn.naive_bayes import GaussianNB
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline

@@ -1,4 +1,4 @@
-"""Charts of labels, durations, trainings, scores and relevance, drawn as in `plots`."""
+"""Charts of labels, durations, training, scores and relevance, in the style of `plots`."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,7 @@ from .plots import mel_band, words
 
 
 def clips_per_class(counts: pd.DataFrame) -> None:
-    """One panel of horizontal bars a set (the columns); the classes (the index) sorted by the first set."""
+    """Draw one panel of horizontal bars per set (the columns), with classes (the index) sorted by the first set."""
     counts = counts.rename(index=words).sort_values(list(counts))
     _, axes = plt.subplots(1, len(counts.columns), figsize=(8, 0.9 + 0.2 * len(counts)), sharey=True, squeeze=False)
     for ax, color, name in zip(axes[0], ["tab:blue", "tab:orange"], counts):
@@ -21,7 +21,7 @@ def clips_per_class(counts: pd.DataFrame) -> None:
 
 
 def bars(values: pd.Series, xlabel: str) -> None:
-    """Horizontal bars, the first on top."""
+    """Draw horizontal bars, the first on top."""
     _, ax = plt.subplots(figsize=(7, 0.7 + 0.22 * len(values)))
     ax.barh([words(name) for name in values.index[::-1]], values[::-1])
     ax.xaxis.get_major_locator().set_params(integer=True)
@@ -29,7 +29,7 @@ def bars(values: pd.Series, xlabel: str) -> None:
 
 
 def durations(seconds: dict[str, np.ndarray]) -> None:
-    """One histogram a set, over the same seconds; none where no clip of a set has told its length."""
+    """Draw one histogram per set over the same time axis, leaving out sets without known durations."""
     seconds = {name: values for name, values in seconds.items() if len(values)}
     if not seconds:
         return
@@ -44,10 +44,10 @@ def durations(seconds: dict[str, np.ndarray]) -> None:
 
 
 def per_class(table: pd.DataFrame, column: str) -> None:
-    """One dot a class (the index) and a run (the columns), sorted by the first run."""
+    """Draw one dot per class (the index) and run (the columns), sorted by the first run."""
     table = table.rename(index=words).sort_values(table.columns[0])
     _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(table)))
-    for number, run in enumerate(table):  # ever smaller dots, for many lie on each other
+    for number, run in enumerate(table):  # smaller and smaller dots, since many coincide
         ax.plot(table[run], range(len(table)), "o", markersize=max(3, 9 - 3 * number), label=run)
     ax.set_yticks(range(len(table)), table.index)
     ax.set(xlabel=column, xlim=(max(-0.02, table.min().min() - 0.05), 1.02))
@@ -56,7 +56,7 @@ def per_class(table: pd.DataFrame, column: str) -> None:
 
 
 def f1_over_threshold(curves: pd.DataFrame) -> None:
-    """Mean F1 of the classes over the threshold (the index), one curve a run (the columns), a dot at its maximum."""
+    """Draw the classes' mean F1 over the threshold (the index), a curve per run (the columns), a dot at its maximum."""
     _, ax = plt.subplots(figsize=(7, 2.6))
     for run in curves:
         (line,) = ax.plot(curves[run], label=run)
@@ -66,9 +66,7 @@ def f1_over_threshold(curves: pd.DataFrame) -> None:
 
 
 def ap_over_clips(table: pd.DataFrame) -> None:
-    """Average precision of each class (the index) over its curated clips, larger dots for several classes; the lowest
-    five under 1 are named.
-    """
+    """Draw AP over curated clips per class (the index), larger dots for several; name the five lowest under 1."""
     _, ax = plt.subplots(figsize=(7, 3))
     dots = table.groupby(["curated clips", "AP"]).size().reset_index(name="classes")
     ax.scatter(dots["curated clips"], dots["AP"], 30 * dots["classes"])
@@ -79,7 +77,7 @@ def ap_over_clips(table: pd.DataFrame) -> None:
 
 
 def singular_values(values: dict[str, np.ndarray]) -> None:
-    """Those of each matrix, the largest first, on a logarithmic axis."""
+    """Draw the singular values of each matrix, largest first, on a logarithmic axis."""
     _, ax = plt.subplots(figsize=(7, 2.6))
     for name, some in values.items():
         ax.semilogy(some, label=name)
@@ -89,7 +87,7 @@ def singular_values(values: dict[str, np.ndarray]) -> None:
 
 
 def deltas(log_mel: np.ndarray, slope: np.ndarray) -> None:
-    """A standardised log-mel spectrogram and its deltas, both (n_mels, frames): what rises is red, what falls blue."""
+    """Draw a standardized log-mel spectrogram and its deltas, both (n_mels, frames): red is rising, blue is falling."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4), sharey=True)
     options, largest = {"origin": "lower", "aspect": "auto"}, np.abs(slope).max()
     figure.colorbar(left.imshow(log_mel, cmap="magma", **options), ax=left, label="Standard deviations")
@@ -100,7 +98,7 @@ def deltas(log_mel: np.ndarray, slope: np.ndarray) -> None:
 
 
 def score_histogram(scores: np.ndarray) -> None:
-    """All scores (clips, classes), and of each clip the highest, on a logarithmic count."""
+    """Draw histograms of all scores (clips, classes) and of each clip's highest, with a logarithmic count."""
     _, axes = plt.subplots(1, 2, figsize=(10, 2.2), sharex=True)
     for ax, (title, values) in zip(axes, {"all scores": scores.ravel(), "highest of each clip": scores.max(1)}.items()):
         ax.hist(values, bins=np.linspace(0, 1, 41), log=True)
@@ -108,7 +106,7 @@ def score_histogram(scores: np.ndarray) -> None:
 
 
 def intervals(table: pd.DataFrame) -> None:
-    """LWLRAP of each row with its interval, the columns `LWLRAP`, `low` and `high`, first row on top."""
+    """Draw LWLRAP of each row with its interval, from the columns `LWLRAP`, `low` and `high`, first row on top."""
     _, ax = plt.subplots(figsize=(7, 0.8 + 0.3 * len(table)))
     table = table.iloc[::-1]
     reach = np.array([table["LWLRAP"] - table["low"], table["high"] - table["LWLRAP"]])
@@ -119,7 +117,7 @@ def intervals(table: pd.DataFrame) -> None:
 
 
 def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
-    """Loss, on the training and the validation set, LWLRAP and top-5 over the epochs, one colour a run."""
+    """Draw training and validation loss, LWLRAP and top-5 over the epochs, one color per run."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 2.6))
     for number, (title, history) in enumerate(histories.items()):
         color = f"C{number}"
@@ -136,14 +134,14 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
     for ax in axes:
         ax.xaxis.get_major_locator().set_params(nbins=5, integer=True)
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
-    for ax, column in zip(axes[1:], ["LWLRAP", "top-5"]):  # the first epochs would flatten all that follows
+    for ax, column in zip(axes[1:], ["LWLRAP", "top-5"]):  # the first epochs would flatten the rest
         curves = [history[column].dropna().to_numpy(float) for history in histories.values()]
         later = np.concatenate([curve[len(curve) // 10 :] for curve in curves])
         ax.set_ylim(later.min() - 0.02, min(later.max() + 0.02, 1.005))
 
 
 def score_over_cost(table: pd.DataFrame) -> None:
-    """LWLRAP over seconds of training and over MMAC, a dot a run; columns as of `Run.summary` and `Run.cost`."""
+    """Draw LWLRAP over training seconds and over MMAC, a dot per run; columns as in `Run.summary` and `Run.cost`."""
     _, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
     for ax, (column, label) in zip(axes, {"seconds": "Seconds of training", "MMAC": "MMAC per crop"}.items()):
         for marker, (_, run) in zip("os^vD*PX<>" * len(table), table.iterrows()):
@@ -158,7 +156,7 @@ def score_over_cost(table: pd.DataFrame) -> None:
 
 
 def deletion(curves: dict[str, pd.DataFrame]) -> None:
-    """Of each title, the mean score over the share of the points that are gone (the index), a line an order."""
+    """Draw, for each title, the mean score over the share of points deleted (the index), one line per ranking."""
     _, axes = plt.subplots(1, len(curves), figsize=(10, 2.8), sharey=True, squeeze=False)
     for ax, (title, table) in zip(axes[0], curves.items()):
         table.plot(ax=ax, marker="o", legend=False)
@@ -168,8 +166,8 @@ def deletion(curves: dict[str, pd.DataFrame]) -> None:
 
 
 def relevance_per_class(table: pd.DataFrame, settings: MelConfig) -> None:
-    """A row a class (the index) over the mel bands (the columns), smoothed over four and scaled by its maximum."""
-    smooth = table.T.rolling(4, center=True, min_periods=1).mean().T  # a first layer of stride 2 favours every other
+    """Draw a row per class (the index) over mel bands (the columns), smoothed over four and scaled by its maximum."""
+    smooth = table.T.rolling(4, center=True, min_periods=1).mean().T  # a first layer of stride 2 favors every other
     scaled = smooth.div(smooth.abs().max(axis=1).replace(0, 1), axis=0)
     figure, ax = plt.subplots(figsize=(10, 1 + 0.22 * len(table)))
     image = ax.imshow(scaled, aspect="auto", cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")

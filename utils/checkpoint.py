@@ -1,4 +1,4 @@
-"""The checkpoint that a training keeps while it runs."""
+"""The checkpoint of a training in progress."""
 
 import io
 import pickle
@@ -11,10 +11,10 @@ from . import distributed, files
 
 
 class Checkpoint:
-    """The file `RUN.checkpoint` beside a run's folder: the state of `parts` after an epoch, and the history up to it.
+    """The file `RUN.checkpoint` beside a run's folder: the state of `parts` after an epoch, and the history so far.
 
-    `parts` are what has a state_dict, by name. `key` tells one training from another: a checkpoint of another one is
-    not used, with a printed line. The number of processes and the kind of device may change from one start to the next.
+    `parts` maps names to objects with a state_dict. `key` identifies the training: a checkpoint of another one is
+    ignored, which is printed. The number of processes and the kind of device may change between starts.
     """
 
     def __init__(self, folder: Path, key: str, parts: dict[str, object]) -> None:
@@ -23,31 +23,26 @@ class Checkpoint:
         self._cost, self._kept = 0.0, time.perf_counter()
 
     def resume(self) -> tuple[list[dict], float]:
-        """Give `parts` the state that was kept; the history up to there and the seconds it took, or [] and 0 if
-        there is none.
+        """Load the saved state into `parts`; return its history and the seconds it took, or [] and 0 if there is none.
 
-        Raises ValueError if the file is no checkpoint.
+        Raises ValueError if the file is not a checkpoint.
         """
         if not self.file.is_file():
             return [], 0.0
         try:
             state = torch.load(self.file, map_location="cpu", weights_only=True)
             if state["key"] != self.key:
-                print(f"{self.file.name} is of a training with other clips, weights or settings, and is not used")
+                print(f"{self.file.name} is from a training with other clips, weights or settings and is ignored")
                 return [], 0.0
             for name, part in self.parts.items():
-                if state[name]:  # a scaler of losses that was not needed has no state, and one may be needed now
+                if state[name]:  # the loss scaler has no state if it was not needed, but may be needed now
                     part.load_state_dict(state[name])
             return state["history"], state["seconds"]
         except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"{self.file} is no checkpoint of this kit: remove it, and the training begins anew."
-            ) from error
+            raise ValueError(f"{self.file} is not a checkpoint of this kit: remove it to start over.") from error
 
     def save(self, history: list[dict], seconds: float, last: bool) -> None:
-        """Replace the file after an epoch: after the last one, and else when writing has taken at most a twentieth
-        of the time.
-        """
+        """Replace the file after the last epoch, and after others while saving takes at most 1/20 of the time."""
         began = time.perf_counter()
         if distributed.rank() or (not last and began - self._kept < 20 * self._cost):
             return
@@ -55,10 +50,10 @@ class Checkpoint:
         content = io.BytesIO()  # torch.save does not say why it cannot write to a file
         torch.save(state | {"key": self.key, "history": history, "seconds": seconds}, content)
         with files.atomic_file(self.file) as unfinished:
-            unfinished.write_bytes(content.getvalue())  # a view, kept by an error, would crash the GC of Python 3.12.1
+            unfinished.write_bytes(content.getvalue())  # a view kept alive by an error crashes the GC of Python 3.12.1
         self._kept = time.perf_counter()
         self._cost = self._kept - began
 
     def remove(self) -> None:
-        """Delete the file, once the run is written."""
+        """Delete the file, once the run is saved."""
         self.file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Every setting of the kit: frozen dataclasses, and the two presets."""
+"""All settings of the kit: frozen dataclasses, and the two presets."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -12,63 +12,62 @@ NO_AUGMENTATION = {"mix_probability": 0.0, "resize_probability": 0.0, "spec_augm
 
 
 def attached(pattern: str) -> list[Path]:
-    """What matches `pattern` in anything attached on Kaggle: the competition, a data set, or another notebook's output.
+    """Find what matches `pattern` in Kaggle's inputs: the competition, datasets, and outputs of other notebooks.
 
-    These are mounted one to three folders down, and some copies hold their folder once more.
+    Inputs are mounted one to three folders down, and some copies contain their folder once more.
     """
     return [path for depth in range(1, 5) for path in sorted(KAGGLE_INPUT.glob("*/" * depth + pattern))]
 
 
 def as_table(config: "MelConfig | TrainingConfig") -> pd.DataFrame:
-    """The settings of a config, one a row, as text: to look at."""
+    """Return the settings of a config as text, one per row, for display."""
     return pd.DataFrame({"value": {name: str(value) for name, value in asdict(config).items()}})
 
 
 @dataclass(frozen=True)
 class MelConfig:
-    """From samples to a log-mel spectrogram (paper, section III).
+    """How a log-mel spectrogram is computed from samples (paper, section III).
 
-    The paper gives the HTK scale, 128 bands and 128 frames for 2 s; it is silent on
-    `n_fft`, `fmin` and `fmax`, which are those of the starter kernels of the competition. Raises ValueError if fmin and
-    fmax do not lie one above the other from 0 to half of the sample rate.
+    The paper gives the HTK scale, 128 bands and 128 frames for 2 s, but not `n_fft`, `fmin` and `fmax`, which are those
+    of the competition's starter kernels. Raises ValueError unless 0 <= fmin < fmax <= sample_rate / 2.
     """
 
     sample_rate: int = 44_100  # Hz; clips at another rate are resampled
     n_fft: int = 2560  # samples, 58 ms
-    hop_length: int = 694  # samples, 15.7 ms: 2 s are then 128 centred frames
+    hop_length: int = 694  # samples, 15.7 ms: 2 s are then 128 centered frames
     n_mels: int = 128
     fmin: float = 20.0  # Hz
     fmax: float = 22_050.0  # Hz
-    top_db: float = 80.0  # dB below the clip's loudest point, where the spectrogram is cut
-    amin: float = 1e-10  # the least power that is told apart from none, -100 dB
-    trim_db: float = 60.0  # dB below the clip's loudest frame, what counts as silence at its ends
+    top_db: float = 80.0  # dB below the clip's loudest point, where the spectrogram is clipped
+    amin: float = 1e-10  # the smallest power distinguished from zero, -100 dB
+    trim_db: float = 60.0  # dB below the clip's loudest frame; quieter ends count as silence
 
     def __post_init__(self) -> None:
         if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
-            limits = f"fmin {self.fmin:g} and fmax {self.fmax:g} Hz"
-            raise ValueError(f"{limits}: set them from 0 to half of the sample rate, {self.sample_rate / 2:g} Hz.")
+            limits = f"0 <= fmin < fmax <= {self.sample_rate / 2:g} Hz, half of the sample rate"
+            raise ValueError(f"fmin is {self.fmin:g} Hz and fmax is {self.fmax:g} Hz: set {limits}.")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How one model is trained, and how it scores clips afterwards. Raises ValueError on a value that means nothing."""
+    """How a model is trained, and how it scores clips afterwards. Raises ValueError for an invalid value."""
 
     epochs: int
-    min_steps: int = 1  # optimiser steps, if the epochs would take fewer: small data are passed more often
-    max_steps: int | None = None  # optimiser steps, if the epochs would take more: bounds the time on any data
+    min_steps: int = 1  # optimizer steps at least: small data gets more epochs
+    max_steps: int | None = None  # optimizer steps at most: bounds the time on any data
     batch_size: int = 32
     optimizer: str = "adam"  # the paper's; or "muon", for the weights of convolutions
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0  # AdamW's; without it AdamW is Adam (Muon's is a constant of its module)
+    weight_decay: float = 0.0  # AdamW's; without it AdamW is Adam (Muon's is a constant in its module)
     schedule: str = "constant"  # or "cosine": warms up over a tenth of the steps, then falls to zero
-    activation: str = "softmax"  # the paper's; or "sigmoid", each class for itself
-    n_frames: int = 128  # frames the model sees at once: 2 s
-    crop: str = "start"  # the paper's first 2 s of each clip; or "random", another 2 s each time
-    test_crops: int = 1  # test-time augmentation: at most so many crops, evenly spaced, are averaged to score a clip
-    mix_probability: float = 0.0  # how often another clip is added, in power; the labels are those of both
-    resize_probability: float = 0.0  # how often a crop's tempo and its place on the mel axis are changed
-    spec_augment_probability: float = 0.0  # how often a frequency mask and a time mask are laid on (SpecAugment)
-    augmented: float = 0.9  # the share of the steps, from the first on, that is augmented in these three ways
+    activation: str = "softmax"  # the paper's; or "sigmoid", independent for each class
+    n_frames: int = 128  # frames per crop, 2 s
+    crop: str = "start"  # the paper's: the first 2 s of each clip; or "random", another 2 s each time
+    test_crops: int = 1  # test-time augmentation: average at most this many evenly spaced crops to score a clip
+    mix_probability: float = 0.0  # of adding another clip, in power; the mixture has the labels of both
+    resize_probability: float = 0.0  # of changing a crop's tempo and its position on the mel axis
+    spec_augment_probability: float = 0.0  # of applying a frequency mask and a time mask (SpecAugment)
+    augmented: float = 0.9  # share of the steps, from the first on, with these three augmentations
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,7 +86,7 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: set it to a number from 0 to 1.")
 
     def steps(self, n_clips: int) -> int:
-        """Optimiser steps of a training on that many clips."""
+        """Return the number of optimizer steps of a training on `n_clips` clips."""
         steps = max(self.epochs * math.ceil(n_clips / self.batch_size), self.min_steps)
         return min(steps, self.max_steps or steps)
 
@@ -99,13 +98,13 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """How much one pass through the notebooks does. What it does to a model is in `models.MODELS`."""
+    """How much one pass through the notebooks does. Its settings for each model are in `models.MODELS`."""
 
     name: str
     mel: MelConfig = field(default_factory=MelConfig)
     n_folds: int = 5  # the validation split is one of them: the paper's 80/20
-    max_noisy: int | None = None  # at most so many noisy clips are used, the first ones of their table
-    drop_unreadable: bool = False  # train without the clips that cannot be read, instead of stopping with their list
+    max_noisy: int | None = None  # use at most this many noisy clips, the first in their table
+    drop_unreadable: bool = False  # train without unreadable clips instead of stopping with a list of them
     seed: int = 0
 
 

@@ -1,4 +1,4 @@
-"""Reading the competition's tables, in the layout of Kaggle or of the public release on Zenodo."""
+"""Read the competition's tables, in the layout of Kaggle or of the public release on Zenodo."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ import pandas as pd
 
 from . import files
 
-# Clips of train_curated that the organisers named as wrong: the labels they should have, or None to leave the clip out.
+# Clips of train_curated that the organizers named as wrong: the correct labels, or None to leave the clip out.
 LABEL_CORRECTIONS: dict[str, str | None] = {
     "f76181c4.wav": "Bass_drum",
     "c7db12aa.wav": "Marimba_and_xylophone",
@@ -23,7 +23,7 @@ LABEL_CORRECTIONS: dict[str, str | None] = {
 }
 
 ZENODO_META = "FSDKaggle2019.meta"
-LAYOUT_MARKERS = ("train_curated.csv", ZENODO_META)  # what tells a folder in Kaggle's layout, and one in Zenodo's
+LAYOUT_MARKERS = ("train_curated.csv", ZENODO_META)  # mark a folder in Kaggle's and in Zenodo's layout
 
 
 def is_competition(folder: Path) -> bool:
@@ -35,14 +35,14 @@ class Competition:
     """The competition's data: `.classes`, and one table per set with a row per clip.
 
     `.curated` and `.noisy` have the columns `fname`, `labels` (comma-separated, as published) and `path`; `.test` has
-    `fname` and `path`, and in the Zenodo layout also `labels` and `usage`. `.noisy` has no rows where the folder has no
-    noisy set, or no sounds of it, which is printed. Further columns are kept, as text.
+    `fname` and `path`, and in the Zenodo layout also `labels` and `usage`. `.noisy` is empty if the folder has no noisy
+    set, or none of its sounds, which is printed. Other columns are kept as text.
 
-    The tables are CSV in UTF-8, with a byte-order mark or without; the order of the columns, the kind of line end and
-    spaces around a name, a label or any other field do not count. Raises FileNotFoundError or ValueError, naming the
-    file and the remedy, if the folder is in neither layout, a table cannot be read, lacks a column or lists no clip, a
-    label is empty or not a class, there are fewer than two classes, or a listed clip is listed twice, not a plain file
-    name or not there.
+    Tables are CSV in UTF-8, with or without a byte-order mark; the order of columns, the line endings and spaces around
+    a name, a label or any other field do not matter. Raises FileNotFoundError or ValueError, naming the file and the
+    remedy, if the folder is in neither layout, a table cannot be read, lacks a column or lists no clip, a label is
+    empty or not a class, there are fewer than two classes, or a clip is listed twice, is not a plain file name or does
+    not exist.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -86,7 +86,7 @@ class Competition:
         file = self.folder / csv
         if optional and not (self.folder / audio).exists():
             if file.exists():
-                print(f"{file} lists clips, but {audio} is not there: going on without the noisy set.")
+                print(f"{file} lists clips, but {audio} does not exist: continuing without the noisy set.")
             return pd.DataFrame({"fname": [], "labels": [], "path": []}, dtype=str)
         table = read_table(file, ["fname", "labels"])
         labels = split_labels(table["labels"]).explode()
@@ -102,9 +102,9 @@ class Competition:
 
 
 def read_table(file: Path, columns: list[str]) -> pd.DataFrame:
-    """The table in a CSV file, all of it text, with one row per clip. Raises as `Competition` does."""
+    """Read a CSV file as a table of text, with one row per clip. Raises as `Competition` does."""
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there: it comes with the competition's data, put it back.")
+        raise FileNotFoundError(f"{file} does not exist: restore it from the competition's data.")
     lines = _read_lines(file)
     header = next(lines, (1, []))[1]
     twice = [column for column in header if header.count(column) > 1]
@@ -112,13 +112,13 @@ def read_table(file: Path, columns: list[str]) -> pd.DataFrame:
         raise ValueError(f"{file} has two columns {twice[0]!r}: rename or remove one.")
     missing = [column for column in columns if column not in header]
     if missing:
-        remedy = f"its first line must name {', '.join(columns)}, with commas between"
+        remedy = f"its first line must name {', '.join(columns)}, separated by commas"
         raise ValueError(f"{file} has no column {missing[0]!r}: {remedy}.")
     rows = []
     for line, row in lines:
         if len(row) != len(header):
-            wrong = f"the row has {len(row)} fields and not {len(header)}"
-            raise ValueError(f"{file}, line {line}: {wrong}: put quotes around a field with commas in it.")
+            wrong = f"the row has {len(row)} fields instead of {len(header)}"
+            raise ValueError(f"{file}, line {line}: {wrong}: put quotes around fields that contain commas.")
         rows.append(row)
     if not rows:
         raise ValueError(f"{file} lists no clips: add a row for each.")
@@ -132,7 +132,7 @@ def read_table(file: Path, columns: list[str]) -> pd.DataFrame:
 
 
 def _read_lines(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The fields of each row that is not blank, without spaces around them, and the number of the line it ends on."""
+    """Yield the line number where each non-blank row ends, and its fields without spaces around them."""
     data = file.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -152,9 +152,9 @@ def _read_lines(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
-    """`table` with a column `path`; every clip must be a plain name, and in the folder `audio`."""
+    """Add a column `path` to `table`; every clip must be a plain file name in the folder `audio`."""
     if not audio.is_dir():
-        raise FileNotFoundError(f"{audio} is not there, but {file.name} lists its clips: unpack the audio there.")
+        raise FileNotFoundError(f"{audio} does not exist, but {file.name} lists its clips: unpack the audio there.")
     outside = [fname for fname in table["fname"] if os.path.basename(fname) != fname or fname in ("", ".", "..")]
     if outside:
         raise ValueError(f"{file} lists {outside[0]!r}, which is not a plain file name: correct the row.")
@@ -170,33 +170,33 @@ def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
 
 
 def _read_vocabulary(file: Path, labels: set[str]) -> list[str]:
-    """The classes in alphabetical order: the column of vocabulary.csv that holds most of the labels in use."""
+    """Read the classes, in alphabetical order, from the column of vocabulary.csv with most of the labels in use."""
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there: it lists the classes, put it back.")
+        raise FileNotFoundError(f"{file} does not exist: restore it from the competition's data.")
     columns = [set(column) for column in zip_longest(*(fields for _, fields in _read_lines(file)), fillvalue="")]
     classes = max(columns, key=lambda column: len(column & labels), default=set())
     return _classes(sorted(classes - {"", "label", "labels", "name", "display_name"}), file)
 
 
 def _classes(names: list[str], file: Path) -> list[str]:
-    """`names`, if they can be classes."""
+    """Return `names` if they can be classes, else raise ValueError."""
     if "" in names:
         raise ValueError(f"{file} has a column without a name: remove it.")
     for name in {"fname", "labels"} & set(names):
-        raise ValueError(f"{file}: a class cannot be called {name!r}, as a column of the tables is: rename it.")
+        raise ValueError(f"{file}: a class cannot be called {name!r}, which is a column of the tables: rename it.")
     if len(names) < 2:
-        too_few = f"{len(names)} of at least two classes that a model is to tell apart"
+        too_few = f"too few classes ({len(names)}, and a model needs at least two)"
         raise ValueError(f"{file} names {too_few}: add the others.")
     return names
 
 
 def split_labels(labels: pd.Series) -> pd.Series:
-    """'Bark,Run' to ['Bark', 'Run'], for each row."""
+    """Split each row's labels: 'Bark,Run' to ['Bark', 'Run']."""
     return labels.str.split(",")
 
 
 def multi_hot(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
-    """Labels of each clip as a float32 array (clips, classes) of zeros and ones."""
+    """Encode each clip's labels as zeros and ones, float32 (clips, classes)."""
     labels = split_labels(table["labels"]).explode()
     rows = np.repeat(np.arange(len(table)), table["labels"].str.count(",") + 1)
     targets = np.zeros((len(table), len(classes)), dtype=np.float32)
@@ -205,7 +205,7 @@ def multi_hot(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
 
 
 def first_label(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
-    """Class index of each clip's first listed label, which top-5 accuracy asks for; int64 (clips,)."""
+    """Return the class index of each clip's first listed label, used for top-5 accuracy; int64 (clips,)."""
     return _class_index(split_labels(table["labels"]).str[0], classes)
 
 
@@ -217,7 +217,7 @@ def _class_index(labels: pd.Series, classes: list[str]) -> np.ndarray:
 
 
 def label_pairs(table: pd.DataFrame, classes: list[str]) -> pd.Series:
-    """How many clips carry both of two labels, most first; the index is 'Bark + Run', without pairs on no clip."""
+    """Count the clips with both labels of each pair that occurs, most first; the index is like 'Bark + Run'."""
     targets = multi_hot(table, classes)
     together = np.triu(targets.T @ targets, 1).astype(int)
     first, second = np.nonzero(together)
@@ -227,7 +227,7 @@ def label_pairs(table: pd.DataFrame, classes: list[str]) -> pd.Series:
 
 
 def correct_labels(curated: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """`curated` with LABEL_CORRECTIONS applied, and without the clips whose right label is none of `classes`."""
+    """Apply LABEL_CORRECTIONS to `curated`, dropping clips whose correct label is not one of `classes`."""
     labels = [LABEL_CORRECTIONS.get(fname, label) for fname, label in zip(curated["fname"], curated["labels"])]
     known = [label is not None and set(label.split(",")) <= set(classes) for label in labels]
     return curated.assign(labels=labels)[known].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Spectrograms of clips on a device: what a model is trained on and asked about."""
+"""Spectrograms of clips on a device, for training and scoring."""
 
 import copy
 import warnings
@@ -13,17 +13,17 @@ from . import data, splits
 from .config import Preset
 from .mel_cache import Cache, format_report
 
-processes_per_gpu = 1  # how many share a GPU's memory; `launch.side_by_side` sets it
-_placed = weakref.WeakKeyDictionary()  # cache -> its frames on the device, shared by all unpickled data sets
+processes_per_gpu = 1  # how many share a GPU's memory; set by `launch.side_by_side`
+_placed = weakref.WeakKeyDictionary()  # cache -> its frames on the device, shared by all unpickled datasets
 
 
 class MelDataset:
-    """Clips of a cache for a model on `device`: `.table`, its rows numbered from 0 and with the cache's `content_hash`,
-    and `.targets` (clips, classes) if it has labels. Batches are made by `augment`, without a DataLoader.
+    """Clips of a cache for a model on `device`. Batches are made by `augment`, without a DataLoader.
 
-    `.frames`, those of the whole cache, lie on the device as one tensor if they take at most half of its free
-    memory. If not, they stay in the memory-mapped file, and what a batch needs of them is sent through pinned
-    memory. All else (`.starts`, `.lengths`, `.pad_values`, `.targets`, a value or row a clip) stays on the CPU.
+    `.table` has rows numbered from 0 and the cache's `content_hash`; `.targets` is (clips, classes), or None without
+    labels. `.frames`, those of the whole cache, are one tensor on the device if they take at most half of its free
+    memory. Otherwise they stay in the memory-mapped file, and what a batch needs is sent through pinned memory. All
+    else (`.starts`, `.lengths`, `.pad_values`, `.targets`, a value or row per clip) stays on the CPU.
     """
 
     def __init__(
@@ -31,8 +31,8 @@ class MelDataset:
     ) -> None:
         table = table.reset_index(drop=True)
         self.cache, self.table, self.classes, self.mel = cache, table, classes, cache.settings
-        self.sources = (cache.folder.name,)  # which tell the content of the clips
-        self.device = torch.empty(0, device=device).device  # "cuda" by its number
+        self.sources = (cache.folder.name,)  # which identify the content of the clips
+        self.device = torch.empty(0, device=device).device  # "cuda" with its index
         clips = cache.clips.iloc[cache.rows(table["fname"])]
         self.table[splits.CONTENT] = clips[splits.CONTENT].to_numpy()
         frames = _tensor(cache.frames)
@@ -56,12 +56,12 @@ class MelDataset:
         return part
 
     def __getstate__(self) -> dict:
-        """For another process, which takes the frames of one cache from its file."""
+        """Pickle for another process, which reads the frames of a single cache from its file."""
         return self.__dict__ | {"frames": None if len(self.sources) == 1 else self.frames.cpu()}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        self.device = torch.empty(0, device=self.device.type).device  # of several GPUs, that of this process
+        self.device = torch.empty(0, device=self.device.type).device  # this process's, of several GPUs
         if self.frames is not None:
             self.frames = _place(self.frames, self.device)
             return
@@ -70,7 +70,7 @@ class MelDataset:
         self.frames = _placed[self.cache]
 
     def subset(self, rows: np.ndarray) -> "MelDataset":
-        """The clips of these rows, over the same frames."""
+        """Return the clips of these rows, sharing the frames."""
         part = copy.copy(self)
         part.table = self.table.iloc[rows].reset_index(drop=True)
         for name in ("starts", "lengths", "pad_values", "targets"):
@@ -79,7 +79,7 @@ class MelDataset:
         return part
 
     def join(self, other: "MelDataset") -> "MelDataset":
-        """The clips of both, over a copy of the frames that they need."""
+        """Return the clips of both, with a copy of the frames that they need."""
         joined = copy.copy(self)
         joined.sources = self.sources + other.sources
         joined.table = pd.concat([self.table, other.table], ignore_index=True)
@@ -97,11 +97,10 @@ class MelDataset:
         return joined
 
     def crops(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
-        """`n_frames` of each of the clips `rows`, from frame `offsets` on: dB on the device, float32 (clips, 1,
-        n_mels, n_frames).
+        """Cut `n_frames` of the clips `rows` from frame `offsets` on: dB on the device, (clips, 1, n_mels, n_frames).
 
-        `rows` and `offsets`, on the CPU, have shape (clips,). Beyond a clip's ends lies its pad value, as zeros
-        padded to its samples would give.
+        `rows` and `offsets`, on the CPU, have shape (clips,); the result is float32. Frames beyond a clip's ends have
+        its pad value, as if its samples were padded with zeros.
         """
         position = offsets[:, None] + torch.arange(n_frames)
         inside = (position >= 0) & (position < self.lengths[rows, None])
@@ -113,18 +112,18 @@ class MelDataset:
         return self.to_device(torch.where(inside, frames, padding)).float().transpose(1, 2)[:, None]
 
     def to_device(self, tensor: Tensor) -> Tensor:
-        """`tensor` on the device. The copy to a GPU runs while it computes."""
+        """Move `tensor` to the device. A copy to a GPU runs while the GPU computes."""
         return _move(tensor, self.device)
 
 
 def refuse_shared_clips(train_set: MelDataset, validation_set: MelDataset, title: str) -> None:
     """Raise ValueError if a clip is in both sets."""
     if both := set(train_set.table["fname"]) & set(validation_set.table["fname"]):
-        raise ValueError(f"{title}: {min(both)} is in the training and in the validation set: split them apart.")
+        raise ValueError(f"{title}: {min(both)} is in both the training and the validation set: make them disjoint.")
 
 
 def _tensor(frames: np.ndarray) -> Tensor:
-    with warnings.catch_warnings():  # torch fears that somebody could write; nobody does
+    with warnings.catch_warnings():  # torch warns that somebody could write to it; nobody does
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         return torch.from_numpy(frames)
 
@@ -136,9 +135,9 @@ def _move(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _place(frames: Tensor, device: torch.device) -> Tensor:
-    """`frames` on the device, if they leave half of its free memory, or of this process's share of it, to the model."""
+    """Move `frames` to the device if they leave half of its free memory, or of this process's share, to the model."""
     if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps what was freed
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # freed but kept by torch
         if frames.nbytes > (torch.cuda.mem_get_info(device)[0] + cached) / 2 / processes_per_gpu:
             return frames
     return frames.to(device)
@@ -147,9 +146,7 @@ def _place(frames: Tensor, device: torch.device) -> Tensor:
 def load_split(
     cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device
 ) -> tuple[MelDataset, MelDataset]:
-    """Training set and validation set for a model on `device`: the same for every model of a preset, labels
-    corrected.
-    """
+    """Return the training and validation sets, labels corrected: the same for every model of a preset."""
     clips = load_labelled(cache, table, classes, preset, device)
     train_rows, validation_rows = splits.split(clips.table, preset.n_folds, preset.seed)
     return clips.subset(train_rows), clips.subset(validation_rows)
@@ -158,20 +155,20 @@ def load_split(
 def load_labelled(
     cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device
 ) -> MelDataset:
-    """All clips of `table` to train on, labels corrected (prints how many). Clips that cannot be read are left out if
-    `preset.drop_unreadable`.
+    """Return all clips of `table` to train on, labels corrected (prints how many).
 
-    Raises ValueError with their list if not.
+    Clips that cannot be read are left out if `preset.drop_unreadable`; otherwise they raise a ValueError that lists
+    them.
     """
     if corrections := table["fname"].isin(data.LABEL_CORRECTIONS).sum():
-        print(f"{corrections} clips have a label correction, or are dropped for it: see data.LABEL_CORRECTIONS")
+        print(f"{corrections} clips have a label correction and are relabeled or dropped: see data.LABEL_CORRECTIONS")
     table = data.correct_labels(table, classes)
     unreadable = cache.unreadable[cache.unreadable["fname"].isin(table["fname"])]
     if len(unreadable):
         some = f"{len(unreadable)} of {len(table)} training clips cannot be read"
         if not preset.drop_unreadable:
             raise ValueError(
-                f"{some}:\n{format_report(unreadable)}\nReplace the files and run 02_preprocessing again, "
+                f"{some}:\n{format_report(unreadable)}\nReplace the files and rerun 02_preprocessing, "
                 "or set drop_unreadable to True in utils/config.py to train without them."
             )
         print(f"{some} and are left out")

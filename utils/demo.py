@@ -1,4 +1,4 @@
-"""A page that tags a sound you drop or record, with gradio (pip install gradio): python -m utils.demo [--run FOLDER]"""
+"""Web page that tags a sound you drop or record (pip install gradio): python -m utils.demo [--run FOLDER]"""
 
 import argparse
 import importlib.util
@@ -11,21 +11,21 @@ from . import audio, plots, predict, workspace
 from .run_folder import Run
 
 ABOUT = """# What is in your sound?
-{title}, which knows {classes} classes. Where all scores are low, it is probably none of them; and what is none of them
-may score high, as what comes nearest."""
+{title}, with {classes} classes. If all scores are low, the sound is probably none of them; but a sound of another
+class may also score high on the nearest one."""
 
 
 def tag_sound(path: str | Path, run: Run, device: str = "cpu") -> tuple[dict[str, float], Figure]:
-    """The five highest scores of a sound, and the picture of its tags over time. Raises ValueError as `tag` does."""
+    """Return a sound's five highest scores, and a plot of its tags over time. Raises ValueError as `tag` does."""
     samples = audio.load_clip(path, run.mel)
     top = predict.top_classes(predict.tag(path, run, device), k=5)
     figure = plots.tags_over_time(samples, predict.tag_over_time(path, run, device=device), run.mel)
-    plt.close(figure)  # pyplot would keep one of every sound
+    plt.close(figure)  # or pyplot would keep the figure of every sound
     return dict(zip(top["class"].map(plots.words), top["score"].astype(float))), figure
 
 
 def page(run: Run, device: str = "cpu"):  # noqa: ANN201
-    """The gradio page; its `launch()` serves it."""
+    """Build the gradio page; its `launch()` serves it."""
     import gradio
 
     def answer(path: str | None) -> tuple[dict[str, float] | None, Figure | None]:
@@ -34,18 +34,18 @@ def page(run: Run, device: str = "cpu"):  # noqa: ANN201
         except ValueError as error:
             raise gradio.Error(str(error), print_exception=False) from error
 
-    plt.switch_backend("agg")  # it draws in threads, which cannot open windows
+    plt.switch_backend("agg")  # gradio draws in threads, which cannot open windows
     with gradio.Blocks(title="Freesound tagging kit") as blocks:
         gradio.Markdown(ABOUT.format(title=run.record["title"], classes=len(run.classes)))
         sound = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Drop a file, or record")
-        shown = [gradio.Label(label="scores of the whole"), gradio.Plot(label="tags over time")]
+        shown = [gradio.Label(label="scores of the whole sound"), gradio.Plot(label="tags over time")]
         sound.change(answer, sound, shown, api_name="tag")
     return blocks
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.demo", description="Open a page that tags sounds.")
-    parser.add_argument("--run", metavar="FOLDER", help="if left out, the best run in the work folder")
+    parser.add_argument("--run", metavar="FOLDER", help="folder of the run (default: the best in the work folder)")
     options = parser.parse_args(arguments)
     if not importlib.util.find_spec("gradio"):
         parser.exit(1, "The page needs gradio, which is not installed: pip install gradio\n")

@@ -1,4 +1,4 @@
-"""Several processes that train one model, as torchrun starts them; with one process, each call here does nothing."""
+"""Train one model in several processes, started by torchrun; with one process, each call here does nothing."""
 
 import io
 import os
@@ -13,20 +13,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def rank() -> int:
-    """This process's number; 0 is the one that prints and writes."""
+    """Return this process's number; process 0 prints and writes."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Number of processes, over all machines."""
+    """Return the number of processes on all machines."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started, each with a GPU of its own if there are as many; all but the first fall
-    silent.
-    """
+    """Join torchrun's processes, each with its own GPU if there are enough; only the first one prints."""
     if "WORLD_SIZE" not in os.environ:  # not started by torchrun
         yield
         return
@@ -38,38 +36,39 @@ def process_group() -> Iterator[None]:
     dist.init_process_group(backend, device_id=device)
     with redirect_stdout(io.StringIO()) if rank() else nullcontext(sys.stdout):
         yield
-    dist.destroy_process_group()  # not after an error: the others, which wait, would have to answer
+    dist.destroy_process_group()  # not after an error: it needs the other processes, which are waiting
 
 
 def barrier() -> None:
-    """Wait here for all processes."""
+    """Wait for all processes."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def shard(rows: Tensor) -> Tensor:
-    """This process's part of `rows`: every one is in just one process's."""
+    """Return this process's part of `rows`; each row belongs to exactly one process."""
     return rows[rank() :: world_size()]
 
 
 def all_reduce(tensor: Tensor) -> Tensor:
-    """`tensor`, overwritten by its sum over all processes."""
+    """Overwrite `tensor` with its sum over all processes, and return it."""
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
 
 
 def broadcast_buffers(model: nn.Module) -> None:
-    """Give every process the first one's statistics of batch normalisation, which are what is kept."""
+    """Give every process the batch normalization statistics of the first one, which are those saved."""
     if dist.is_initialized():
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
 def wrap(model: nn.Module) -> nn.Module:
-    """`model` with its gradients averaged over all processes, and on GPUs its batches normalised over all of them.
+    """Average the gradients of `model` over all processes and, on GPUs, normalize its batches over all of them.
 
-    Its layers are still those of `model`. On a CPU torch has no such batch normalisation: each process takes its own.
+    The result shares the layers of `model`. torch has no such batch normalization on a CPU: each process uses its own
+    statistics.
     """
     if not dist.is_initialized() or not any(parameter.requires_grad for parameter in model.parameters()):
         return model

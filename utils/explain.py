@@ -1,7 +1,7 @@
-"""Which points of a spectrogram made a network say what it says: layer-wise relevance propagation (LRP).
+"""Layer-wise relevance propagation (LRP): which points of a spectrogram led a network to its output.
 
-From the output back to the input each layer hands its relevance on to the layer before it, in proportion to what that
-contributed, so that nothing is added or lost: the relevances of all points add up to the logit.
+From the output back to the input, each layer passes its relevance on to the layer before it, in proportion to that
+layer's contributions. Nothing is added or lost: the relevances of all points add up to the logit.
 """
 
 # Source: LRP of spectrograms is the paper's [8], S. Becker et al., Interpreting and explaining deep neural networks for
@@ -24,10 +24,10 @@ from .inference import activate
 from .networks import Logits, TimeMean
 from .run_folder import Run
 
-BATCH = 16  # spectrograms at once: what all layers gave is kept on the way
+BATCH = 16  # spectrograms at once, as the outputs of all layers are kept
 TOLERANCE = 1e-3  # how far relevances may miss their sum, as a share of it, or of 1 if it is smaller
-LARGEST_FLAT = 11  # points along an axis
-SHARES = (0.02, 0.05, 0.1, 0.2)  # of the points, that `deletion` takes away
+LARGEST_FLAT = 11  # largest side, in points, of a first filter with the flat rule
+SHARES = (0.02, 0.05, 0.1, 0.2)  # of the points, deleted by `deletion`
 COVERED = (
     nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout,
     nn.Flatten, nn.Identity, TimeMean,
@@ -35,7 +35,7 @@ COVERED = (
 
 
 def uncovered(network: nn.Module) -> str:
-    """The first layer that the rules do not cover, or "": a block with a path around it, or functions of its own."""
+    """Return the first layer not covered by the rules (a block with a skip connection or its own functions), or ""."""
     for name, layer in network.named_modules():
         known = nn.Sequential if list(layer.children()) else COVERED
         if name not in ("", "network") and not isinstance(layer, known):
@@ -44,25 +44,25 @@ def uncovered(network: nn.Module) -> str:
 
 
 def explainable(runs: Sequence[Run]) -> list[Run]:
-    """Those of `runs` whose network the rules cover, in the same order. Raises ValueError if there is none."""
+    """Return the `runs` whose network the rules cover, in the same order. Raises ValueError if there are none."""
     found = []
     for run in runs:
         with torch.device("meta"):  # takes no memory
             if run.has_weights and not uncovered(models.build(run.record["model"])):
                 found.append(run)
     if not found:
-        raise ValueError("No run is of a network that relevance propagation covers: run 03_cnn.")
+        raise ValueError("No run has a network that relevance propagation covers: run 03_cnn.")
     return found
 
 
 def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Relevance of each point of `x` for one label of each spectrogram, (clips, n_mels, frames); and the sum that it
-    adds up to, (clips,): the label's logit, less the bias of the output layer, which is the same for every clip.
+    """Return the relevance of each point for one label per spectrogram, (clips, n_mels, frames), and its sum, (clips,).
 
-    `networks`: as `Run.models` gives them; of several folds, the relevance is that of their mean logit. `x`: dB (clips,
-    1, n_mels, frames); `labels`: class indices (clips,). Propagation stops at the input of the first convolution,
-    standardized. Relevance of an averaged square is spread evenly over it; that of the deltas is added to that of the
-    log-mel. Raises ValueError, naming the layer, if the rules do not cover a network; ImportError without zennit.
+    The sum is the label's logit minus the bias of the output layer, which is the same for every clip. `networks`: as
+    given by `Run.models`; for several folds, the relevance is that of their mean logit. `x`: dB (clips, 1, n_mels,
+    frames); `labels`: class indices (clips,). Propagation stops at the standardized input of the first convolution. The
+    relevance of an averaged square is spread evenly over it; that of the deltas is added to that of the log-mel. Raises
+    ValueError, naming the layer, if the rules do not cover a network, and ImportError without zennit.
     """
     for network in networks:
         if layer := uncovered(network):
@@ -72,12 +72,12 @@ def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple
 
 
 def gradient_times_input(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> Tensor:
-    """The plain gradient of the label's logit times the input of the first convolution, (clips, n_mels, frames)."""
+    """Return the plain gradient of the label's logit times the first convolution's input, (clips, n_mels, frames)."""
     return _mean(networks, x, labels, by_rules=False)[0]
 
 
 def _mean(networks: Sequence[nn.Module], x: Tensor, labels: Tensor, by_rules: bool) -> tuple[Tensor, Tensor]:
-    """The mean over networks of what `_propagate` gives, batch by batch."""
+    """Average the results of `_propagate` over networks, batch by batch."""
     labels, batches = labels.to(x.device), []
     for some, of in zip(x.split(BATCH), labels.split(BATCH)):
         each = [_propagate(network.to(x.device).eval(), some, of, by_rules) for network in networks]
@@ -88,7 +88,7 @@ def _mean(networks: Sequence[nn.Module], x: Tensor, labels: Tensor, by_rules: bo
 
 @torch.enable_grad()
 def _propagate(network: nn.Module, x: Tensor, labels: Tensor, by_rules: bool) -> tuple[Tensor, Tensor]:
-    """Points (clips, n_mels, frames) and their sum (clips,): relevances, or gradient times input."""
+    """Return points (clips, n_mels, frames) and their sum (clips,): relevance, or gradient times input."""
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     bias = next(layer for layer in network.modules() if isinstance(layer, Logits)).bias
     rules = _rules(first).context(network) if by_rules else nullcontext()
@@ -98,7 +98,7 @@ def _propagate(network: nn.Module, x: Tensor, labels: Tensor, by_rules: bool) ->
         seen.append(inputs[0].detach().requires_grad_())
         return seen[0]
 
-    with first.register_forward_pre_hook(begin), rules:  # before the hooks of the rules, which see the new input
+    with first.register_forward_pre_hook(begin), rules:  # before the rules' hooks, which see the new input
         total = (network(x).gather(1, labels[:, None]) - bias[labels][:, None])[:, 0]
         (points,) = torch.autograd.grad(total, seen[0], total.detach() if by_rules else torch.ones_like(total))
     points = points if by_rules else points * seen[0].detach()
@@ -106,21 +106,21 @@ def _propagate(network: nn.Module, x: Tensor, labels: Tensor, by_rules: bool) ->
 
 
 def _rules(first: nn.Conv2d):
-    """zennit's composite for a network with this first convolution."""
+    """Return zennit's composite for a network with this first convolution."""
     try:
         from zennit.canonizers import SequentialMergeBatchNorm
         from zennit.composites import EpsilonPlus, EpsilonPlusFlat
         from zennit.rules import Norm
     except ImportError as error:
         raise ImportError("Relevance propagation needs the package zennit: pip install zennit") from error
-    # Flat spreads relevance evenly over a filter: not over one that is half as high as the spectrogram.
+    # Flat spreads relevance evenly over a filter, so it is not used for one half as high as the spectrogram.
     composite = EpsilonPlus if max(first.kernel_size) > LARGEST_FLAT else EpsilonPlusFlat
-    # Without their biases, layers hand on all that they are given.
+    # Without biases, layers pass on all of their relevance.
     return composite(zero_params="bias", layer_map=[((TimeMean,), Norm())], canonizers=[SequentialMergeBatchNorm()])
 
 
 def _spread(points: Tensor, x: Tensor) -> Tensor:
-    """`points` of averages over parts of `x`, (clips, 1, ...), each in equal shares over its part: as large as `x`."""
+    """Spread `points` of averages over parts of `x`, (clips, 1, ...), evenly over these parts: as large as `x`."""
     if points.shape == x.shape:
         return points[:, 0]
     parts = torch.zeros_like(x).requires_grad_()
@@ -131,11 +131,11 @@ def _spread(points: Tensor, x: Tensor) -> Tensor:
 def deletion(
     networks: Sequence[nn.Module], x: Tensor, labels: Tensor, orders: dict[str, Tensor], activation: str, size: int = 1
 ) -> pd.DataFrame:
-    """Pixel flipping: the mean score of the labels without the points that a ranking puts first; a row per share
-    deleted, a column per ranking.
+    """Pixel flipping: the mean score of the labels after deleting the points that each ranking puts first.
 
-    `orders`: by name, (clips, n_mels, frames), highest first. Points go in squares of `size` by their mean, and take
-    the value of the clip's quietest one. `networks`, `x` and `labels` as for `relevance`.
+    Returns a row per share deleted and a column per ranking. `orders`: rankings by name, (clips, n_mels, frames),
+    highest first. Points are deleted in squares of `size` by their mean, and take the value of the clip's quietest
+    point. `networks`, `x` and `labels` are as for `relevance`.
     """
     labels = labels.to(x.device).repeat(len(networks))[:, None]
     networks = [network.to(x.device).eval() for network in networks]
@@ -153,21 +153,21 @@ def deletion(
 
 
 def _highest(order: Tensor, share: float, size: int) -> Tensor:
-    """Whether each point lies in one of a clip's highest squares, so large a share of them; (clips, 1, ...)."""
+    """Mark the points in the highest squares of each clip, a `share` of all squares; (clips, 1, ...)."""
     squares = F.avg_pool2d(order[:, None], size)
     index = squares.flatten(1).topk(round(share * squares[0].numel()), dim=1).indices
     chosen = torch.zeros_like(squares.flatten(1)).scatter_(1, index, 1.0).view_as(squares)
     chosen = F.interpolate(chosen, scale_factor=size)
-    height, width = order.shape[1] - chosen.shape[2], order.shape[2] - chosen.shape[3]  # what fills no square stays
+    height, width = order.shape[1] - chosen.shape[2], order.shape[2] - chosen.shape[3]  # points in no square stay
     return F.pad(chosen, (0, width, 0, height)) > 0
 
 
 def listen(samples: np.ndarray, points: np.ndarray, settings: MelConfig) -> tuple[np.ndarray, np.ndarray]:
-    """What speaks for a label in a sound, and the rest of it: mono samples that add up to `samples`.
+    """Split a sound into what speaks for a label and the rest: mono samples that add up to `samples`.
 
-    `samples`: those of the crop that `points`, relevances (n_mels, frames), are of, or fewer. The most relevant tenth
-    of the points stays as loud as it is, and the others in proportion to their relevance; none of those that speak
-    against the label stay. What is left of a band is left of each frequency in it, with the phase of the sound.
+    `samples` are those of the crop that `points`, relevances (n_mels, frames), belong to, or fewer. The most relevant
+    tenth of the points keeps its level, the others are scaled by their relevance, and points against the label are
+    removed. All frequencies of a band are scaled alike and keep the phase of the sound.
     """
     spectrum = librosa.stft(samples, n_fft=settings.n_fft, hop_length=settings.hop_length, pad_mode="constant")
     tiny = np.finfo(np.float32).tiny
@@ -179,9 +179,9 @@ def listen(samples: np.ndarray, points: np.ndarray, settings: MelConfig) -> tupl
 
 
 def profile(points: Tensor, labels: Tensor, classes: list[str]) -> pd.DataFrame:
-    """Where along frequency the relevance for each class lies: a row a class of `labels`, a column a mel band.
+    """Return where along frequency each class's relevance lies: a row per class in `labels`, a column per mel band.
 
-    A value is the share of all relevance in the clip, for less against, on average over the class's clips.
+    Values are shares of all relevance in a clip, for the label minus against it, averaged over the class's clips.
     """
     share = points.sum(dim=2) / points.abs().sum(dim=(1, 2))[:, None].clamp(min=torch.finfo(points.dtype).tiny)
     table = pd.DataFrame(share.cpu().numpy()).groupby(labels.cpu().numpy()).mean()

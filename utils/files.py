@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or not there, whatever stops the process that writes them."""
+"""Write files and folders atomically: they are complete or absent, whatever stops the process that writes them."""
 
 import errno
 import os
@@ -14,18 +14,18 @@ ABANDONED_AFTER = 24 * 3600  # s without a change, after which nobody is still w
 CANNOT_WRITE = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST
 )  # fmt: skip
-# Windows opens no folder (EACCES), some network file systems sync none.
+# Windows cannot open a folder (EACCES), and some network file systems cannot sync one.
 CANNOT_SYNC_FOLDER = (errno.EACCES, errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 
 
 @contextmanager
 def atomic_folder(target: Path, replace: bool = False) -> Iterator[Path]:
-    """A folder to write in, beside `target`, which takes that name when the block has ended, all of it on the disk.
+    """Yield a folder beside `target` to write in, which is synced to disk and renamed to `target` when the block ends.
 
-    If `target` exists by then, it stays, or is replaced with `replace`. If the block fails, nothing of it is left; what
-    a killed process leaves, a `.part` or `.old` that is never read, goes with a later write of `target`, from a day on.
-    Several processes and machines may write the same `target`: one of them comes first. Raises OSError, with the
-    remedy, if the disk is full or cannot be written to; what stood there then still does.
+    If `target` exists by then, it is kept, or replaced with `replace`. If the block fails, nothing of it is left. A
+    killed process leaves a `.part` or `.old` that is never read and that a later write of `target` removes after a day.
+    Several processes and machines may write the same `target`: one of them wins. Raises OSError, with the remedy, if
+    the disk is full or cannot be written to; existing files are then unchanged.
     """
     with explain_errors(target):
         unfinished = _begin(target)
@@ -42,7 +42,7 @@ def atomic_folder(target: Path, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """The same for a file, which replaces what stands there: the path to write to, beside `target`."""
+    """Yield a path beside `target` to write a file to, which then replaces `target` as in `atomic_folder`."""
     with explain_errors(target):
         unfinished = _begin(target)
         try:
@@ -56,7 +56,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def explain_errors(target: Path) -> Iterator[None]:
-    """Turn an error of writing `target` into a sentence that names it."""
+    """Turn an error from writing `target` into one sentence that names it."""
     try:
         yield
     except OSError as error:
@@ -67,27 +67,27 @@ def explain_errors(target: Path) -> Iterator[None]:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether `path` is of a write that has not ended."""
+    """Whether `path` belongs to an unfinished write."""
     return path.suffix in (".part", ".old")
 
 
 def refuse_undecodable(names: Iterable[str], where: str | Path) -> None:
-    """Raises ValueError if some of these file names in `where` are not UTF-8, as an old zip may leave them."""
-    bad = [name for name in names if re.search("[\ud800-\udfff]", name)]  # how Python spells such bytes
+    """Raise ValueError if any of these file names in `where` is not UTF-8, as an old zip may leave them."""
+    bad = [name for name in names if re.search("[\ud800-\udfff]", name)]  # how Python decodes such bytes
     if bad:
         raise ValueError(
-            f"{where} has {len(bad)} file names that are not UTF-8, {os.fsencode(bad[0])!r} for one: rename them, or "
-            "unpack them again with the encoding that they were packed in."
+            f"{where} has {len(bad)} file names that are not UTF-8, such as {os.fsencode(bad[0])!r}: rename them, or "
+            "unpack them again with the encoding they were packed in."
         )
 
 
 def _begin(target: Path) -> Path:
-    """A path beside `target` to write to, which nobody else takes, in a folder that is there, without leftovers."""
+    """Return a unique path beside `target` to write to, after making its folder and removing leftovers."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    kinds = "part|old" if target.exists() else "part"  # a process killed between two renames leaves the only .old
+    kinds = "part|old" if target.exists() else "part"  # .old may be the only copy, after a kill between two renames
     leftover = re.compile(rf"{re.escape(target.name)}\.[0-9a-f]+\.({kinds})")
     for path in [path for path in target.parent.iterdir() if leftover.fullmatch(path.name)]:
-        with suppress(FileNotFoundError):  # another process clears up too
+        with suppress(FileNotFoundError):  # another process is cleaning up too
             stats = [file.lstat() for file in [path, *path.rglob("*")]]
             if time() - max(max(stat.st_mtime, stat.st_ctime) for stat in stats) > ABANDONED_AFTER:
                 _remove(path)
@@ -117,7 +117,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have what was written to `path`, a file or a folder, on the disk."""
+    """Flush `path`, a file or a folder, to disk."""
     if path.is_symlink():
         return
     if path.is_dir():
@@ -127,7 +127,7 @@ def _sync(path: Path) -> None:
             if error.errno not in CANNOT_SYNC_FOLDER:
                 raise
     else:
-        _sync_descriptor(os.open(path, os.O_RDWR))  # Windows syncs only what may be written to
+        _sync_descriptor(os.open(path, os.O_RDWR))  # Windows only syncs files open for writing
 
 
 def _sync_descriptor(descriptor: int) -> None:

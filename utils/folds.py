@@ -1,6 +1,4 @@
-"""The recipe of the model `best`: a training for each fold of the curated clips, joined by the noisy clips that it
-agrees with.
-"""
+"""The recipe of the model `best`: a training per fold of the curated clips, joined by noisy clips it agrees with."""
 
 import hashlib
 import json
@@ -20,7 +18,7 @@ from .models import MODELS
 from .run_folder import Run
 
 NAME = "best"
-LADDER = {  # the recipe, step by step: what each adds to the training config before it
+LADDER = {  # the recipe, step by step: each row's changes to the config before it
     "random crops": {"optimizer": "adam", **NO_AUGMENTATION},
     "+ mixed in power": {"mix_probability": 0.5},
     "+ resized": {"resize_probability": 0.4},
@@ -28,16 +26,15 @@ LADDER = {  # the recipe, step by step: what each adds to the training config be
     "+ Muon": {"optimizer": "muon"},
 }
 LADDER_STEPS = 600
-STAGES = ["-curated", ""]  # suffixes of a fold's run folder, one a stage, where there is a noisy set
-NOISY = "noisy/"  # before the names of noisy clips, which may be those of curated ones
+STAGES = ["-curated", ""]  # suffixes of a fold's run folders, one per stage, if there is a noisy set
+NOISY = "noisy/"  # prefix of the names of noisy clips, which may be those of curated ones
 
 
 def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: str | Path) -> Run:
-    """Train `best` fold by fold, and keep the outcome in `folder` as one Run of all folds.
+    """Train `best` fold by fold, and save the result in `folder` as one Run of all folds.
 
-    Without a noisy set each model is trained once, with one in the stages of `fit_stage`. Each curated clip is scored
-    by the model not trained on it. Called again, it goes on where it was, and trainings that have ended are not done
-    again.
+    Without a noisy set, each model is trained once; with one, in the stages of `fit_stage`. Each curated clip is scored
+    by the model not trained on it. Called again, it resumes, and finished trainings are not repeated.
     """
     folder, entry = Path(folder), MODELS[NAME]
     config = entry.config(preset.name)
@@ -50,7 +47,7 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
         torch.manual_seed(preset.seed + number)
         model = entry.build(len(curated.classes), preset.name)
         training = (model, train_set, held_out, config, folder / name, f"{entry.title}, {name}")
-        # The first stage has no use for the noisy clips, which take room on a GPU.
+        # The first stage does not need the noisy clips, which take up GPU memory.
         chains.append([training] if noisy is None else [(0, None, *training), (1, noisy, *training)])
     fit_one, stages = (train.fit, [""]) if noisy is None else (fit_stage, STAGES)
     launch.side_by_side(fit_one, chains, len(names) * config.max_steps, curated.device)
@@ -70,9 +67,9 @@ def fit_stage(
 ) -> Run:
     """Train the model of a fold for one of the `STAGES`.
 
-    The first, a third of the steps of `config`, is on the curated clips of `train_set` alone. The second goes on from
-    the weights that it has left, the learning rate anew. Noisy clips join if the first model, which has seen none,
-    ranks their labels above all other classes, and if no group of `held_out` has them.
+    The first stage, a third of the steps of `config`, uses only the curated clips of `train_set`. The second continues
+    from its weights with a new learning rate schedule. It adds the noisy clips whose labels the first model, which has
+    seen none of them, ranks above all other classes, and which belong to no group of `held_out`.
     """
     folders = [folder.with_name(folder.name + ending) for ending in STAGES]
     steps = max(1, config.max_steps // 3)
@@ -87,11 +84,10 @@ def fit_stage(
 
 
 def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFrame:
-    """LWLRAP, with its 95% interval, of `best` without noisy clips: a cumulative ablation, a part of the recipe more in
-    each row.
+    """Run a cumulative ablation of `best` without noisy clips: LWLRAP and its 95% interval, adding a part per row.
 
-    Each is a training of at most 600 steps on the validation split: a first look, whose intervals are wide.
-    `python -m tests.ablation` takes all folds.
+    Each row is a training of at most 600 steps on the validation split: a first look, with wide intervals.
+    `python -m tests.ablation` uses all folds.
     """
     entry, chains, folder = MODELS[NAME], [], Path(folder)
     train_set, validation_set = (
@@ -113,9 +109,9 @@ def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFr
 
 
 def agreeing(run: Run, noisy: MelDataset) -> np.ndarray:
-    """Rows of the noisy clips whose labels the run's model, which has not seen them, ranks above all other classes.
+    """Return the rows of noisy clips whose labels the run's model, not trained on them, ranks above all other classes.
 
-    Their names are kept in the run's folder: computed again on another machine, a near tie could turn.
+    Their names are saved in the run's folder: recomputed on another machine, a near tie could flip.
     """
     if not len(noisy):
         return np.empty(0, dtype=int)
@@ -132,7 +128,7 @@ def agreeing(run: Run, noisy: MelDataset) -> np.ndarray:
 
 
 def _save(folder: Path, names: list[str], stages: list[str], config: TrainingConfig, curated: MelDataset) -> Run:
-    """The run of all folds, of the runs of each: what it needs beside their folders."""
+    """Write the run of all folds: the files beside the folders of their runs."""
     runs = [Run(folder / name) for name in names]
     seconds = sum(Run(folder / f"{name}{stage}").record["seconds"] for name in names for stage in stages)
     scored = pd.concat([run.validation for run in runs]).set_index("fname").loc[curated.table["fname"]]
@@ -147,7 +143,7 @@ def _save(folder: Path, names: list[str], stages: list[str], config: TrainingCon
 
 
 def histories(run: Run) -> dict[str, pd.DataFrame]:
-    """The history of each fold, by its name, through all stages."""
+    """Return the history of each fold over all stages, by fold name."""
     return {name: _history(run.folder, name, run.record["stages"]) for name in run.record["folds"]}
 
 
@@ -162,7 +158,7 @@ def _history(folder: Path, name: str, stages: list[str]) -> pd.DataFrame:
 
 
 def summary(run: Run) -> pd.DataFrame:
-    """One row a fold: the curated and noisy clips it was trained on, and LWLRAP and top-5 of its own clips."""
+    """Return a row per fold: the curated and noisy clips it was trained on, and LWLRAP and top-5 on its own clips."""
     rows = []
     for fold in run.folds():
         noisy = fold.train_clips["fname"].str.startswith(NOISY).sum()

@@ -1,4 +1,4 @@
-"""Scoring clips with a model, and judging the scores."""
+"""Score clips with a model, and evaluate the scores."""
 
 import contextlib
 import sys
@@ -18,7 +18,7 @@ from .run_folder import Run
 
 @lru_cache
 def autocast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware computes in it, else float16 on a GPU, else float32."""
+    """Return bfloat16 where the hardware computes in it, else float16 on a GPU, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot tell
@@ -26,26 +26,26 @@ def autocast_dtype(device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device):  # noqa: ANN201
-    """The context in which a model computes on `device`."""
+    """Return the context in which a model computes on `device`."""
     dtype = autocast_dtype(device)
     return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def device_name(device: torch.device) -> str:
-    """Name of the device, for run records and benchmarks."""
+    """Return the device's name for run records and benchmarks."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
 def activate(logits: Tensor, activation: str) -> Tensor:
-    """Probabilities of the classes, (clips, classes)."""
+    """Return class probabilities, (clips, classes)."""
     return logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=1)
 
 
 @torch.no_grad()  # not inference_mode: weights that `to` moves in it could not be trained afterwards
 def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig, progress: str = "") -> np.ndarray:
-    """Scores of each clip, float32 (clips, classes): probabilities, averaged over at most `config.test_crops` crops.
+    """Score each clip: probabilities, float32 (clips, classes), averaged over at most `config.test_crops` crops.
 
-    Under torchrun every process calls it, takes its shard of the crops, and gets the scores of all clips.
+    Under torchrun, every process calls it, takes its shard of the crops, and gets the scores of all clips.
     """
     model.to(dataset.device, memory_format=torch.channels_last).eval()
     distributed.broadcast_buffers(model)
@@ -64,22 +64,22 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
 
 
 def score_run(run: Run, dataset: MelDataset) -> np.ndarray:
-    """Scores by the run's model, or the blend of its folds', as `predict_scores`.
+    """Score clips with the run's model, or the blend of its folds' models, as `predict_scores` does.
 
     Raises ValueError if it was trained on other classes or mel settings.
     """
     if run.classes != dataset.classes:
-        known = f"{run.name} knows {len(run.classes)} classes, and not these {len(dataset.classes)}"
-        raise ValueError(f"{known}: train it on these data.")
+        known = f"{run.name} knows {len(run.classes)} classes, not these {len(dataset.classes)}"
+        raise ValueError(f"{known}: train it on this data.")
     if run.mel != dataset.mel:
         raise ValueError(
-            f"{run.name} was trained on {run.mel}, and not on {dataset.mel}: make the cache with its settings."
+            f"{run.name} was trained on {run.mel}, not on {dataset.mel}: rebuild the cache with the run's settings."
         )
     return metrics.blend([predict_scores(model, dataset, run.config, progress=run.name) for model in run.models()])
 
 
 def evaluate(model: nn.Module, dataset: MelDataset, config: TrainingConfig) -> dict[str, float]:
-    """Loss, LWLRAP and top-5 accuracy of the model on a data set with labels."""
+    """Compute the model's loss, LWLRAP and top-5 accuracy on a dataset with labels."""
     scores = predict_scores(model, dataset, config)
     targets, p = dataset.targets.numpy(), scores.clip(1e-6, 1 - 1e-6)
     return {

@@ -1,8 +1,8 @@
-"""The notebooks and the kit, ready for Kaggle: python -m utils.kaggle USERNAME [--to FOLDER] [--weights FILE]
+"""Prepare the notebooks and the kit for Kaggle: python -m utils.kaggle USERNAME [--to FOLDER] [--weights FILE]
 
-Each notebook becomes a folder with its kernel-metadata.json, and the kit a data set that they all attach, so that none
-of them needs the internet, except 04_vgg19 if no weights are given here, and 09_explanation, which installs
-zennit. Prints the commands to type.
+Each notebook gets a folder with a kernel-metadata.json, and the kit becomes a dataset that all of them attach. They
+then need no internet, except 04_vgg19 if no weights are given, and 09_explanation, which installs zennit. Prints the
+commands to run.
 """
 
 import argparse
@@ -16,9 +16,9 @@ from .workspace import ROOT, short_path, work_folder
 
 COMPETITION = "freesound-audio-tagging-2019"
 KIT = "freesound-tagging-kit"
-MARKER = f".{KIT}"  # a file in what was written here, which may therefore be replaced
+MARKER = f".{KIT}"  # marks a folder that was written here and may be replaced
 TRAININGS = ["03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"]
-READS = {  # the notebooks, and those whose output each one reads
+READS = {  # the notebooks whose output each notebook reads
     "01_eda": [],
     "02_preprocessing": [],
     **{notebook: ["02_preprocessing"] for notebook in TRAININGS},
@@ -35,12 +35,12 @@ def kernel_id(username: str, notebook: str) -> str:
 
 
 def kernel_metadata(username: str, notebook: str, internet: bool) -> dict:
-    """What `kaggle kernels push` reads."""
+    """Return what `kaggle kernels push` reads."""
     # Source: https://github.com/Kaggle/kaggle-cli/blob/main/docs/kernels_metadata.md
     gpu = {"machine_shape": "NvidiaTeslaT4"} if notebook not in ON_CPU else {}  # its default cannot run today's torch
     return {
         "id": kernel_id(username, notebook),
-        "title": kernel_id(username, notebook).split("/")[1].replace("-", " "),  # Kaggle makes the id of the title
+        "title": kernel_id(username, notebook).split("/")[1].replace("-", " "),  # Kaggle derives the id from the title
         "code_file": f"{notebook}.ipynb",
         "language": "python",
         "kernel_type": "notebook",
@@ -55,15 +55,15 @@ def kernel_metadata(username: str, notebook: str, internet: bool) -> dict:
 
 
 def write(folder: Path, username: str, weights: Path | None = None) -> list[str]:
-    """Write `folder`, with a folder per notebook and the data set `kit`; the commands that upload them, in order.
+    """Write `folder`, with a folder per notebook and the dataset `kit`; return the upload commands, in order.
 
-    `weights`: a file with timm's VGG19 weights, to go into the data set. Raises FileNotFoundError if it is not there,
-    FileExistsError if `folder` has anything in it that was not written here.
+    `weights`: a file with timm's VGG19 weights, to include in the dataset. Raises FileNotFoundError if it does not
+    exist, and FileExistsError if `folder` contains anything that was not written here.
     """
     if weights and not weights.is_file():
-        raise FileNotFoundError(f"{weights} is not a file: give timm's vgg19 weights, or leave --weights out.")
+        raise FileNotFoundError(f"{weights} is not a file: give timm's vgg19 weights, or omit --weights.")
     if folder.exists() and not (folder.is_dir() and ((folder / MARKER).is_file() or not any(folder.iterdir()))):
-        raise FileExistsError(f"{folder} was not written here: remove it, or name a folder that is new or empty.")
+        raise FileExistsError(f"{folder} was not written by utils.kaggle: remove it, or name a new or empty folder.")
     with files.atomic_folder(folder.resolve(), replace=True) as unfinished:
         (unfinished / MARKER).touch()
         _write_kit(unfinished / "kit", username, weights)
@@ -75,12 +75,12 @@ def write(folder: Path, username: str, weights: Path | None = None) -> list[str]
 
 
 def _write_kit(folder: Path, username: str, weights: Path | None) -> None:
-    # Copies of the contents alone: what is read-only here need not be there.
+    # Copy contents only: read-only files need not stay read-only.
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "utils", folder / "utils", ignore=ignored, copy_function=shutil.copyfile)
     shutil.copyfile(ROOT / "requirements.txt", folder / "requirements.txt")
     (folder / "weights").mkdir()
-    place = "A place for timm's VGG19 weights, vgg19.safetensors: notebook 4 then needs no internet.\n"
+    place = "Put timm's VGG19 weights here, as vgg19.safetensors, to run notebook 4 without internet.\n"
     (folder / "weights" / "README.md").write_text(place)
     if weights:
         shutil.copyfile(weights, folder / "weights" / "vgg19.safetensors")
@@ -98,24 +98,24 @@ def _write_kernel(folder: Path, username: str, internet: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    about = "Make the notebooks and the kit ready for Kaggle."
+    about = "Prepare the notebooks and the kit for Kaggle."
     parser = argparse.ArgumentParser(prog="python -m utils.kaggle", description=about)
-    parser.add_argument("username", help="yours on Kaggle")
-    where = "a new folder, or one that this command wrote, which is replaced"
+    parser.add_argument("username", help="your Kaggle username")
+    where = "folder to write: a new one, or one written by this command, which is replaced"
     parser.add_argument("--to", type=Path, default=work_folder() / "kaggle", help=where)
-    what = "a file with timm's VGG19 weights, for notebook 4 without internet"
+    what = "file with timm's VGG19 weights, to run notebook 4 without internet"
     parser.add_argument("--weights", type=Path, help=what)
     options = parser.parse_args(arguments)
     try:
         upload, *push = write(options.to, options.username, options.weights)
     except OSError as error:
         parser.exit(1, f"{error}\n")
-    print(f"Written to {short_path(options.to)}. With `pip install kaggle`, your API token, and the competition's")
-    print("rules accepted, type:\n")
-    print(upload, "# the next time: kaggle datasets version -m new --dir-mode zip -p ...", sep="  ")
+    print(f"Written to {short_path(options.to)}. Run `pip install kaggle`, set up your API token and accept the")
+    print("competition's rules, then run:\n")
+    print(upload, "# for an update: kaggle datasets version -m new --dir-mode zip -p ...", sep="  ")
     print(*push, sep="\n")
     status = f"kaggle kernels status {kernel_id(options.username, '01_eda')}"
-    print(f"\nPush each after the one before it has finished: {status}\nFor a submission alone: 02, 06 and 08.")
+    print(f"\nWait for each one to finish before pushing the next: {status}\nFor a submission only: 02, 06 and 08.")
 
 
 if __name__ == "__main__":

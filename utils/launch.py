@@ -1,4 +1,4 @@
-"""Training on every GPU or core there is, from a notebook or from a shell.
+"""Train on all available GPUs or cores, from a notebook or from a shell.
 
 python -m utils.launch deep_cnn --data DIR                                        one process
 torchrun --standalone --nproc_per_node=gpu -m utils.launch deep_cnn --data DIR    all GPUs of this machine
@@ -31,8 +31,8 @@ from .run_folder import Run
 from .workspace import ROOT, setup, short_path
 
 ARGUMENTS = "arguments.pickle"  # of `fit`, for its processes
-STOP = -(2**62)  # a count of steps that tells the processes of `side_by_side` to end
-ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # which is one of several, in notebook 06
+STOP = -(2**62)  # step count that tells the processes of `side_by_side` to stop
+ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # best is several, in notebook 06
 
 
 def fit(
@@ -44,11 +44,10 @@ def fit(
     title: str,
     processes: int | None = None,
 ) -> Run:
-    """`train.fit` with the same arguments, on `processes` processes: by default one for each GPU if all are alike, else
-    one.
+    """Call `train.fit` in `processes` processes, by default one per GPU if all GPUs are alike, else one.
 
-    Several are started by torchrun and get all that is given here, so the run is the same. A model with frozen layers
-    trains in one, whatever is asked for. Raises ChildProcessError if they fail; what they printed stands above.
+    Several processes are started by torchrun and get all arguments, so the run is the same. A model with frozen layers
+    always trains in one. Raises ChildProcessError if they fail; their output is printed.
     """
     if processes is None:
         gpus = _gpus_like(train_set.device)
@@ -58,26 +57,24 @@ def fit(
     with tempfile.TemporaryDirectory() as job:
         arguments = (model, train_set, validation_set, config, Path(folder).resolve(), title)
         (Path(job) / ARGUMENTS).write_bytes(pickle.dumps(arguments))  # a folder that nobody else can write to
-        # The address is given, since torchrun may wait long for the system to tell this machine's name.
+        # The address is given because torchrun may wait long for the system to resolve this machine's name.
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
         command = [sys.executable, *torchrun, f"--nproc_per_node={processes}", "-m", "utils.launch", "--job", job]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            for text in TextIOWrapper(process.stdout, newline=""):  # line ends stay, for the progress bar's sake
+            for text in TextIOWrapper(process.stdout, newline=""):  # keep line ends, for the progress bar
                 print(text, end="")
     if process.returncode:
-        raise ChildProcessError(
-            f"{title}: torchrun ended with code {process.returncode}; what it printed stands above."
-        )
+        raise ChildProcessError(f"{title}: torchrun exited with code {process.returncode}: see its output above.")
     return Run(folder)
 
 
 def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int, device: torch.device) -> None:
-    """`fit(*arguments, bar)` for the arguments of every training, with one progress bar of all their `steps`.
+    """Call `fit(*arguments, bar)` for every training, with one progress bar for all their `steps`.
 
-    The trainings of a chain run one after another. Several chains go on at once, each training in a process with its
-    part of the threads: small networks gain more by that than by threads. If `device` is a GPU, all of its kind are
-    used, by several processes each: a small network leaves a GPU idle most of the time. If one training fails, the
-    others end too, and what it raised is raised.
+    The trainings of a chain run one after another. Chains run in parallel, each training in a process with its share of
+    the threads: small networks gain more by that than by threads. If `device` is a GPU, all GPUs of its kind are used,
+    by several processes each: a small network leaves a GPU idle most of the time. If one training fails, the others
+    stop and its exception is raised.
     """
     n_threads, gpus = torch.get_num_threads(), _gpus_like(device)
     at_once = min(max(n_threads, len(gpus)), len(chains))
@@ -94,7 +91,7 @@ def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int,
             try:
                 idle, running = list(map(iter, chains)), {}
                 while idle or running:
-                    for rest in idle:  # the next one goes behind those that wait already
+                    for rest in idle:  # the next training queues behind those that wait already
                         if arguments := next(rest, None):
                             running[pool.submit(_work, pickle.dumps((fit, arguments)))] = rest
                     ended = wait(running, timeout=1, return_when=FIRST_COMPLETED).done
@@ -102,13 +99,13 @@ def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int,
                         future.result()
                     idle = [running.pop(future) for future in ended]
                     bar.update(done.value - bar.n)
-            finally:  # where one has failed or this was interrupted, the others are to end
+            finally:  # if one has failed or this was interrupted, the others stop
                 done.value = STOP
                 pool.shutdown(cancel_futures=True)
 
 
 def _gpus_like(device: torch.device) -> list[int]:
-    """Indices of the GPUs with the compute capability of `device`; none for a CPU."""
+    """Return the indices of the GPUs with the compute capability of `device`; none for a CPU."""
     if device.type != "cuda":
         return []
     capability = torch.cuda.get_device_capability
@@ -116,7 +113,7 @@ def _gpus_like(device: torch.device) -> list[int]:
 
 
 class _Steps(tqdm):
-    """The progress bar of a process of `side_by_side`: it shows nothing, and counts for that of the parent."""
+    """Silent progress bar of a process of `side_by_side`, which counts for the bar of the parent."""
 
     done = None
 
@@ -135,7 +132,7 @@ def _begin(done, started, at_once: int, n_threads: int, gpus: list[int]) -> None
         with started.get_lock():
             torch.cuda.set_device(gpus[started.value % len(gpus)])
             started.value += 1
-    # A parent that is killed says nothing: without this its processes would train on, or wait for ever.
+    # A killed parent sends no signal: without this, its processes would train on or wait forever.
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
@@ -151,14 +148,14 @@ def _weights() -> Path:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line; see the head of this file."""
-    about = "Train one model, alone or started by torchrun, on the cache that python -m utils.run 02 makes."
+    """Run the command line described at the top of this file."""
+    about = "Train one model, alone or under torchrun, on the cache made by python -m utils.run 02."
     parser = argparse.ArgumentParser(prog="python -m utils.launch", description=about)
-    parser.add_argument("model", nargs="?", choices=ONE_TRAINING, help="the run is named MODEL-PRESET")
-    parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
-    parser.add_argument("--work", help="where artifacts go (FAT_WORK)")
+    parser.add_argument("model", nargs="?", choices=ONE_TRAINING, help="model to train; the run is named MODEL-PRESET")
+    parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
+    parser.add_argument("--work", help="folder for artifacts (FAT_WORK)")
     parser.add_argument("--preset", help="full or quick (FAT_PRESET)")
-    parser.add_argument("--config", type=json.loads, default={}, help="changes, such as '{\"batch_size\": 64}'")
+    parser.add_argument("--config", type=json.loads, default={}, help="config changes, such as '{\"batch_size\": 64}'")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if not (options.model or options.job):

@@ -1,4 +1,4 @@
-"""From a clip to its log-mel spectrogram."""
+"""Compute the log-mel spectrogram of a clip."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -15,9 +15,9 @@ BLOCK = 64  # frames transformed at once: few enough to stay in the processor's 
 
 
 def trim(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
-    """`samples` without the ends that stay `settings.trim_db` under the loudest frame (paper, section III).
+    """Trim the ends that stay `settings.trim_db` below the loudest frame (paper, section III).
 
-    Gives what `librosa.effects.trim` gives, with its frames of 2048 samples every 512, in one pass over the samples.
+    Returns what `librosa.effects.trim` does, with its frames of 2048 samples every 512, in one pass over the samples.
     """
     hop = 512
     blocks = np.pad(samples, (2 * hop, 3 * hop - len(samples) % hop)).reshape(-1, hop)
@@ -29,9 +29,9 @@ def trim(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
 
 @lru_cache
 def mel_filters(settings: MelConfig) -> np.ndarray:
-    """Triangular filters of equal area, float32 (n_mels, 1 + n_fft / 2).
+    """Return triangular filters of equal area, float32 (n_mels, 1 + n_fft / 2).
 
-    Their centres are evenly spaced in m = 2595 log10(1 + f / 700) (paper, section III), which is HTK's mel scale.
+    Their centers are evenly spaced in m = 2595 log10(1 + f / 700) (paper, section III), which is HTK's mel scale.
     """
     return librosa.filters.mel(
         sr=settings.sample_rate, n_fft=settings.n_fft, n_mels=settings.n_mels,
@@ -50,15 +50,15 @@ def _window(n_fft: int) -> np.ndarray:
 
 
 def log_mel(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
-    """Log-mel spectrogram, float32 (n_mels, frames), in dB of power: 0 dB is a power of 1, not full scale.
+    """Compute a log-mel spectrogram, float32 (n_mels, frames), in dB of power: 0 dB is a power of 1, not full scale.
 
-    `samples`: mono, shape (n,). Frame i is centred on sample i * hop_length, zeros lie beyond the ends, so there are 1
-    + n // hop_length frames. Values more than `top_db` under the loudest one, or under that of `amin`, are cut there.
-    Raises ValueError on samples that are empty, not finite or not mono.
+    `samples`: mono, shape (n,). Frame i is centered on sample i * hop_length, with zeros beyond the ends, so there are
+    1 + n // hop_length frames. Values more than `top_db` below the maximum, or below the level of `amin`, are clipped.
+    Raises ValueError if samples are empty, not finite or not mono.
     """
     samples = np.asarray(samples, dtype=np.float32)
     if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
-        raise ValueError(f"log_mel wants finite mono samples of shape (n,), n > 0; it was given shape {samples.shape}.")
+        raise ValueError(f"log_mel needs finite mono samples of shape (n,), n > 0, but got shape {samples.shape}.")
     padded = np.pad(samples, settings.n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, settings.n_fft)[:: settings.hop_length]
     filters, window = _sparse_filters(settings), _window(settings.n_fft)
@@ -70,7 +70,7 @@ def log_mel(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
 
 
 def griffin_lim(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
-    """Mono float32 samples whose log-mel spectrogram is about `log_mel`, (n_mels, frames); phases are made up."""
+    """Invert `log_mel`, (n_mels, frames), approximately: mono float32 samples with estimated phases."""
     power = np.linalg.pinv(mel_filters(settings)) @ 10 ** (log_mel / 10)
     magnitude = np.sqrt(power.clip(0))
     return librosa.griffinlim(magnitude, hop_length=settings.hop_length, n_fft=settings.n_fft, init=None)

@@ -1,4 +1,4 @@
-"""The cache: the log-mel spectrograms of all clips, made once and read by everything that follows."""
+"""The cache: log-mel spectrograms of all clips, computed once and read by everything that follows."""
 
 import hashlib
 import json
@@ -20,23 +20,22 @@ from .audio import REMEDY, UnreadableClip, load_clip_and_damage
 from .config import MelConfig, attached
 from .mel import log_mel, trim
 
-CHUNK = 16  # clips per task of a worker: enough that handing it over costs little
-TASKS_AHEAD = 8  # per worker, handed out at a time: at most so many results wait for a slow disk
+CHUNK = 16  # clips per worker task: enough that dispatching it costs little
+TASKS_AHEAD = 8  # per worker, dispatched at a time: at most this many results wait for a slow disk
 MAX_LISTED = 10  # clips named in a message
-SAMPLE = 4096  # bytes of each file's head, middle and tail that tell it from another
+SAMPLE = 4096  # bytes of a file's head, middle and tail that identify it
 VERSION = 2  # raise it when frames or tables change: every cache is then rebuilt
 
 
 class Cache:
-    """The log-mel spectrograms of a list of whole clips, one after another in one memory-mapped array.
+    """Log-mel spectrograms of a list of whole clips, one after another in one memory-mapped array.
 
-    The paper cuts a clip to 2 s before it is transformed. Cut afterwards, its last two frames overlap what follows, and
-    `top_db` counts from a loudest point that may lie beyond the cut. `.frames` float16 (frames of all clips, n_mels),
-    in dB; `.clips` a table with the columns `fname`, `start` (its first row in `.frames`), `length` (its rows),
-    `pad_value` (dB, what silence in it would be) and `content_hash` (of its frames); `.settings` the MelConfig
-    it was made with. `cache[fname]` is one clip, (n_mels, length). `.unreadable` is a table of the clips that are not
-    in it because their files are no clips, with the columns `fname` and `reason`; `.damaged` is one of those that are
-    in it as far as their files go.
+    The paper cuts a clip to 2 s before the transform. Cut afterwards, its last two frames overlap what follows, and
+    `top_db` counts from a maximum that may lie beyond the cut. `.frames`: float16 (frames of all clips, n_mels), in dB.
+    `.clips`: a table with the columns `fname`, `start` (first row in `.frames`), `length` (rows), `pad_value` (dB, the
+    level of silence) and `content_hash` (of its frames). `.settings`: the MelConfig. `cache[fname]`: one clip, (n_mels,
+    length). `.unreadable`: a table, with the columns `fname` and `reason`, of clips left out because their files cannot
+    be read. `.damaged`: one of clips included as far as their files go.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,29 +63,29 @@ class Cache:
         return f"{len(self)} clips, {hours:.2f} hours, {self.frames.nbytes / 1e6:.0f} MB"
 
     def rows(self, fnames: list[str]) -> np.ndarray:
-        """Row of each clip in `.clips`; raises KeyError, with the reason, if one is not in the cache."""
+        """Return the row of each clip in `.clips`; raises KeyError, with the reason, if one is not in the cache."""
         rows = self._row.get_indexer(fnames)
         if (rows < 0).any():
             fname = np.asarray(fnames)[rows < 0][0]
             reasons = self.unreadable.set_index("fname")["reason"]
-            why = f"it {reasons[fname]}: {REMEDY}" if fname in reasons else "make the cache again with this table"
+            why = f"it {reasons[fname]}: {REMEDY}" if fname in reasons else "rebuild the cache with this table"
             raise KeyError(f"{fname} is not in {self.folder}: {why}.")
         return rows
 
     def readable(self, table: pd.DataFrame) -> pd.DataFrame:
-        """`table` without the clips that are in `.unreadable`."""
+        """Return `table` without the clips in `.unreadable`."""
         return table[~table["fname"].isin(self.unreadable["fname"])].reset_index(drop=True)
 
 
 def read_report(file: Path) -> pd.DataFrame:
-    """A cache's table of unreadable or damaged clips, columns `fname` and `reason`; no rows if it has no such file."""
+    """Read a cache's table of unreadable or damaged clips, columns `fname` and `reason`; empty if there is no file."""
     if not file.exists():
         return pd.DataFrame({"fname": [], "reason": []}, dtype=str)
     return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 
 def format_report(report: pd.DataFrame, most: int = MAX_LISTED) -> str:
-    """A line for each clip of such a table, at most `most`."""
+    """Format such a table as a line per clip, at most `most`."""
     lines = [f"  {fname} {reason}" for fname, reason in zip(report["fname"], report["reason"])]
     more = [f"  and {len(lines) - most} more"] if len(lines) > most else []
     return "\n".join(lines[:most] + more)
@@ -100,21 +99,21 @@ def build(
     n_jobs: int | None = None,
     verbose: bool = True,
 ) -> Cache:
-    """The Cache of the clips in `table` (columns `fname` and `path`), made on `n_jobs` processes or, if there, reused.
+    """Build the Cache of the clips in `table` (columns `fname` and `path`) on `n_jobs` processes, or reuse it.
 
-    It lies in `folder`/`name`-KEY; on Kaggle, one in an attached notebook's output is reused too. KEY is a hash of the
-    mel settings and of each clip's name, size and first, middle and last 4 KB. It is whole or not there. Clips that
-    cannot be read are not in it but in its `.unreadable`, and it is made anew once one of them can; those that are
-    damaged are in it, and in its `.damaged`. Both are printed: with `verbose` the first ten of each, and a line on the
-    cache; without it all of them. Raises ValueError if no clip can be read or a name is not UTF-8, OSError if it cannot
-    be written.
+    It is written to `folder`/`name`-KEY, complete or not at all; on Kaggle, one in an attached notebook's output is
+    reused too. KEY is a hash of the mel settings and of each clip's name, size and first, middle and last 4 KB.
+    Unreadable clips are left out and listed in `.unreadable`, and the cache is rebuilt once one of them can be read.
+    Damaged clips are included and listed in `.damaged`. Prints both lists: with `verbose`, the first ten of each and a
+    line on the cache, else all. Raises ValueError if no clip can be read or a name is not UTF-8, and OSError if the
+    cache cannot be written.
     """
     files.refuse_undecodable(table["fname"], name)
     done, target = "reused", _cache_folder(table, folder, name, settings)
     cache = Cache(target) if target.is_dir() else None
     if cache is None or _mended(cache, table):
-        target, done = Path(folder) / target.name, "made"  # one that is attached stays as it is
-        replace, cache = cache is not None, None  # Windows renames no folder of a file that is mapped into memory
+        target, done = Path(folder) / target.name, "made"  # an attached one is left as it is
+        replace, cache = cache is not None, None  # Windows cannot rename the folder of a memory-mapped file
         with files.atomic_folder(target, replace) as unfinished:
             _write_cache(unfinished, table, name, settings, n_jobs)
         cache = Cache(target)
@@ -125,7 +124,7 @@ def build(
 
 
 def load(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Cache:
-    """The Cache that `build` made of the same clips with the same settings. Raises FileNotFoundError if none."""
+    """Load the Cache that `build` made of the same clips with the same settings. Raises FileNotFoundError if none."""
     target = _cache_folder(table, folder, name, settings)
     if not target.is_dir():
         there = f"There is no cache of these {len(table)} {name} clips in {folder}"
@@ -140,13 +139,13 @@ def _print_reasons(cache: Cache, name: str, verbose: bool = True) -> None:
     lists = {"unreadable": "cannot be read and are left out", "damaged": "are damaged and used as far as they go"}
     for kind, what in lists.items():
         clips = getattr(cache, kind)
-        if len(clips):  # utils.run looks for such lines in what the notebooks print
+        if len(clips):  # utils.run looks for such lines in the notebooks' output
             print(f"{name}: {len(clips)} of {count} clips {what}" + f", see {cache.folder / kind}.csv" * verbose)
             print(format_report(clips, MAX_LISTED if verbose else len(clips)))
 
 
 def _mended(cache: Cache, table: pd.DataFrame) -> bool:
-    """Whether a clip that could not be read when `cache` was made now can."""
+    """Whether a clip that was unreadable when `cache` was made can be read now."""
     paths = table["path"][table["fname"].isin(cache.unreadable["fname"])]
     return any(frames is not None for frames, _ in _frames(list(paths), cache.settings))
 
@@ -159,7 +158,7 @@ def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: 
 
 
 def _fingerprint(path: str) -> str | None:
-    """A hash of a file's size and of some of its bytes; None if it cannot be opened."""
+    """Hash a file's size and some of its bytes; None if it cannot be opened."""
     try:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -175,7 +174,7 @@ def _fingerprint(path: str) -> str | None:
 def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConfig, n_jobs: int | None) -> None:
     clips, reports, end = [], {"unreadable": [], "damaged": []}, 0
     with open(folder / "frames.npy", "wb") as file:
-        # numpy leaves room in the header for more rows, so it can be written again at the end.
+        # numpy leaves room in the header for more rows, so it can be rewritten at the end.
         _write_npy_header(file, (0, settings.n_mels))
         all_frames = _all_frames(list(table["path"]), settings, n_jobs)
         progress = tqdm(all_frames, name, len(table), unit="clip", file=sys.stdout, mininterval=1, delay=1)
@@ -207,11 +206,11 @@ def _write_npy_header(file: BinaryIO, shape: tuple[int, int]) -> None:
 
 
 def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int | None) -> Iterator[tuple[np.ndarray | None, str]]:
-    """Of each clip, in order, what `_frames` gives.
+    """Yield what `_frames` returns for each clip, in order.
 
-    Runs on joblib, so on whatever `joblib.parallel_config` names. A worker computes on one thread: nothing it calls
-    uses more. joblib works off all tasks it is given, however slowly their results are taken, so it is given them
-    window by window.
+    Runs on joblib, and so on any backend set by `joblib.parallel_config`. A worker is single-threaded: nothing it calls
+    uses more. joblib works through all tasks it is given, however slowly their results are consumed, so it gets them in
+    windows.
     """
     tasks = [joblib.delayed(_frames)(paths[i : i + CHUNK], settings) for i in range(0, len(paths), CHUNK)]
     window = TASKS_AHEAD * joblib.effective_n_jobs(n_jobs or -1)
@@ -221,7 +220,7 @@ def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int | None) -> It
 
 
 def _frames(paths: list[str], settings: MelConfig) -> list[tuple[np.ndarray | None, str]]:
-    """Frames of each clip, (length, n_mels) float16, or None; and why there are none, or what is damaged, or ""."""
+    """Compute each clip's frames, (length, n_mels) float16, or None, and the reason for None, the damage, or ""."""
     results = []
     for path in paths:
         try:

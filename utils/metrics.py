@@ -1,16 +1,16 @@
-"""LWLRAP, top-k accuracy, and what they look like clip by clip and class by class."""
+"""LWLRAP, top-k accuracy, and their details by clip and by class."""
 
 import numpy as np
 import pandas as pd
 
 
 def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Label-weighted label-ranking average precision (paper, section V; the competition's metric).
+    """Compute label-weighted label-ranking average precision (paper, section V; the competition's metric).
 
-    `targets`: zeros and ones, `scores`: any finite numbers, both (clips, classes). For each label of each clip: of the
-    classes scored at least as high as it, the share that are labels of the clip too. The mean of
-    that over all labels, each with equal weight. Tied scores share the worst rank of the tie, as in
-    scikit-learn, so a constant score gains nothing. Clips without a label do not count.
+    `targets`: zeros and ones, `scores`: any finite numbers, both (clips, classes). The precision of a label in a clip
+    is, among the classes scored at least as high, the share that are labels of the clip too. LWLRAP is its mean over
+    all labels, each with equal weight. Tied scores share the worst rank of the tie, as in scikit-learn, so a constant
+    score gains nothing. Clips without a label do not count.
 
     Raises ValueError if shapes differ, a score is not finite, or there is no label at all.
     """
@@ -18,7 +18,7 @@ def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
 
 
 def per_class_lwlrap(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The same mean for the labels of each class, (classes,); NaN for a class without a label.
+    """Compute the mean precision of the labels of each class, (classes,); NaN for a class without a label.
 
     LWLRAP is the mean of these, weighted by each class's number of labels.
     """
@@ -29,10 +29,10 @@ def per_class_lwlrap(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def _precision_of_labels(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class and precision of every label, both (labels,)."""
+    """Return the class and precision of every label, both (labels,)."""
     targets, scores = np.asarray(targets) > 0, np.asarray(scores)
     if targets.ndim != 2 or targets.shape != scores.shape:
-        raise ValueError(f"targets {targets.shape} and scores {scores.shape} must have one shape, (clips, classes).")
+        raise ValueError(f"targets {targets.shape} and scores {scores.shape} must have equal shapes, (clips, classes).")
     if not np.isfinite(scores).all():
         raise ValueError("a score is not finite.")
     clips, classes = np.nonzero(targets)
@@ -43,7 +43,7 @@ def _precision_of_labels(targets: np.ndarray, scores: np.ndarray) -> tuple[np.nd
 
 
 def label_rank(first_label: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Rank, from 1, of each clip's first listed label among its scores; int (clips,).
+    """Return the rank, from 1, of each clip's first listed label among its scores; int (clips,).
 
     `first_label`: class indices (clips,); `scores`: (clips, classes). Tied scores share the worst rank of the tie.
     """
@@ -56,17 +56,18 @@ def label_rank(first_label: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def top_k_accuracy(first_label: np.ndarray, scores: np.ndarray, k: int = 5) -> float:
-    """Share of clips whose first listed label is among the `k` highest scores (paper, section V); arguments as
-    `label_rank`.
+    """Return the share of clips whose first listed label is among the `k` highest scores (paper, section V).
+
+    Arguments as for `label_rank`.
     """
     return float((label_rank(first_label, scores) <= k).mean())
 
 
 def per_class_table(targets: np.ndarray, scores: np.ndarray, classes: list[str], threshold: float) -> pd.DataFrame:
-    """Precision, recall, F1 (of scores at or above `threshold`), average precision (AP), LWLRAP and number of clips of
-    each class, best F1 first.
+    """Tabulate precision, recall, F1, average precision (AP), LWLRAP and clips of each class, best F1 first.
 
-    Precision is 0 where nothing reached the threshold; classes without a clip are left out (paper, tables 2 to 5).
+    Scores at or above `threshold` count for precision, recall and F1; precision is 0 where none does. Classes without a
+    clip are left out (paper, tables 2 to 5).
     """
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
@@ -83,7 +84,7 @@ def per_class_table(targets: np.ndarray, scores: np.ndarray, classes: list[str],
 
 
 def f1_over_threshold(targets: np.ndarray, scores: np.ndarray, thresholds: np.ndarray) -> pd.Series:
-    """F1 at each threshold (the index), the mean over the classes that have a clip."""
+    """Return F1 at each threshold (the index), averaged over the classes that have a clip."""
     labels = np.asarray(targets) > 0
     there = labels.any(axis=0)
     labels, scores = labels[:, there], scores[:, there]
@@ -93,8 +94,9 @@ def f1_over_threshold(targets: np.ndarray, scores: np.ndarray, thresholds: np.nd
 
 
 def lwlrap_by_hand(targets: np.ndarray, scores: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """One clip's labels, (classes,) each of targets and scores, from the highest score on: the columns `score`, `rank`
-    among all classes, `labels so far`, and their share, `precision`, whose mean is the clip's LWLRAP.
+    """Compute one clip's LWLRAP by hand, from targets and scores (classes,): a row per label, highest score first.
+
+    Columns: `score`, `rank` among all classes, `labels so far`, and their share, `precision`, whose mean is the LWLRAP.
     """
     labels = np.flatnonzero(targets)
     labels = labels[np.argsort(-scores[labels], kind="stable")]
@@ -105,7 +107,7 @@ def lwlrap_by_hand(targets: np.ndarray, scores: np.ndarray, classes: list[str]) 
 
 
 def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """Which classes are confused with which: columns `label`, `confused with`, `clips`, most clips first.
+    """Count which classes are confused with which: columns `label`, `confused with`, `clips`, most clips first.
 
     A clip whose highest score is not one of its labels counts once for each of them.
     """
@@ -120,7 +122,7 @@ def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[s
 def bootstrap_interval(
     targets: np.ndarray, scores: np.ndarray, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """95% percentile bootstrap interval of the LWLRAP, from `draws` resamples of the clips."""
+    """Return the 95% percentile bootstrap interval of the LWLRAP, from `draws` resamples of the clips."""
     _, precision = _precision_of_labels(targets, scores)
     labels = (np.asarray(targets) > 0).sum(axis=1)
     total = np.bincount(np.repeat(np.arange(len(labels)), labels), precision, minlength=len(labels))
@@ -132,9 +134,7 @@ def bootstrap_interval(
 
 
 def blend(scores: list[np.ndarray]) -> np.ndarray:
-    """The geometric mean of several models' scores, each (clips, classes) in 0 to 1. Raises ValueError if there are
-    none.
-    """
+    """Return the geometric mean of models' scores, (clips, classes) in 0 to 1. Raises ValueError if there are none."""
     if not scores:
         raise ValueError("there are no scores to average: choose at least one run.")
     if len(scores) == 1:
@@ -143,7 +143,7 @@ def blend(scores: list[np.ndarray]) -> np.ndarray:
 
 
 def by_number_of_labels(targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
-    """Clips and LWLRAP of those with one label and of those with several, where there are any."""
+    """Return number and LWLRAP of the clips with one label and of those with several, where there are any."""
     count = (np.asarray(targets) > 0).sum(axis=1)
     groups = {"one label": count == 1, "several labels": count > 1}
     rows = {

@@ -1,7 +1,7 @@
 """The mini set: synthetic demo data in the competition's Kaggle layout.
 
-Each class is a short physical recipe whose pitch, pace, colour and decay vary from clip to clip; a background noise, a
-second sound or silent ends are added to some. The same seed gives the same bytes.
+Each class is a short physical recipe whose pitch, pace, color and decay vary from clip to clip, over background noise;
+some clips have a second sound or silent ends. The same seed gives the same bytes.
 """
 
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy  # which imports scipy.signal where it is first used: that takes seconds
+import scipy  # imports scipy.signal on first use, which takes seconds
 import soundfile
 from numpy.random import Generator
 
 from . import files
 
 RATE = 44_100  # Hz
-SEED = 2019  # change it with the recipes: the folder has it in its name, so an older set is not taken for this one
+SEED = 2019  # change it with the recipes: it is in the folder's name, so an older set is not mistaken for it
 NAME = f"mini-{SEED}"
 CLIPS = {"train_curated": 20, "train_noisy": 6, "test": 8}  # per class
 
@@ -39,7 +39,7 @@ def _partials(t: np.ndarray, pitch: float, ratios: list[float], decays: list[flo
 
 
 def _repeat(seconds: float, onsets: np.ndarray, sound: Callable[[], np.ndarray]) -> np.ndarray:
-    """A new `sound()` at each of `onsets`, in seconds."""
+    """Place a new `sound()` at each of `onsets`, in seconds."""
     samples = np.zeros(int(seconds * RATE))
     for start in (onsets * RATE).astype(int):
         hit = sound()[: max(0, len(samples) - start)]
@@ -48,13 +48,13 @@ def _repeat(seconds: float, onsets: np.ndarray, sound: Callable[[], np.ndarray])
 
 
 def _onsets(rng: Generator, seconds: float, pace: float, jitter: float) -> np.ndarray:
-    """Times from 0 to `seconds`, `pace` a second, each off by up to `jitter` of the step."""
+    """Times from 0 to `seconds`, `pace` per second, each shifted by up to `jitter` of the step."""
     times = np.arange(rng.uniform(0, 0.1), seconds, 1 / pace)
     return np.clip(times + rng.uniform(-jitter, jitter, len(times)) / pace, 0, seconds)
 
 
 def acoustic_guitar(rng: Generator, seconds: float) -> np.ndarray:
-    """Plucked strings (Karplus and Strong): noise that runs around a delay line and is smoothed on each round."""
+    """Plucked strings (Karplus and Strong): noise that circulates in a delay line, smoothed on each pass."""
 
     def pluck() -> np.ndarray:
         period = int(RATE / rng.uniform(82, 440))
@@ -69,7 +69,7 @@ def acoustic_guitar(rng: Generator, seconds: float) -> np.ndarray:
 
 
 def bass_drum(rng: Generator, seconds: float) -> np.ndarray:
-    """A skin whose pitch falls as it comes to rest, and the beater's click."""
+    """A drumhead whose pitch falls as it comes to rest, and the beater's click."""
     start, end, decay = rng.uniform(90, 220), rng.uniform(38, 70), rng.uniform(0.08, 0.35)
 
     def hit() -> np.ndarray:
@@ -171,7 +171,7 @@ def knock(rng: Generator, seconds: float) -> np.ndarray:
 
 
 def tick_tock(rng: Generator, seconds: float) -> np.ndarray:
-    """A clock: even clicks of two pitches in turn."""
+    """A clock: regular clicks that alternate between two pitches."""
     pitches = rng.uniform(1500, 4500) * np.array([1, rng.uniform(0.7, 0.9)])
     onsets = np.arange(rng.uniform(0, 0.2), seconds, 1 / rng.choice([2, 2.5, 4, 5]))
     turns = iter(range(len(onsets)))
@@ -199,7 +199,7 @@ RECIPES: dict[str, Callable[[Generator, float], np.ndarray]] = {
 
 
 def _clip(rng: Generator, labels: list[str], noise_db: tuple[float, float]) -> np.ndarray:
-    """One clip of 0.3 to 6 s with the sounds `labels`, over a background `noise_db` under its loudest point."""
+    """One clip of 0.3 to 6 s with the sounds `labels`, over a background `noise_db` below its loudest point."""
     lengths = (0.3, 1) if rng.random() < 0.2 else (1, 4) if rng.random() < 0.8 else (4, 5.5)
     seconds = rng.uniform(*lengths)
     samples = np.zeros(int(seconds * RATE))
@@ -215,10 +215,10 @@ def _clip(rng: Generator, labels: list[str], noise_db: tuple[float, float]) -> n
 
 
 def make_mini_set(folder: str | Path) -> Path:
-    """Write the mini set into `folder` if it is not there: 240 curated, 72 noisy and 96 test clips, 12 classes, 90 MB.
+    """Write the mini set to `folder` if it does not exist: 240 curated, 72 noisy, 96 test clips, 12 classes, 90 MB.
 
-    Clips are 16-bit mono WAV at 44.1 kHz. A second sound and label is drawn for one in seven; in the noisy set two in
-    five labels are drawn anew, whatever the sound.
+    Clips are 16-bit mono WAV at 44.1 kHz. One in seven has a second sound and label; in the noisy set, the labels of
+    two in five are redrawn, whatever the sound.
     """
     folder = Path(folder)
     if not folder.is_dir():

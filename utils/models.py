@@ -1,4 +1,4 @@
-"""The one table of models: what each network is called, how it is built, and how each preset trains it."""
+"""The table of models: what each network is called, how it is built, and how each preset trains it."""
 
 import os
 import urllib.request
@@ -19,26 +19,24 @@ VGG19_HUB = "timm/vgg19.tv_in1k"  # torchvision's ImageNet weights
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table of models: a title, what builds it, and for each preset its options and its training
-    config.
-    """
+    """A row of the table of models: a title, a network, and for each preset its options and training config."""
 
     title: str
     network: Callable[..., nn.Module]  # called with the number of classes and the options
     presets: dict[str, tuple[dict, TrainingConfig]]
-    pretrained: bool = False  # begins with ImageNet's weights, which the competition's rules forbid
+    pretrained: bool = False  # starts from ImageNet weights, which the competition's rules forbid
 
     def config(self, preset: str) -> TrainingConfig:
-        """How the model is trained with this preset."""
+        """Return the model's training config for this preset."""
         return self.presets[preset][1]
 
     def build(self, n_classes: int, preset: str, **options) -> nn.Module:
-        """The untrained model; `options` (such as `width=32`) override those of the preset."""
+        """Build the untrained model; `options` (such as `width=32`) override those of the preset."""
         return self.network(n_classes, **self.presets[preset][0] | options)
 
 
-# The paper is silent on widths, batch size and learning rate: these are common values, lower for VGG19, which has no
-# batch normalisation to keep it from diverging.
+# The paper does not give widths, batch size and learning rate: these are common values, lower for VGG19, which has no
+# batch normalization to keep it from diverging.
 _FULL = TrainingConfig(epochs=400)
 _FULL_VGG19 = replace(_FULL, learning_rate=1e-4)
 _QUICK = TrainingConfig(
@@ -51,11 +49,11 @@ _QUICK_BEST = replace(_BEST, epochs=20, min_steps=1, max_steps=100)
 _QUICK_VGG19 = replace(
     _QUICK, epochs=40, max_steps=200, optimizer="adam", learning_rate=1e-3, test_crops=1, **NO_AUGMENTATION
 )  # fmt: skip
-# The related work, as published but for three things. AdamW takes the place of the SGD of Piczak and of Salamon and
-# Bello, with learning rates to match. Every class has a sigmoid, as with Hershey et al., for clips have several labels.
-# A clip is one random crop in an epoch, where Piczak cut it into many segments, of which 1000 were a batch; the crops
-# also stand for his random delays. Of SB-CNN's augmentation, resizing stands for time stretching and pitch shifting,
-# mixing for background noise, with the labels of both, and nothing for the compression of the dynamic range.
+# The related work, as published except for three things. AdamW replaces the SGD of Piczak and of Salamon and Bello,
+# with learning rates to match. Every class has a sigmoid, as in Hershey et al., because clips have several labels. An
+# epoch has one random crop of each clip, where Piczak cut it into many segments, in batches of 1000; the crops also
+# replace his random delays. Of SB-CNN's augmentation, resizing replaces time stretching and pitch shifting, mixing
+# (with the labels of both) replaces background noise, and dynamic range compression has no counterpart.
 # Hershey et al. searched for the learning rate and do not count in epochs: these values are ours.
 _FULL_PICZAK = TrainingConfig(
     epochs=150, batch_size=100, learning_rate=3e-4, weight_decay=0.001, activation="sigmoid",
@@ -65,7 +63,7 @@ _FULL_SBCNN = replace(_FULL_PICZAK, epochs=50, learning_rate=1e-3, mix_probabili
 _FULL_HERSHEY = replace(_FULL_PICZAK, epochs=100, batch_size=128, weight_decay=0.0)
 _QUICK_SBCNN = replace(_QUICK, epochs=40, max_steps=120, optimizer="adam", spec_augment_probability=0.0)
 _QUICK_PICZAK = replace(_QUICK_VGG19, epochs=50, max_steps=200, test_crops=8)
-_QUICK_HERSHEY = replace(_QUICK_VGG19, epochs=1, max_steps=4)  # of the thousands that these networks need
+_QUICK_HERSHEY = replace(_QUICK_VGG19, epochs=1, max_steps=4)  # these networks need thousands of steps
 _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e-4, crop="start")
 
 MODELS: dict[str, Entry] = {
@@ -113,11 +111,10 @@ MODELS: dict[str, Entry] = {
 
 
 def imagenet_weights() -> Path | None:
-    """File with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (a download of 575 MB, once); None if
-    there is none.
+    """Find the file with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (downloads 575 MB, once), or None.
 
-    Raises FileNotFoundError if FAT_VGG19_WEIGHTS names a file that is not there, and OSError if a hub that can be
-    reached does not give them or there is no room for them.
+    Raises FileNotFoundError if the file in FAT_VGG19_WEIGHTS does not exist, and OSError if the hub can be reached but
+    does not provide them or there is no space for them.
     """
     import huggingface_hub
     import huggingface_hub.constants
@@ -131,7 +128,7 @@ def imagenet_weights() -> Path | None:
         return Path(cached)
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return None
-    try:  # asked once here, for the hub's own client tries for most of a minute
+    try:  # tried once here: the hub's own client retries for most of a minute
         urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=5).close()
     except OSError:
         return None
@@ -139,21 +136,19 @@ def imagenet_weights() -> Path | None:
 
 
 def build(config: dict) -> nn.Module:
-    """The untrained network that `model.config` describes. Raises ValueError on a name that is not a network's."""
+    """Build the untrained network that `model.config` describes. Raises ValueError if it describes no network."""
     networks = {entry.network.__name__: entry.network for entry in MODELS.values()}
     options = dict(config)
     name = options.pop("name", None)
     if name not in networks:
         raise ValueError(f"{name!r} is not a network of this kit, which has {', '.join(networks)}.")
-    if options.keys() & {"weights", "pretrained"}:  # a run that somebody shared must not have us load a file
-        raise ValueError("a config with weights to load is not a network's.")
+    if options.keys() & {"weights", "pretrained"}:  # a shared run must not make us load a file
+        raise ValueError("a config must not have weights to load.")
     return networks[name](**options)
 
 
 def cost(config: dict, n_mels: int, n_frames: int) -> dict[str, float]:
-    """Parameters of the network that `model.config` describes, and millions of multiply-accumulates (MMAC) of a
-    crop.
-    """
+    """Return parameters and million multiply-accumulates (MMAC) per crop of the network described by `model.config`."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:  # computes nothing
         model = build(config).eval()
         model(torch.zeros(1, 1, n_mels, n_frames))
@@ -161,7 +156,7 @@ def cost(config: dict, n_mels: int, n_frames: int) -> dict[str, float]:
 
 
 def layers(model: nn.Module) -> list[dict]:
-    """One row per convolution or dense layer: its name, kind, shape of weights, parameters and whether it trains."""
+    """List each convolution and dense layer: name, kind, weight shape, parameters and whether it is trained."""
     return [
         {
             "layer": name,

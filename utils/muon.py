@@ -1,23 +1,23 @@
-"""Muon, the optimiser of the filters of `quick` and `best`."""
+"""Muon, the optimizer of the filters of `quick` and `best`."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-LR_SCALE = 10.0  # its learning rate over that of AdamW, beside which it works
+LR_SCALE = 10.0  # ratio of its learning rate to AdamW's for the other weights
 MOMENTUM = 0.95
-WEIGHT_DECAY = 0.1  # a step shrinks the weights by this share, times LR_SCALE and the learning rate
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the odd polynomial that moves singular values towards 1
+WEIGHT_DECAY = 0.1  # each step shrinks the weights by this share, times LR_SCALE and the learning rate
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the odd polynomial that moves singular values toward 1
 ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum with an orthogonalised step: equally long in all singular directions.
+    """Nesterov momentum with an orthogonalized step: equally long in all singular directions.
 
-    For weights of convolutions, as matrices (outputs, inputs x height x width). `lr` is that of the AdamW that trains
-    all other weights; the spectral norm of a step here is about `LR_SCALE` x `lr`. torch.optim.Muon takes matrices
-    only; it and timm.optim.Muon iterate in bfloat16, slow on a CPU without it (timm's step: 3.5 s, this one: 0.075 s).
+    For convolution weights, as matrices (outputs, inputs x height x width). `lr` is that of the AdamW that trains all
+    other weights; the spectral norm of a step here is about `LR_SCALE` x `lr`. torch.optim.Muon takes matrices only; it
+    and timm.optim.Muon iterate in bfloat16, slow on a CPU without it (timm's step: 3.5 s, this one: 0.075 s).
     """
 
     # Source: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024,
@@ -29,7 +29,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step, by the gradients of the parameters that have one."""
+        """Take one step for the parameters that have a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 state, gradient = self.state[parameter], parameter.grad
@@ -44,10 +44,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest matrix whose rows, or columns if there are more rows, are orthonormal; (rows, columns).
+    """Approximate the nearest matrix, (rows, columns), with orthonormal rows, or columns if there are more rows.
 
-    Its singular values are 0.68 to 1.2, less where they were under 0.0015 of the matrix's norm. By the iteration of
-    Newton and Schulz on the Gram matrix, which is the smaller one, and wants float32: TF32 lets it drift.
+    Its singular values are 0.68 to 1.2, less where they were under 0.0015 of the matrix's norm. Uses Newton-Schulz
+    iteration on the Gram matrix, which is the smaller one and needs float32: with TF32 it drifts.
     """
     if len(matrix) > matrix.shape[1]:
         return orthogonal(matrix.T).T

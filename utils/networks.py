@@ -1,4 +1,4 @@
-"""The networks of the paper. They take dB spectrograms (clips, 1, n_mels, frames) and give logits (clips, classes)."""
+"""The networks of the paper. They map dB spectrograms (clips, 1, n_mels, frames) to logits (clips, classes)."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 
 def standardize(x: Tensor) -> Tensor:
-    """Each spectrogram with mean 0 and standard deviation 1, so that its loudness does not matter."""
+    """Scale each spectrogram to mean 0 and standard deviation 1, so that its loudness does not matter."""
     deviation, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True)
     return (x - mean) / (deviation + 1e-5)
 
 
 class Logits(nn.Linear):
-    """The last layer, in float32 whatever the others compute in.
+    """The output layer, in float32 whatever the others compute in.
 
     In half precision scores tie, and ties share the worst rank.
     """
@@ -25,22 +25,21 @@ class Logits(nn.Linear):
 
 
 class TimeMean(nn.Module):
-    """The mean over time, (clips, channels, bands, 1): a layer of its own, so that `explain` has a rule for it."""
+    """Mean over time, (clips, channels, bands, 1): a layer of its own, so that `explain` has a rule for it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=3, keepdim=True)
 
 
 class DeepCNN(nn.Module):
-    """Our reading of the paper's own, "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense
-    output.
+    """Our reading of the paper's "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense output.
 
-    The paper gives neither depth nor widths. Here: four blocks of two 3x3 convolutions with batch normalisation,
-    each halving both axes; then the mean over time, the maximum over frequency, dropout and one dense layer.
-    `width` channels in the first block, doubled in each further one.
+    The paper gives neither depth nor widths. Here: four blocks of two 3x3 convolutions with batch normalization, each
+    halving both axes; then the mean over time, the maximum over frequency, dropout and one dense layer. The first block
+    has `width` channels, and each further block twice as many.
 
-    `stem`: channels of a 5x5 convolution of stride 2 and a pooling layer before the blocks, which leave a sixteenth of
-    the picture to them, as ImageNet's networks begin; 0: none. The last block then does not pool.
+    `stem`: channels of a 5x5 convolution of stride 2 and a pooling layer before the blocks, which reduce the
+    spectrogram to a sixteenth, as ImageNet networks begin; 0: none. The last block then does not pool.
     """
 
     # Source: the blocks and the pooling are those of mhiro2's "Simple 2D-CNN Classifier with PyTorch",
@@ -73,20 +72,20 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class VGG19(nn.Module):
-    """VGG19 on spectrograms as grey pictures (paper, section IV.B): timm's layers, with a new output layer.
+    """VGG19 on spectrograms as grayscale images (paper, section IV.B): timm's layers, with a new output layer.
 
-    `weights`: a file with timm's ImageNet weights. Only the last block of four convolutions and the dense layers then
-    train. Without it, all of it is random and trains. `width`: channels of the first block, of which all others are
-    multiples; 64 is VGG19. The spectrogram is averaged over squares of `downsample` first.
+    `weights`: a file with timm's ImageNet weights. Only the last block of four convolutions and the dense layers are
+    then trained. Without it, all weights are random and trained. `width`: channels of the first block, of which all
+    others are multiples; 64 is VGG19. The spectrogram is averaged over squares of `downsample` first.
     """
 
     def __init__(self, n_classes: int, weights: str | Path | None = None, width: int = 64, downsample: int = 1) -> None:
-        import timm  # takes seconds, which only those who use it should wait
+        import timm  # takes seconds, so imported only here
         from timm.models.vgg import VGG
 
         super().__init__()
         self.config = {"name": "VGG19", "n_classes": n_classes, "width": width, "downsample": downsample}
-        self.pretrained, self.n_frozen = weights is not None, 0  # so many of the first layers do not train
+        self.pretrained, self.n_frozen = weights is not None, 0  # number of first layers that are frozen
         self.downsample = nn.AvgPool2d(downsample) if downsample > 1 else nn.Identity()
         layers = [c for n, count in ((1, 2), (2, 2), (4, 4), (8, 4), (8, 4)) for c in [n * width] * count + ["M"]]
         if weights is not None:
@@ -106,7 +105,7 @@ class VGG19(nn.Module):
             self.freeze()
 
     def freeze(self) -> None:
-        """Let only what lies behind the last but one pooling layer train."""
+        """Freeze all layers up to and including the second-to-last pooling layer."""
         pools = [i for i, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
         self.n_frozen = pools[-2] + 1
         self.features[: self.n_frozen].requires_grad_(False)
@@ -115,17 +114,17 @@ class VGG19(nn.Module):
         return self.head(self.frozen_features(x))
 
     def frozen_features(self, x: Tensor) -> Tensor:
-        """What the frozen layers make of spectrograms; with none frozen, the grey pictures themselves."""
+        """Return the output of the frozen layers; with none frozen, the grayscale images themselves."""
         with torch.no_grad():
             return self.features[: self.n_frozen](self.downsample(standardize(x)).expand(-1, 3, -1, -1))
 
     def head(self, features: Tensor) -> Tensor:
-        """Logits (clips, classes) from `frozen_features`."""
+        """Compute logits (clips, classes) from `frozen_features`."""
         return self.classifier(self.features[self.n_frozen :](features))
 
 
 def _dense(convolution: nn.Conv2d) -> nn.Linear:
-    """A convolution whose kernel covers its input, as the equal dense layer, which trains much faster."""
+    """Turn a convolution whose kernel covers its input into the equivalent dense layer, which trains much faster."""
     weight = convolution.weight.flatten(1)
     layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     layer.weight, layer.bias = nn.Parameter(weight.detach()), convolution.bias
@@ -133,7 +132,7 @@ def _dense(convolution: nn.Conv2d) -> nn.Linear:
 
 
 class Head(nn.Module):
-    """The part of a model with frozen layers that trains, by itself: from `frozen_features` to logits."""
+    """The trainable part of a model with frozen layers: from `frozen_features` to logits."""
 
     def __init__(self, model: VGG19) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Your own sounds as a data set in Kaggle's layout: python -m utils.own FOLDER TARGET [--csv FILE]"""
+"""Make a dataset in Kaggle's layout from your own sounds: python -m utils.own FOLDER TARGET [--csv FILE]"""
 
 import argparse
 import hashlib
@@ -12,10 +12,10 @@ import pandas as pd
 
 from . import audio, data, files, splits
 
-MIN_CLIPS_PER_CLASS = 3  # as many as there are sets: to train on, to validate and to test with
-MIN_FOLDS = 3  # for the same reason, where the clips come in folds
-TEST_LABELS = "test_labels.csv"  # what no other data set has: it tells that a folder was made here
-RESERVED = ("", "fname", "labels")  # what other columns of the tables are called
+MIN_CLIPS_PER_CLASS = 3  # one for each of the training, validation and test sets
+MIN_FOLDS = 3  # for the same reason, if the clips come in folds
+TEST_LABELS = "test_labels.csv"  # no other dataset has it: it marks a folder that was made here
+RESERVED = ("", "fname", "labels")  # names of other columns of the tables
 
 
 def make_data_set(
@@ -25,23 +25,22 @@ def make_data_set(
     seed: int = 0,
     replace: bool = False,
 ) -> Path:
-    """Write `target`, a folder in Kaggle's layout, of the sounds in `folder`, to be FAT_DATA for the notebooks.
+    """Make `target`, a dataset in Kaggle's layout to use as FAT_DATA, from the sounds in `folder`.
 
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
-    `folder`) and `labels` (comma-separated). A random fifth, with its share of each class (by the first label), becomes
-    the test set, whose labels are kept in `target`/test_labels.csv. Clips of one `group` or `freesound_id`, if `csv`
-    has such a column, stay together, and if it has not, so do copies of one sound; if it has a column `fold`, the
-    first is the test set. Further columns are kept in both tables. Sounds are linked where the system allows it,
-    else copied, as CLASS-NUMBER-NAME. With `replace`, a `target` that was made here before goes.
+    `folder`) and `labels` (comma-separated). A random fifth, stratified by class (the first label), becomes the test
+    set, whose labels are kept in `target`/test_labels.csv. Clips of one `group` or `freesound_id`, if `csv` has such a
+    column, stay together, and otherwise so do copies of one sound; with a column `fold`, the first fold is the test
+    set. Other columns are kept in both tables. Sounds are linked where the system allows it, else copied, as
+    CLASS-NUMBER-NAME. With `replace`, a `target` made here before is overwritten.
 
-    Raises FileExistsError if anything else is there; FileNotFoundError if a sound is not; ValueError if a file is
-    listed twice, lies outside the folder or in no class, copies have different labels or groups, a name is not
-    UTF-8, a class cannot be called so or has no clip to train on, or the classes, their clips, the groups or the folds
-    are too few.
+    Raises FileExistsError if anything else is there; FileNotFoundError if a sound does not exist; ValueError if a file
+    is listed twice, lies outside the folder or in no class, copies differ in labels or groups, a name is not UTF-8, a
+    class has an invalid name or no training clip, or there are too few classes, clips per class, groups or folds.
     """
     folder, target = Path(folder), Path(target)
     if os.path.lexists(target) and not (replace and (target / TEST_LABELS).is_file()):
-        raise FileExistsError(f"{target} is there already: remove it, or give another name.")
+        raise FileExistsError(f"{target} already exists: remove it, or choose another name.")
     source = folder if csv is None else Path(csv)
     table = _table_of_folders(folder) if csv is None else _table_of_csv(folder, Path(csv))
     _refuse_repeated(table, source)
@@ -70,7 +69,7 @@ def make_data_set(
 
 
 def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
-    """Raises ValueError if two paths lead to one file, which could then be in the training set and in the test set."""
+    """Raise ValueError if two paths lead to one file, which could then be in both the training and the test set."""
     first = {}
     for path in table["path"]:
         other = first.setdefault(os.path.realpath(path), path)
@@ -79,8 +78,9 @@ def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
 
 
 def _group_copies(table: pd.DataFrame, source: Path) -> None:
-    """Gives `table` a column `group` if some files are copies and no column groups them. Raises ValueError if copies
-    have different labels or groups.
+    """Add a column `group` to `table` if some files are copies and no column groups them.
+
+    Raises ValueError if copies have different labels or groups.
     """
     column = splits.group_column(table)
     content = table["path"].map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest()[:12])
@@ -96,7 +96,7 @@ def _group_copies(table: pd.DataFrame, source: Path) -> None:
 
 
 def _table_of_folders(folder: Path) -> pd.DataFrame:
-    """`path` and `labels` of each sound: its label is the subfolder it is in, however far down."""
+    """Return `path` and `labels` of each sound: its label is the top-level subfolder it is in."""
     paths = audio.find_sounds(folder)
     loose = [path for path in paths if path.parent == folder]
     if loose:
@@ -105,7 +105,7 @@ def _table_of_folders(folder: Path) -> pd.DataFrame:
     labels = [path.relative_to(folder).parts[0] for path in paths]
     subfolders = (path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if silent := sorted(set(subfolders) - set(labels)):
-        print(f"{folder}: no sound is in {', '.join(silent)}, so these become no classes.")
+        print(f"{folder}: folders without sounds are not used as classes: {', '.join(silent)}")
     commas = [label for label in labels if "," in label]
     if commas:
         raise ValueError(f"The class {commas[0]!r} has a comma, which separates labels: rename {folder / commas[0]}.")
@@ -113,9 +113,9 @@ def _table_of_folders(folder: Path) -> pd.DataFrame:
 
 
 def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
-    """The rows of the file, with `path`."""
+    """Read the rows of the file, and add `path`."""
     if not csv.is_file():
-        raise FileNotFoundError(f"{csv} is not there: give a CSV file with the columns fname and labels.")
+        raise FileNotFoundError(f"{csv} does not exist: give a CSV file with the columns fname and labels.")
     table = data.read_table(csv, ["fname", "labels"])
     fnames = [Path(os.path.normpath(fname)) for fname in table["fname"]]
     for fname, given in zip(fnames, table["fname"]):
@@ -129,13 +129,13 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
 
 
 def _classes(table: pd.DataFrame, source: Path) -> list[str]:
-    """The classes in alphabetical order."""
+    """Return the classes in alphabetical order."""
     clips = data.split_labels(table["labels"]).explode().value_counts().sort_index()
     for name in clips.index:
         if name in RESERVED or name != name.strip() or re.search("[\0-\x1f]", name):
             raise ValueError(f"{source}: a class cannot be called {name!r}: give it another name.")
     if len(clips) < 2:
-        raise ValueError(f"{source} has {len(clips)} class, and a model tells at least two apart: add a class.")
+        raise ValueError(f"{source} has {len(clips)} class, but a model needs at least two: add a class.")
     if clips.min() < MIN_CLIPS_PER_CLASS:
         few = f"the class {clips.idxmin()!r} has {clips.min()} of at least {MIN_CLIPS_PER_CLASS} clips"
         raise ValueError(f"{source}: {few}: add some, or remove it.")
@@ -155,10 +155,10 @@ def _link(path: Path, link: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m utils.own", description="Make a data set of your own sounds.")
-    parser.add_argument("folder", help="where the sounds are, in one subfolder a class if there is no CSV file")
-    parser.add_argument("target", help="the folder to make")
-    parser.add_argument("--csv", help="a file with the columns fname, relative to FOLDER, and labels, comma-separated")
+    parser = argparse.ArgumentParser(prog="python -m utils.own", description="Make a dataset from your own sounds.")
+    parser.add_argument("folder", help="folder with the sounds, in one subfolder per class if there is no CSV file")
+    parser.add_argument("target", help="folder to make")
+    parser.add_argument("--csv", help="file with the columns fname, relative to FOLDER, and labels, comma-separated")
     options = parser.parse_args(arguments)
     try:
         target = make_data_set(options.folder, options.target, options.csv)
@@ -168,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     labels = {name: data.read_table(target / file, ["fname", "labels"])["labels"] for name, file in tables.items()}
     clips = pd.DataFrame({name: data.split_labels(part).explode().value_counts() for name, part in labels.items()})
     print(clips.fillna(0).astype(int).sort_index().to_string())
-    print(f"\nNow type: python -m utils.run --data {shlex.quote(str(target))} --preset quick 02 03")
+    print(f"\nNext, run: python -m utils.run --data {shlex.quote(str(target))} --preset quick 02 03")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""Pictures of sounds and networks, drawn with pyplot: in a notebook they show by themselves, elsewhere call
-plt.show() or plt.savefig().
-"""
+"""Plots of sounds and networks. Notebooks show them by themselves; elsewhere, call plt.show() or plt.savefig()."""
 
 import io
 from collections.abc import Sequence
@@ -21,23 +19,23 @@ from . import mel
 from .config import MelConfig
 
 IN_NOTEBOOK = hasattr(get_ipython(), "kernel")
-if IN_NOTEBOOK:  # figures show there, whatever MPLBACKEND says
+if IN_NOTEBOOK:  # show figures there, whatever MPLBACKEND says
     get_ipython().run_line_magic("matplotlib", "inline")
 plt.rcParams.update({
     "figure.dpi": 110, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 10, "axes.titlelocation": "left", "font.size": 9, "legend.frameon": False,
 })  # fmt: skip
 LEVEL = "Level (dB re max)"
-HZ = np.array([100, 500, 2000, 10_000])  # marks on an axis of mels
+HZ = np.array([100, 500, 2000, 10_000])  # ticks on a mel axis
 
 
 def words(label: str) -> str:
-    """'Waves_and_surf,Run' as 'Waves and surf, Run'."""
+    """Turn 'Waves_and_surf,Run' into 'Waves and surf, Run'."""
     return label.replace("_", " ").replace(",", ", ")
 
 
 def waveform(ax: Axes, samples: np.ndarray, settings: MelConfig, title: str, kept: Sequence[int] | None = None) -> None:
-    """Amplitude over time (paper, figure 1). What lies outside of the samples `kept` is shaded."""
+    """Draw amplitude over time (paper, figure 1), shading what lies outside the samples `kept`."""
     ax.plot(np.arange(len(samples)) / settings.sample_rate, samples, linewidth=0.4)
     for span in [(0, kept[0]), (kept[1], len(samples))] if kept is not None else []:
         ax.axvspan(*np.array(span) / settings.sample_rate, color="tab:orange", alpha=0.3, linewidth=0)
@@ -46,13 +44,13 @@ def waveform(ax: Axes, samples: np.ndarray, settings: MelConfig, title: str, kep
 
 
 def spectrogram(ax: Axes, log_mel: np.ndarray, settings: MelConfig, title: str) -> None:
-    """A log-mel spectrogram (paper, figure 2) in dB relative to its maximum, with Hz along the mel axis."""
+    """Draw a log-mel spectrogram (paper, figure 2) in dB relative to its maximum, with Hz along the mel axis."""
     ax.figure.colorbar(_image(ax, log_mel, settings), ax=ax, label=LEVEL, pad=0.01)
     ax.set(title=title, xlabel="Time (s)", ylabel="Frequency (Hz)")
 
 
 def _image(ax: Axes, log_mel: np.ndarray, settings: MelConfig | None) -> AxesImage:
-    """Without settings: the values as they are, over frames and bands."""
+    """Draw a spectrogram; without settings, the raw values over frames and bands."""
     if settings is None:
         return ax.imshow(log_mel, origin="lower", aspect="auto", cmap="magma")
     relative, limits = log_mel - log_mel.max(), {"vmin": -settings.top_db, "vmax": 0}
@@ -60,22 +58,20 @@ def _image(ax: Axes, log_mel: np.ndarray, settings: MelConfig | None) -> AxesIma
 
 
 def _mel_axes(ax: Axes, n_frames: int, settings: MelConfig, begin: float = 0.0) -> dict:
-    """Marks the frequency axis in Hz: the options with which `ax.imshow` draws over it, and over seconds from `begin`
-    on.
-    """
+    """Label the mel axis in Hz; return options for `ax.imshow` to draw over it, and over seconds from `begin` on."""
     ax.set_yticks(mel_band(HZ, settings) + 0.5, HZ)
     seconds = n_frames * settings.hop_length / settings.sample_rate
     return {"origin": "lower", "aspect": "auto", "extent": (begin, begin + seconds, 0, settings.n_mels)}
 
 
 def mel_band(hz: np.ndarray, settings: MelConfig) -> np.ndarray:
-    """The mel band, from 0, that has its centre there; between two bands a fraction."""
+    """Return the mel band, from 0, centered at each frequency; a fraction between two bands."""
     low, high = librosa.hz_to_mel([settings.fmin, settings.fmax], htk=True)
     return (librosa.hz_to_mel(hz, htk=True) - low) / (high - low) * (settings.n_mels + 1) - 1
 
 
 def waveforms(stages: dict[str, np.ndarray], settings: MelConfig, kept: Sequence[int] | None = None) -> None:
-    """Several versions of one clip, side by side; of the first, what lies outside of the samples `kept` is shaded."""
+    """Draw several versions of one clip side by side, shading the first outside the samples `kept`."""
     _, axes = plt.subplots(1, len(stages), figsize=(10, 2), sharex=True, sharey=True, squeeze=False)
     for ax, (title, samples) in zip(axes[0], stages.items()):
         whole = f"{title}: {len(samples) / settings.sample_rate:.2f} s"
@@ -84,8 +80,9 @@ def waveforms(stages: dict[str, np.ndarray], settings: MelConfig, kept: Sequence
 
 
 def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Audio:
-    """A player of the clip's first `seconds`, as loud as recorded, as MP3 so that the notebook stays small. In a
-    notebook, the pictures that were drawn in its cell show first.
+    """Return a player of the clip's first `seconds`, as loud as recorded, in MP3 to keep the notebook small.
+
+    In a notebook, the figures drawn in its cell are shown first.
     """
     if IN_NOTEBOOK:
         plt.show()
@@ -98,7 +95,7 @@ def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Au
 
 
 def clip(samples: np.ndarray, log_mel: np.ndarray, settings: MelConfig, title: str) -> None:
-    """Waveform, and beneath it the mel spectrogram over the same seconds."""
+    """Draw the waveform and, below it, the mel spectrogram over the same seconds."""
     _, (upper, lower) = plt.subplots(2, 1, figsize=(6.2, 3), sharex=True, height_ratios=[1, 2])
     waveform(upper, samples, settings, words(title))
     spectrogram(lower, log_mel, settings, "")
@@ -108,9 +105,7 @@ def clip(samples: np.ndarray, log_mel: np.ndarray, settings: MelConfig, title: s
 def tagged_clip(
     samples: np.ndarray, scores: pd.Series, settings: MelConfig, title: str, labels: Sequence[str] = ()
 ) -> None:
-    """The clip's spectrogram, and beside it its five highest scores (the index are the classes); those that are among
-    its `labels` are orange.
-    """
+    """Draw the clip's spectrogram and its five highest scores (the index: classes), those of its `labels` in orange."""
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4), width_ratios=[1.6, 1])
     spectrogram(left, mel.log_mel(samples, settings), settings, title)
     top = scores.nlargest(5)[::-1]
@@ -120,7 +115,7 @@ def tagged_clip(
 
 
 def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
-    """The paper's formula as a curve, and every eighth filter of the bank (n_mels, bins) at its place."""
+    """Draw the paper's formula as a curve, and every eighth filter of the bank (n_mels, bins) in its place."""
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.6))
     hz = np.linspace(0, settings.fmax, 500)
     left.plot(hz, librosa.hz_to_mel(hz, htk=True))
@@ -135,13 +130,14 @@ def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
 
 
 def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
-    """Several log-mel spectrograms, (n_mels, frames) each, at most six in a row."""
+    """Draw several log-mel spectrograms, (n_mels, frames) each, at most six in a row."""
     _grid(list(stages), list(stages.values()), settings)
 
 
 def batch(x: np.ndarray, targets: np.ndarray, classes: list[str], settings: MelConfig | None = None) -> None:
-    """The spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels. With
-    `settings`, over seconds and Hz; without, over frames and bands.
+    """Draw the spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels.
+
+    The axes are seconds and Hz with `settings`, else frames and bands.
     """
     titles = ["\n".join(words(classes[i]) for i in np.flatnonzero(labels)) for labels in targets]
     _grid(titles, list(x[:, 0]), settings)
@@ -165,7 +161,7 @@ def _grid(titles: Sequence[str], images: Sequence[np.ndarray], settings: MelConf
 
 
 def architecture(shapes: dict[str, Sequence[int]]) -> None:
-    """A network's feature maps one after another: (channels, bands, frames) or (features,) each, by stage."""
+    """Draw a network's feature maps in order: (channels, bands, frames) or (features,) each, by stage."""
     _, ax = plt.subplots(figsize=(10, 2.4))
     left = 0.0
     for name, shape in shapes.items():
@@ -182,10 +178,10 @@ def architecture(shapes: dict[str, Sequence[int]]) -> None:
 
 
 def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> Figure:
-    """A recording's spectrogram, and beneath it, over the same seconds, the scores of the `top` classes with the
-    highest peaks, in the order of these.
+    """Draw a recording's spectrogram and, below it, the scores over time of the `top` classes with the highest peaks.
 
-    `samples`: mono, untrimmed; `scores`: a row a window, with its middle in seconds as index, and a column a class.
+    Classes are ordered by the time of their peak. `samples`: mono, untrimmed; `scores`: a row per window, with its
+    middle in seconds as index, and a column per class.
     """
     duration = len(samples) / settings.sample_rate
     highest = scores[
@@ -209,8 +205,9 @@ def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfi
 
 
 def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelConfig, begin: float = 0.0) -> Figure:
-    """A spectrogram, which begins at second `begin`, and, a row a title, the relevances (n_mels, frames) of its points:
-    by themselves, and over it in grey. Red speaks for the label, blue against it.
+    """Draw a spectrogram, which starts at second `begin`, and the relevances (n_mels, frames) of its points.
+
+    A row per title, with the relevances alone and over the spectrogram in gray. Red is for the label, blue against it.
     """
     figure, axes = plt.subplots(len(points), 3, figsize=(10, 0.3 + 2.3 * len(points)), squeeze=False, sharey=True)
     options = _mel_axes(axes[0, 0], log_mel.shape[1], settings, begin) | {"interpolation": "nearest"}

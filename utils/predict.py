@@ -1,8 +1,8 @@
-"""Tag any sounds with a finished run.
+"""Tag sounds with a finished run.
 
-python -m utils.predict PATH...                          files and folders, by the best run there is
-python -m utils.predict FILE --over_time PICTURE.png     also when in the file each class is heard
-python -m utils.predict FILE --explain PICTURE.png       also what in it speaks for the first answer
+python -m utils.predict PATH...                          tag files and folders with the best run
+python -m utils.predict FILE --over_time PLOT.png        also plot when each class is heard
+python -m utils.predict FILE --explain PLOT.png          also plot what speaks for the top class
 """
 
 import argparse
@@ -25,22 +25,19 @@ from .run_folder import Run, find_runs
 
 
 def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
-    """The run's scores of each sound, as `inference.score_run` gives them: a row a file (the index `fname`), a column a
-    class.
+    """Score each sound, as `inference.score_run` does: a row per file (the index `fname`), a column per class.
 
-    `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the folder
-    given, and of a file its name; where these are not unique, the path. Files that cannot be read are printed with the
-    reason, and have no row. Raises FileNotFoundError if a path is not there or a folder holds no sound, and ValueError
-    if no file can be read.
+    `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the given folder,
+    or the file's name; where these are not unique, the path. Files that cannot be read are printed with the reason and
+    have no row. Raises FileNotFoundError if a path does not exist or a folder has no sound, and ValueError if no file
+    can be read.
     """
     with _clips(_table(paths), run, run.mel, device) as clips:
         return pd.DataFrame(inference.score_run(run, clips), index=pd.Index(clips.table["fname"]), columns=run.classes)
 
 
 def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
-    """The `k` highest of each row of `scores`, highest first: the columns `fname`, `class` and `score`, `k` rows a
-    clip.
-    """
+    """Return each clip's `k` highest scores, highest first: columns `fname`, `class` and `score`, `k` rows per clip."""
     values = scores.to_numpy()
     top = np.argsort(-values, axis=1, kind="stable")[:, :k]
     return pd.DataFrame({
@@ -51,7 +48,7 @@ def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
 
 
 def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str = "cpu") -> pd.DataFrame:
-    """The run's scores of one window (2 s) every `seconds` of a recording, untrimmed: a column a class.
+    """Score one window (2 s) every `seconds` of a recording, untrimmed: a row per window, a column per class.
 
     The index `seconds` is the middle of the window, to 0.01 s. The last window ends within half a step of the
     recording's end, so part of it may lie beyond; a recording shorter than a window has one row. Raises
@@ -70,15 +67,15 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
         windows.starts = windows.starts + offsets
         windows.lengths = (length - offsets).clamp(max=n_frames)
         values = metrics.blend([inference.predict_scores(model, windows, config) for model in run.models()])
-    middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centred on i
+    middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centered on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
 
 def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, float, np.ndarray, np.ndarray]:
-    """The top class of a recording; and of the crop with its highest logit, the start in seconds, the dB and the
-    relevance, the last two (n_mels, frames).
+    """Return a recording's top class, and the start in seconds, dB and relevance of the crop with its highest logit.
 
-    Raises FileNotFoundError and ValueError as `tag` does, and ValueError and ImportError as `explain.relevance`.
+    dB and relevance are (n_mels, frames). Raises FileNotFoundError and ValueError as `tag` does, and ValueError and
+    ImportError as `explain.relevance` does.
     """
     label = int(tag(path, run, device).to_numpy()[0].argmax())
     networks = run.models()
@@ -92,11 +89,10 @@ def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, 
 
 
 def best_run() -> Run:
-    """Of the runs that can score sounds, the first as `find_runs` ranks them: of the data with the most classes, and of
-    the mini set only if there are no other data.
+    """Return the best run, as ranked by `find_runs`, that can score sounds, on the data with the most classes.
 
-    It looks in the work folder, and on Kaggle also in attached notebooks' outputs. Raises FileNotFoundError if there
-    is none.
+    Runs on the mini set count only if there are no others. Looks in the work folder, and on Kaggle also in attached
+    notebooks' outputs. Raises FileNotFoundError if there is none.
     """
     folder = workspace.work_folder() / "runs"
     found = []
@@ -109,16 +105,16 @@ def best_run() -> Run:
 
 
 def open_run(folder: str | None) -> Run:
-    """The run in `folder`; if None, the best one. Raises FileNotFoundError if there is none."""
+    """Return the run in `folder`; if None, the best one. Raises FileNotFoundError if there is none."""
     if folder is None:
         return best_run()
     if not (Path(folder) / "settings.json").is_file():
-        raise FileNotFoundError(f"{folder} is not a run: give the folder that holds its settings.json.")
+        raise FileNotFoundError(f"{folder} is not a run: give a folder with a settings.json.")
     return Run(Path(folder).resolve())
 
 
 def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
-    """`fname` and `path` of each sound, each once."""
+    """List `fname` and `path` of each sound, without repeats."""
     rows = []
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         if path.is_dir():
@@ -126,7 +122,7 @@ def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
         elif path.is_file():
             rows.append((path.name, str(path)))
         else:
-            raise FileNotFoundError(f"{path} is not there: give a sound file, or a folder of them.")
+            raise FileNotFoundError(f"{path} does not exist: give a sound file or a folder of them.")
     table = pd.DataFrame(rows, columns=["fname", "path"]).drop_duplicates("path", ignore_index=True)
     if table.empty:
         raise ValueError("There is no sound to score: give at least one file or folder.")
@@ -135,31 +131,29 @@ def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
 
 @contextmanager
 def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> Iterator[MelDataset]:
-    """The sounds of `table` that can be read, by way of a cache that lasts as long, whose report is printed."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps what is mapped into memory
-        n_jobs = 1 if len(table) <= mel_cache.CHUNK else None  # one task: to start a worker would take longer
+    """Yield the readable sounds of `table`, from a temporary cache whose report is printed."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps memory-mapped files
+        n_jobs = 1 if len(table) <= mel_cache.CHUNK else None  # one task: starting a worker would take longer
         cache = mel_cache.build(table, folder, "sounds", settings, n_jobs, verbose=False)
         yield MelDataset(cache, cache.readable(table), run.classes, device)
 
 
 def _untrimmed(path: str | Path, run: Run, device: str) -> AbstractContextManager[MelDataset]:
-    """`_clips` of one recording, not trimmed, so that times are those of the recording."""
+    """Return `_clips` of one recording, untrimmed, so that times are those of the recording."""
     return _clips(_table([path]), run, replace(run.mel, trim_db=math.inf), device)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.predict", description="Tag sounds with a finished run.")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a sound file, or a folder with sounds in it or below")
-    parser.add_argument(
-        "--run", metavar="FOLDER", help="the run's folder; if left out, the best one in the work folder"
-    )
-    parser.add_argument("--top", type=int, default=3, help="how many classes to print of each sound")
-    parser.add_argument("--over_time", metavar="FILE.png", help="a picture of one sound's scores over time")
-    parser.add_argument("--explain", metavar="FILE.png", help="a picture of what speaks for one sound's first answer")
-    parser.add_argument("--csv", metavar="FILE", help="where to write all scores")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="sound file, or folder with sounds in it or below")
+    parser.add_argument("--run", metavar="FOLDER", help="folder of the run (default: the best in the work folder)")
+    parser.add_argument("--top", type=int, default=3, help="number of classes to print for each sound")
+    parser.add_argument("--over_time", metavar="FILE.png", help="file for a plot of a sound's scores over time")
+    parser.add_argument("--explain", metavar="FILE.png", help="file for a plot of what speaks for a sound's top class")
+    parser.add_argument("--csv", metavar="FILE", help="file for all scores")
     options = parser.parse_args(arguments)
     if (options.over_time or options.explain) and (len(options.paths) > 1 or Path(options.paths[0]).is_dir()):
-        parser.error("--over_time and --explain draw one sound: give one file")
+        parser.error("--over_time and --explain plot one sound: give one file")
     try:
         run = open_run(options.run)
         described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"

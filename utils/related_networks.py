@@ -1,6 +1,6 @@
-"""The networks of the paper's related work, with how each departs from its publication.
+"""The networks of the paper's related work, and how each departs from its publication.
 
-They take dB spectrograms (clips, 1, n_mels, frames) and give logits (clips, classes).
+They map dB spectrograms (clips, 1, n_mels, frames) to logits (clips, classes).
 """
 
 import torch
@@ -13,10 +13,10 @@ from .networks import Logits, standardize
 class PiczakCNN(nn.Module):
     """Piczak's CNN: filters nearly as high as the spectrogram, over it and its deltas, and two large dense layers.
 
-    As published: log-mel and deltas as two channels of 60 bands x 101 frames; 80 filters of 57x6, maximum over 4x3;
-    80 filters of 1x3, maximum over 1x3; twice `hidden` units; half of the units dropped after the first convolution
-    and after each dense layer. Not so: 60 bands and 101 frames are averages of our 128 x 128, which are 2 s, not 2.3 s.
-    Silent segments were left out; here all are taken.
+    As published: log-mel and deltas as two channels of 60 bands x 101 frames; 80 filters of 57x6, max pooling over 4x3;
+    80 filters of 1x3, max pooling over 1x3; two dense layers of `hidden` units; dropout of 0.5 after the first
+    convolution and after each dense layer. Not as published: 60 bands and 101 frames are averages of our 128 x 128,
+    which are 2 s, not 2.3 s. Silent segments were left out; here, all are used.
     """
 
     # Source: K. J. Piczak, Environmental sound classification with convolutional neural networks, MLSP 2015; sizes and
@@ -35,7 +35,7 @@ class PiczakCNN(nn.Module):
         )  # fmt: skip
 
     def channels(self, x: Tensor) -> Tensor:
-        """Log-mel and deltas, (clips, 2, 60, 101), of dB (clips, 1, n_mels, frames)."""
+        """Compute log-mel and deltas, (clips, 2, 60, 101), from dB (clips, 1, n_mels, frames)."""
         x = self.shape(standardize(x))
         return torch.cat([x, standardize(deltas(x))], dim=1)
 
@@ -44,7 +44,7 @@ class PiczakCNN(nn.Module):
 
 
 def deltas(x: Tensor) -> Tensor:
-    """The slope in time at each point of spectrograms, per frame: a straight line fitted to nine frames; same shape."""
+    """Compute the slope in time of each point, per frame, by fitting a line to nine frames; same shape."""
     place = torch.arange(-4.0, 5.0, device=x.device, dtype=x.dtype)
     return F.conv2d(F.pad(x, (4, 4, 0, 0), mode="replicate"), (place / place.square().sum()).view(1, 1, 1, 9))
 
@@ -52,8 +52,8 @@ def deltas(x: Tensor) -> Tensor:
 class SBCNN(nn.Module):
     """SB-CNN of Salamon and Bello: three convolutions of 5x5, the first two pooled, and a dense layer of 64.
 
-    As published: it takes 128 bands x 128 frames, pads nothing, keeps the maximum of 4 frames x 2 bands, and drops half
-    of what enters either dense layer. Not so: its 128 frames were 3 s, ours are 2 s.
+    As published: 128 bands x 128 frames, no padding, max pooling over 4 frames x 2 bands, and dropout of 0.5 before
+    both dense layers. Not as published: its 128 frames were 3 s, ours are 2 s.
     """
 
     # Source: J. Salamon, J. P. Bello, Deep convolutional neural networks and data augmentation for environmental sound
@@ -75,23 +75,23 @@ class SBCNN(nn.Module):
 
 
 class ImageNetwork(nn.Module):
-    """An image network, as Hershey et al. gave it spectrograms: torchvision's, with one input channel.
+    """Image network applied to spectrograms, as in Hershey et al.: torchvision's, with one input channel.
 
     `network`, a name in `LAYERS`, is changed as they did: AlexNet begins with a smaller stride and has batch
-    normalisation; Inception V3 is without its first four layers and its auxiliary output; ResNet-50 begins with
-    stride 1; the dense layers of AlexNet and VGG19 take the last feature map as small as it is. Not so: they gave it 96
-    frames x 64 bands, so AlexNet's stride was 2 in time and 1 along mel, and is 2 and 2 here; they dropped no units,
-    having 70 million clips; and torchvision's AlexNet has fewer channels than the first one.
+    normalization; Inception V3 lacks its first four layers and its auxiliary output; ResNet-50 begins with stride 1;
+    the dense layers of AlexNet and VGG19 take the last feature map as small as it is. Not as published: their input was
+    96 frames x 64 bands, so AlexNet's stride was 2 in time and 1 along mel, and is 2 and 2 here; they used no dropout,
+    having 70 million clips; and torchvision's AlexNet has fewer channels than the original.
 
-    The spectrogram is averaged over squares of `downsample` first. `pretrained`: the layers that are as ImageNet's
-    begin with its weights, which torchvision downloads once; the first convolution's are summed over its channels.
+    The spectrogram is averaged over squares of `downsample` first. `pretrained`: layers that are as ImageNet's start
+    from its weights, which torchvision downloads once; the first convolution's are summed over its channels.
     """
 
     # Source: S. Hershey et al., CNN architectures for large-scale audio classification, ICASSP 2017,
     # https://arxiv.org/abs/1609.09430
 
     def __init__(self, n_classes: int, network: str, downsample: int = 1, pretrained: bool = False) -> None:
-        import torchvision  # takes seconds, which only those who use it should wait
+        import torchvision  # takes seconds, so imported only here
 
         super().__init__()
         self.config = {"name": "ImageNetwork", "n_classes": n_classes, "network": network, "downsample": downsample}
@@ -120,7 +120,7 @@ class ImageNetwork(nn.Module):
         return self.network(self.downsample(standardize(x)))
 
 
-LAYERS = {  # of torchvision's networks: the first convolution that is kept, and the output layer
+LAYERS = {  # of torchvision's networks: the first convolution kept, and the output layer
     "alexnet": ("features.0", "classifier.6"),
     "vgg19_bn": ("features.0", "classifier.6"),
     "inception_v3": ("Conv2d_3b_1x1.conv", "fc"),
@@ -129,7 +129,7 @@ LAYERS = {  # of torchvision's networks: the first convolution that is kept, and
 
 
 def _one_channel(layer: nn.Conv2d) -> nn.Conv2d:
-    """The same convolution of grey pictures: with the weights of all its channels summed up."""
+    """Convert a convolution to grayscale input, with its weights summed over the channels."""
     size, bias = layer.kernel_size, layer.bias is not None
     grey = nn.Conv2d(1, layer.out_channels, size, layer.stride, layer.padding, bias=bias)
     grey.load_state_dict(layer.state_dict() | {"weight": layer.weight.detach().sum(dim=1, keepdim=True)})
@@ -137,12 +137,12 @@ def _one_channel(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def _normalised(layer: nn.Module) -> list[nn.Module]:
-    """A layer of AlexNet, with batch normalisation behind it if it is a convolution."""
+    """Return a layer of AlexNet, followed by batch normalization if it is a convolution."""
     return [layer, nn.BatchNorm2d(layer.out_channels)] if isinstance(layer, nn.Conv2d) else [layer]
 
 
 def _fit_dense(model: nn.Module, name: str, side: int) -> None:
-    """Let the first dense layer take a feature map of `side` x `side`."""
+    """Make the first dense layer take a feature map of `side` x `side`."""
     model.avgpool, dense = nn.AdaptiveAvgPool2d(side), model.get_submodule(name)
     channels = next(layer.num_features for layer in reversed(model.features) if isinstance(layer, nn.BatchNorm2d))
     if dense.in_features != channels * side**2:

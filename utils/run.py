@@ -23,7 +23,7 @@ LEFT_OUT = re.compile(r"^(.* clips .*), see (.*\.csv)$", re.MULTILINE)  # what m
 
 
 class Client(NotebookClient):
-    """A notebook client that shows on a progress bar what the notebook prints."""
+    """A notebook client that shows the notebook's printed output on a progress bar."""
 
     bar: tqdm
 
@@ -34,7 +34,7 @@ class Client(NotebookClient):
 
 
 def run_notebook(file: Path, copy: Path, bar: tqdm) -> None:
-    """Run `file` top to bottom, with its own folder as working directory, and save what came of it as `copy`.
+    """Run `file` top to bottom, with its own folder as working directory, and save the result as `copy`.
 
     Raises CellExecutionError with the failing cell and its traceback, or DeadKernelError; `copy` then holds the
     notebook up to there.
@@ -43,7 +43,7 @@ def run_notebook(file: Path, copy: Path, bar: tqdm) -> None:
     client = Client(
         notebook, kernel_name="python3", timeout=None, resources={"metadata": {"path": str(NOTEBOOKS)}},
         on_cell_executed=lambda cell, cell_index, **_: bar.update(), record_timing=False, coalesce_streams=True,
-        extra_arguments=["--log-level=40"],  # the kernel's own remarks on its sockets
+        extra_arguments=["--log-level=40"],  # hides the kernel's messages about its sockets
     )  # fmt: skip
     client.bar = bar
     try:
@@ -54,7 +54,7 @@ def run_notebook(file: Path, copy: Path, bar: tqdm) -> None:
 
 
 def results(copy: Path) -> str:
-    """What the cells tagged `results` of an executed notebook showed, as text."""
+    """Return what the cells tagged `results` of an executed notebook showed, as text."""
     texts = []
     for cell in nbformat.read(copy, as_version=4).cells:
         if "results" in cell.metadata.get("tags", []):
@@ -63,7 +63,7 @@ def results(copy: Path) -> str:
 
 
 def unreadable_and_damaged(copies: list[Path]) -> str:
-    """The unreadable and damaged clips of the caches that these notebooks used, the first ones by name."""
+    """Report the unreadable and damaged clips in these notebooks' caches, naming the first ones."""
     found = {}
     for copy in copies:
         for cell in nbformat.read(copy, as_version=4).cells:
@@ -76,11 +76,11 @@ def unreadable_and_damaged(copies: list[Path]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m utils.run", description="Run the notebooks in order.")
-    parser.add_argument("notebooks", nargs="*", help="numbers of those to run, such as 03 05; all if left out")
-    parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
-    parser.add_argument("--work", help="where artifacts go (FAT_WORK)")
+    parser.add_argument("notebooks", nargs="*", help="numbers of the notebooks, such as 03 05 (default: all)")
+    parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
+    parser.add_argument("--work", help="folder for artifacts (FAT_WORK)")
     parser.add_argument("--preset", help=f"{' or '.join(PRESETS)} (FAT_PRESET)")
-    parser.add_argument("--inplace", action="store_true", help="refresh the outputs that the notebooks are stored with")
+    parser.add_argument("--inplace", action="store_true", help="update the outputs stored in the notebooks")
     options = parser.parse_args(arguments)
     for name, value in (("FAT_DATA", options.data), ("FAT_WORK", options.work), ("FAT_PRESET", options.preset)):
         if value:
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         there = ", ".join(file.stem for file in files)
         parser.error(f"there is no notebook {', '.join(sorted(unknown))}; there are {there}")
     if options.inplace and (os.environ.get("FAT_DATA") or find_data()):
-        parser.error("--inplace stores outputs of the mini set: unset FAT_DATA, and move data/ away")
+        parser.error("--inplace stores outputs of the mini set: unset FAT_DATA and move data/ away")
     copies = work_folder() / "notebooks"
     try:
         with explain_errors(copies):
@@ -115,10 +115,10 @@ def main(arguments: list[str] | None = None) -> int:
             try:
                 run_notebook(file, copies / file.name, bar)
             except (CellExecutionError, DeadKernelError, KeyboardInterrupt, AssertionError) as error:
-                # The last two come of Ctrl-C.
+                # The last two come from Ctrl-C.
                 bar.close()
                 print(unreadable_and_damaged(executed))
-                print(f"\n{file.stem} stopped; what it did is in {copies / file.name}\n\n{error}", file=sys.stderr)
+                print(f"\n{file.stem} stopped; its output is in {copies / file.name}\n\n{error}", file=sys.stderr)
                 return 1
             bar.write(f"{file.stem:20} {time.perf_counter() - start:6.0f} s")
             if options.inplace:

@@ -1,4 +1,4 @@
-"""The run folder: what a training leaves behind for everything after it."""
+"""The run folder: what a training saves for everything that follows."""
 
 import hashlib
 import json
@@ -17,20 +17,20 @@ from . import data, files, metrics, models
 from .config import MelConfig, TrainingConfig, attached
 from .dataset import MelDataset
 
-FORMAT = 4  # of the folder: which files it has, and what their columns and keys are called
+FORMAT = 4  # version of the folder: its files, and the names of their columns and keys
 
 
 class Run:
-    """A finished training: a folder with weights.safetensors, history.csv, train_clips.csv, validation_scores.csv,
-    settings.json.
+    """A finished training: a folder with weights, history, training clips, validation scores and settings.
 
-    One of several folds has a folder of this kind for each instead of weights and train_clips.csv; its `.validation`
-    are then all clips, each scored by the one model that was not trained on it (out of fold), and its `.history` is
-    that of the first. One of `baselines` keeps its scores alone: it has no weights, and its `.history` is empty.
+    The files are weights.safetensors, history.csv, train_clips.csv, validation_scores.csv and settings.json. A run of
+    several folds has such a folder for each instead of weights and train_clips.csv; its `.validation` then has all
+    clips, each scored out of fold, by the one model not trained on it, and its `.history` is that of the first fold. A
+    run of `baselines` has only scores: no weights, and an empty `.history`.
 
-    `.history` has a row an epoch; LWLRAP and top-5 in it are of one crop a clip. `.validation` has the validation clips
-    with their `labels` and, a column a class, their scores by the finished model, all crops averaged; `.targets` and
-    `.scores` are the same as arrays (clips, classes). `.record` has configs, classes, versions, times.
+    `.history` has a row per epoch; its LWLRAP and top-5 are of one crop per clip. `.validation` has the validation
+    clips with their `labels` and, a column per class, the finished model's scores, averaged over all crops; `.targets`
+    and `.scores` are the same as arrays (clips, classes). `.record` has configs, classes, versions, times.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -46,13 +46,13 @@ class Run:
             record = json.loads((self.folder / "settings.json").read_text())
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{self.folder} is no run of this kit, its settings cannot be read ({error}): remove it and train anew."
+                f"{self.folder} is not a run of this kit: its settings cannot be read ({error}). Remove it and retrain."
             ) from error
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise ValueError(f"{self.folder} was made by another version of this kit: train it again, or remove it.")
         for name, key in record.get("folds", {}).items():
             if not finished(self.folder / name, key):
-                raise ValueError(f"{self.folder}: {name} has been trained anew since: train the others, too.")
+                raise ValueError(f"{self.folder}: {name} has been retrained since: retrain the other folds too.")
         return record
 
     @cached_property
@@ -82,7 +82,7 @@ class Run:
 
     @property
     def pretrained(self) -> bool:
-        """Whether it began with ImageNet's weights, which the competition's rules forbid."""
+        """Whether it started from ImageNet weights, which the competition's rules forbid."""
         return self.record["pretrained"]
 
     @property
@@ -99,13 +99,11 @@ class Run:
         return MelConfig(**self.record["mel"])
 
     def folds(self) -> list["Run"]:
-        """The run of each fold; none if it is of one training."""
+        """Return the run of each fold; empty for a single training."""
         return [Run(self.folder / name) for name in self.record.get("folds", [])]
 
     def on(self, fnames: Collection[str] | None) -> tuple[np.ndarray, np.ndarray]:
-        """Targets and scores, (clips, classes) each, of those validation clips that are called `fnames`; None: of
-        all.
-        """
+        """Return targets and scores, (clips, classes) each, of the validation clips in `fnames`; None: of all."""
         clips = self._validation_of(fnames)
         return data.multi_hot(clips, self.classes), clips[self.classes].to_numpy()
 
@@ -113,7 +111,7 @@ class Run:
         return self.validation if fnames is None else self.validation[self.validation["fname"].isin(fnames)]
 
     def summary(self, fnames: Collection[str] | None = None) -> dict:
-        """Model, name, number of epochs, and LWLRAP and top-5 on the validation clips, or on those called `fnames`."""
+        """Return model, name, epochs, and LWLRAP and top-5 on the validation clips, or on those in `fnames`."""
         targets, scores = self.on(fnames)
         return {
             "model": self.record["title"], "run": self.name, "epochs": len(self.history),
@@ -122,7 +120,7 @@ class Run:
         }  # fmt: skip
 
     def cost(self) -> dict[str, float]:
-        """Parameters, millions of multiply-accumulates to score one crop, and seconds of training; of folds, the sum.
+        """Return parameters, million multiply-accumulates (MMAC) per crop, and training seconds; of folds, the sum.
 
         A baseline has no parameters (NaN), and its seconds include the features.
         """
@@ -133,12 +131,12 @@ class Run:
         return network | {"seconds": self.record["seconds"]}
 
     def models(self) -> list[nn.Module]:
-        """The trained models, on the CPU: one, or one a fold.
+        """Load the trained models on the CPU: one, or one per fold.
 
-        Raises ValueError if there are none, or, saying what differs, if the weights are not those of the settings.
+        Raises ValueError if there are none, or, saying what differs, if the weights do not match the settings.
         """
         if not self.has_weights:
-            raise ValueError(f"{self.name} is a baseline, whose scores alone were kept: choose a run of a network.")
+            raise ValueError(f"{self.name} is a baseline, which has only scores: choose a run of a network.")
         if self.folds():
             return [model for fold in self.folds() for model in fold.models()]
         file = self.folder / "weights.safetensors"
@@ -148,22 +146,21 @@ class Run:
             with safetensors.safe_open(file, "pt") as weights:
                 given = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
         except (KeyError, TypeError, ValueError, RuntimeError, OSError, safetensors.SafetensorError) as error:
-            raise ValueError(f"{self.folder} is no run of this kit ({error}): remove it and train anew.") from error
+            raise ValueError(f"{self.folder} is not a run of this kit ({error}): remove it and retrain.") from error
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         for name in expected | given:
             if expected.get(name) != given.get(name):
                 shapes = f"{name} is {given.get(name, 'absent')} and should be {expected.get(name, 'absent')}"
-                raise ValueError(f"{file} does not fit {self.record['model']}: {shapes}. Remove it and train anew.")
+                raise ValueError(f"{file} does not fit {self.record['model']}: {shapes}. Remove it and retrain.")
         model.load_state_dict(safetensors.torch.load_file(file), assign=True)
         return [model]
 
 
 def find_runs(folder: str | Path) -> list[Run]:
-    """The finished runs in `folder`, highest validation LWLRAP first; on Kaggle also those on the same data in
-    attached notebooks' outputs.
+    """Find the finished runs in `folder`, highest validation LWLRAP first.
 
-    They are ranked on the validation clips that all of them share; prints how many, if some have more. Raises
-    FileNotFoundError if there are none.
+    On Kaggle, also finds those on the same data in attached notebooks' outputs. Runs are ranked on the validation clips
+    that all of them share; prints how many, if some have more. Raises FileNotFoundError if there are none.
     """
     found = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
     found = [Run(file.parent) for file in found if not files.is_temporary(file.parent)]
@@ -183,21 +180,21 @@ def _readable(run: Run) -> bool:
     try:
         return bool(run.summary())
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        print(f"Passed over: {run.folder}, {type(error).__name__}: {error}")
+        print(f"Skipped {run.folder}: {type(error).__name__}: {error}")
         return False
 
 
 def common_clips(runs: list[Run]) -> set[str] | None:
-    """The validation clips that all runs were judged on, with the same labels; None if there are none."""
+    """Return the validation clips that all runs have, with the same labels; None if there are none."""
     judged = (set(zip(run.validation["fname"], run.validation["labels"])) for run in runs)
     return {fname for fname, _ in set.intersection(*judged)} or None
 
 
 def finished(folder: Path, key: str) -> bool:
-    """Whether the run in `folder` is the outcome of the training with this fingerprint."""
+    """Whether `folder` holds the finished run of the training with this fingerprint."""
     try:
         return Run(folder).record.get("fingerprint") == key
-    except ValueError:  # there is none, or it is of another version: it will be made
+    except ValueError:  # there is none, or it is from another version: it will be trained
         return False
 
 
@@ -210,7 +207,7 @@ def save_run(
     validation_set: MelDataset,
     scores: np.ndarray,
 ) -> Run:
-    """Write a Run: it is whole or not there. An earlier one of that name goes. Raises OSError if it cannot be written.
+    """Write a Run, complete or not at all, replacing an earlier one. Raises OSError if it cannot be written.
 
     `model`: None for a baseline. `scores`, (clips, classes): of the clips of `validation_set`.
     """
@@ -232,7 +229,7 @@ def save_run(
 
 
 def fingerprint(model: nn.Module, **settings: object) -> str:
-    """A hash of the model's weights and of `settings`: two trainings with the same one are the same training."""
+    """Hash the model's weights and `settings`: two trainings with the same hash are the same training."""
     digest = hashlib.sha256(json.dumps(settings, default=str).encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -1,4 +1,4 @@
-"""Which clips a model is trained on, and which it is judged by."""
+"""Split clips into those that a model is trained on and those it is evaluated on."""
 
 import warnings
 
@@ -7,36 +7,35 @@ import pandas as pd
 
 from .data import split_labels
 
-GROUPS = ("group", "freesound_id")  # columns that name what clips must stay together with, the first one there
-CONTENT = "content_hash"  # the column that `MelDataset` adds: the same for copies of one sound
+GROUPS = ("group", "freesound_id")  # columns that tell which clips must stay together; the first present is used
+CONTENT = "content_hash"  # column added by `MelDataset`: the same for copies of one sound
 
 
 def split(table: pd.DataFrame, n_folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of the training and of the validation clips: the validation split is the first of `n_folds` folds.
+    """Return row numbers of the training and validation clips: validation is the first of `n_folds` folds.
 
-    With five it is the paper's 80% and 20% at random (section III). Raises ValueError as `folds` does.
+    With five folds it is the paper's random 80% and 20% (section III). Raises ValueError as `folds` does.
     """
     fold = folds(table, n_folds, seed)
     return np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
 
 
 def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
-    """The fold of each clip, 0 to `n_folds` - 1, int (clips,): at random, each class in equal shares, groups kept
-    together.
+    """Return the fold of each clip, 0 to `n_folds` - 1, int (clips,): random, stratified by class, grouped.
 
-    A clip of several labels counts as of a class of its own where there are `n_folds` clips or more with the same
-    ones, else as of its first label's. Clips of one group, as the column `group` or, where there is none,
-    `freesound_id` names it, share a fold, and so do copies, of one `content_hash`; a clip without a name is a
-    group. With groups, fold 0 is the one whose size is nearest to its share. Where the table has a column `fold`, that
-    is taken as it is, its values in order. There are fewer folds where there are fewer clips or groups. Prints a
-    line if so, if a class is in one fold only, or if the column parts a group. One group of two clips is enough for
-    another draw. Raises ValueError if there is one group, or if the column has gaps or a single value.
+    A clip with several labels counts as a class of its own if `n_folds` clips or more have the same labels, else as its
+    first label. Clips of one group (column `group` or, if absent, `freesound_id`) share a fold, and so do copies (same
+    `content_hash`); a clip without a name is a group. With groups, fold 0 is the one whose size is nearest to its
+    share. If the table has a column `fold`, it is used as is, its values in order. There are fewer folds if there are
+    fewer clips or groups. Prints a line if so, if a class is in one fold only, or if the column splits a group. A
+    single group of two clips is enough to change the draw. Raises ValueError if there is one group, or if the column
+    has gaps or a single value.
     """
     fold = _given_folds(table) if "fold" in table else _drawn_folds(table, n_folds, seed)
     labels = pd.DataFrame({"label": split_labels(table["labels"]).to_numpy(), "fold": fold}).explode("label")
     for label, count in labels.groupby("label")["fold"].nunique().items():
         if count == 1:
-            print(f"All clips of {label} are in one fold, so no model that is judged on them has been trained on one.")
+            print(f"All clips of {label} are in one fold, so no model evaluated on them has been trained on one.")
     return fold
 
 
@@ -48,7 +47,7 @@ def _given_folds(table: pd.DataFrame) -> np.ndarray:
         raise ValueError(f"the column fold is empty in {empty} rows: fill or remove it.")
     values = sorted(set(names), key=lambda name: (len(name), name))  # 2 before 10
     if len(values) < 2:
-        raise ValueError(f"the column fold says {values[0]!r} of every clip: give two values or more, or remove it.")
+        raise ValueError(f"the column fold is {values[0]!r} for every clip: use two or more values, or remove it.")
     if shared := int((names.groupby(_groups(table)).nunique() > 1).sum()):
         print(f"The column fold puts {shared} groups of clips into several folds: validation leaks into training.")
     return names.map({name: number for number, name in enumerate(values)}).to_numpy()
@@ -65,7 +64,7 @@ def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
         print(f"{there} clips, or groups of clips, fill only {there} of {n_folds} folds.")
         n_folds = there
     if np.bincount(strata).max() < n_folds:
-        strata[:] = 0  # scikit-learn does not stratify where every class has fewer clips than there are folds
+        strata[:] = 0  # scikit-learn cannot stratify if every class has fewer clips than there are folds
     if there == len(table):
         splitter, group = StratifiedKFold(n_folds, shuffle=True, random_state=seed), None
     else:  # shuffled here: with shuffle=True the scikit-learn of Kaggle and Colab does not stratify
@@ -76,7 +75,7 @@ def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
         parts = [rows for _, rows in splitter.split(table, strata, group)]
     if not all(map(len, parts)):  # so few groups cannot be stratified, and StratifiedGroupKFold leaves a fold empty
         parts = [rows for _, rows in GroupKFold(n_folds).split(table, groups=group)]
-    if group is not None:  # both deal out the largest group first, but the first fold is the validation split
+    if group is not None:  # both assign the largest group first, but the first fold is the validation split
         parts = [parts[number] for number in np.random.default_rng(seed).permutation(n_folds)]
         parts.sort(key=lambda rows: abs(len(rows) - len(table) / n_folds))
     for number, rows in enumerate(parts):
@@ -85,7 +84,7 @@ def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
 
 
 def _strata(table: pd.DataFrame, n_folds: int) -> np.ndarray:
-    """A number for each clip, the same for those that the folds are to share out evenly; int (clips,)."""
+    """Number the strata, which are spread evenly over the folds: int (clips,), equal within a stratum."""
     labels = split_labels(table["labels"])
     together = labels.map(lambda some: ",".join(sorted(set(some))))
     often = together.map(together.value_counts()) >= n_folds
@@ -93,12 +92,12 @@ def _strata(table: pd.DataFrame, n_folds: int) -> np.ndarray:
 
 
 def group_column(*tables: pd.DataFrame) -> str | None:
-    """The column in all `tables` that names what clips must stay together with: a recording, a speaker, an uploader."""
+    """Return the column in all `tables` that groups clips to keep together: by recording, speaker or uploader."""
     return next((column for column in GROUPS if all(column in table for table in tables)), None)
 
 
 def apart(table: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
-    """Row numbers of the clips of `table` that are of no group of `others`, and no copies of them."""
+    """Return row numbers of the clips in `table` that share no group with `others` and are not copies of them."""
     shared = np.zeros(len(table), dtype=bool)
     for column in (group_column(table, others), CONTENT):
         if column in table and column in others:
@@ -107,11 +106,11 @@ def apart(table: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
 
 
 def _groups(table: pd.DataFrame) -> np.ndarray:
-    """A number from 0 for each clip, the same for those of one group; int (clips,)."""
+    """Number the groups from 0: int (clips,), equal within a group."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    edges = [np.empty((2, 0), dtype=int)]  # of a graph of the clips and of the values that they share
+    edges = [np.empty((2, 0), dtype=int)]  # of a graph of the clips and the values that they share
     for number, column in enumerate((group_column(table), CONTENT), 1):
         if column in table:
             clips = np.flatnonzero(_named(table[column]))

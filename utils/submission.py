@@ -1,4 +1,4 @@
-"""The submission: written, checked, and accompanied by what made it."""
+"""Write and check the submission, and record what made it."""
 
 import json
 import shutil
@@ -16,20 +16,18 @@ from .run_folder import Run, common_clips
 
 
 def default_run(runs: Sequence[Run]) -> Run:
-    """The first of `runs` that can score clips and that the competition allows: it forbade pretrained weights.
+    """Return the first of `runs` that can score clips and has no pretrained weights, which the competition forbade.
 
     Raises ValueError if there is none.
     """
     for run in runs:
         if run.has_weights and not run.pretrained:
             return run
-    raise ValueError("No run is of a network without pretrained weights, as the competition asks: run 03_cnn.")
+    raise ValueError("No run has a network without pretrained weights, as the competition requires: run 03_cnn.")
 
 
 def blend_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """LWLRAP and top-5 of each of `runs` and of their blend, on the validation clips that all of them were judged on;
-    no rows if there are none.
-    """
+    """Return LWLRAP and top-5 of each run and of their blend, on the validation clips they share; no rows if none."""
     clips = sorted(common_clips(runs) or ())
     tables = {run.name: run.validation.set_index("fname").loc[clips] for run in runs}
     classes, labels = runs[0].classes, tables[runs[0].name]
@@ -41,26 +39,24 @@ def blend_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Competition) -> np.ndarray:
-    """Scores of all test clips in the competition's order, (test clips, classes), from `scores` of those in
-    `table`, (clips, classes).
+    """Expand `scores` of the clips in `table`, (clips, classes), to all test clips in order, (test clips, classes).
 
-    A clip that `table` lacks, because it cannot be read, still needs a row: it gets the share of the curated clips
-    that carry each class, and is named in print.
+    A clip that `table` lacks because it cannot be read still needs a row: it gets each class's share of the curated
+    clips, and its name is printed.
     """
     rows = pd.Index(table["fname"]).get_indexer(competition.test["fname"])
     prior = multi_hot(competition.curated, competition.classes).mean(axis=0)
     for fname in competition.test["fname"][rows < 0]:
-        print(f"WARNING: {fname} cannot be read; it gets each class's share of the curated clips for scores")
+        print(f"WARNING: {fname} cannot be read; its scores are each class's share of the curated clips")
     return np.where(rows[:, None] < 0, prior, scores[rows])
 
 
 def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: Sequence[Run]) -> Path:
-    """Write `scores`, (test clips, classes), as a submission, check it, and note beside it, as json, the runs that
-    made it.
+    """Write `scores`, (test clips, classes), as a submission, check it, and record its runs in a JSON file beside it.
 
-    The file takes its name only after the check, or not at all. On Kaggle a copy goes to
-    /kaggle/working/submission.csv, where the competition looks for it. Raises ValueError, as `check` does, and
-    OSError if it cannot be written; what stood there then stays.
+    The file is put in place only after the check, or not at all. On Kaggle a copy goes to
+    /kaggle/working/submission.csv, where the competition looks for it. Raises ValueError as `check` does, and OSError
+    if it cannot be written; existing files are then unchanged.
     """
     file = Path(file)
     table = pd.DataFrame(scores, columns=competition.classes)
@@ -78,16 +74,13 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
 
 
 def leaderboard(file: str | Path, competition: Competition) -> pd.DataFrame:
-    """LWLRAP of a submission on the Public and the Private test clips, what the leaderboard would have said:
-    columns `clips` and `LWLRAP`.
+    """Return a submission's LWLRAP on the Public and Private test clips, as the leaderboard would have.
 
-    Raises ValueError if the submission is not valid, or if the data do not tell the labels of the test clips, as
-    only Zenodo's layout does.
+    The columns are `clips` and `LWLRAP`. Raises ValueError if the submission is not valid, or if the data has no labels
+    of the test clips, which only Zenodo's layout has.
     """
     if not {"labels", "usage"} <= set(competition.test.columns):
-        raise ValueError(
-            f"{competition.folder.name} does not tell the labels of its test clips: take the public release on Zenodo."
-        )
+        raise ValueError(f"{competition.folder.name} has no test labels: use the public release on Zenodo.")
     scores = check(file, competition)[competition.classes].to_numpy()
     targets = multi_hot(competition.test, competition.classes)
     groups = competition.test.groupby("usage").indices  # row numbers
@@ -96,10 +89,10 @@ def leaderboard(file: str | Path, competition: Competition) -> pd.DataFrame:
 
 
 def check(file: str | Path, competition: Competition) -> pd.DataFrame:
-    """The submission in `file`, if it is what the competition expects: its rows and columns, named and ordered
-    as in sample_submission, and finite scores within 0 and 1.
+    """Return the submission in `file` if it is what the competition expects.
 
-    Raises ValueError with everything that is wrong with it.
+    That is: rows and columns named and ordered as in sample_submission, and finite scores between 0 and 1. Raises
+    ValueError with everything that is wrong with it.
     """
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     wrong = []
@@ -114,9 +107,9 @@ def check(file: str | Path, competition: Competition) -> pd.DataFrame:
     if not np.isfinite(scores).all():
         wrong.append(f"{np.count_nonzero(~np.isfinite(scores))} scores are not finite numbers")
     if (scores < 0).any() or (scores > 1).any():
-        wrong.append(f"{np.count_nonzero((scores < 0) | (scores > 1))} scores are not within 0 and 1")
+        wrong.append(f"{np.count_nonzero((scores < 0) | (scores > 1))} scores are not between 0 and 1")
     if wrong:
-        raise ValueError(f"{file} is no valid submission: " + "; ".join(wrong) + ".")
+        raise ValueError(f"{file} is not a valid submission: " + "; ".join(wrong) + ".")
     return table
 
 
@@ -125,5 +118,5 @@ def _difference(what: str, given: list[str], expected: list[str]) -> str:
     if missing:
         return f"of its {what}, {missing[0]} is missing ({len(missing)} in all)"
     if unknown:
-        return f"of its {what}, {unknown[0]} is not asked for ({len(unknown)} in all)"
+        return f"of its {what}, {unknown[0]} is not expected ({len(unknown)} in all)"
     return f"its {what} are repeated or in another order than in sample_submission"

@@ -1,4 +1,4 @@
-"""Training a model."""
+"""Train a model."""
 
 import contextlib
 import copy
@@ -24,7 +24,7 @@ from .networks import Head
 from .run_folder import Run, fingerprint, finished, save_run
 from .workspace import short_path
 
-EVALUATIONS = 50  # of the validation set during a training, at most
+EVALUATIONS = 50  # on the validation set during a training, at most
 VERSION = 2  # raise it when what a training computes changes: finished trainings are then repeated
 
 
@@ -37,16 +37,15 @@ def fit(
     title: str,
     bar: tqdm | None = None,
 ) -> Run:
-    """Train a copy of `model` on `train_set`, follow it on `validation_set`, and keep the outcome in `folder` as a Run.
+    """Train a copy of `model` on `train_set`, evaluate on `validation_set`, and save the result in `folder` as a Run.
 
-    Binary cross-entropy of each class and Adam (paper, section IV), or Muon. While it trains, the validation clips are
-    scored by one crop each; at the end by all their test-time crops. The weights and scores kept are those of the
-    **last** epoch: to keep the best one would be to choose by the clips it is judged on. A training that was stopped,
-    asked for again, goes on after the last epoch it kept: to the same weights on a CPU, and as near to them as two
-    trainings come on a GPU. Under torchrun every process calls it and takes its shard of each batch. `bar`: the
-    progress bar of a series of trainings; a finished training only advances it by its steps. Raises FloatingPointError
-    if the loss is not finite, and ValueError if a batch has fewer clips than there are processes or if a clip is in
-    both sets.
+    Binary cross-entropy of each class and Adam (paper, section IV), or Muon. During training, validation clips are
+    scored by one crop each; at the end, by all their test-time crops. The saved weights and scores are those of the
+    **last** epoch: saving the best would mean choosing by the clips it is judged on. A stopped training, called again,
+    resumes after the last saved epoch: to the same weights on a CPU, and as near to them as two trainings come on a
+    GPU. Under torchrun, every process calls it and takes its shard of each batch. `bar`: the progress bar of a series
+    of trainings; a finished training only advances it by its steps. Raises FloatingPointError if the loss or a weight
+    is not finite, and ValueError if a batch has fewer clips than there are processes or if a clip is in both sets.
     """
     _check(train_set, validation_set, config, title)
     folder, trainer = Path(folder), Trainer(model, train_set, config, title)
@@ -59,7 +58,7 @@ def fit(
     if bar is None and folder.is_dir():
         print(f"{title}: this will replace the run in {short_path(folder)}")
     history, seconds = checkpoint.resume()
-    going_on = f", going on after epoch {len(history)}, which was kept" if history else ""
+    going_on = f", resuming after epoch {len(history)}" if history else ""
 
     began, step = time.perf_counter() - seconds, history[-1]["steps"] if history else 0
     every = math.ceil(math.ceil(trainer.steps / trainer.steps_per_epoch) / EVALUATIONS)
@@ -91,12 +90,12 @@ def fit(
 
 
 class Trainer:
-    """A model, its optimisers and all that goes with them; `epoch` takes them through the training set once."""
+    """A model with its optimizers and training state; `epoch` passes once through the training set."""
 
     def __init__(self, model: nn.Module, train_set: MelDataset, config: TrainingConfig, title: str) -> None:
         self.train_set, self.config, self.title, self.device = train_set, config, title, train_set.device
-        torch.backends.cudnn.benchmark = True  # there are few shapes of batches
-        torch.set_float32_matmul_precision("highest")  # which Muon wants; some containers set TF32
+        torch.backends.cudnn.benchmark = True  # there are few batch shapes
+        torch.set_float32_matmul_precision("highest")  # Muon needs it; some containers set TF32
         self.model = copy.deepcopy(model).to(self.device, memory_format=torch.channels_last)
         self.features = frozen_features(self.model, train_set, config)
         self.trained = distributed.wrap(self.model if self.features is None else Head(self.model))
@@ -107,12 +106,12 @@ class Trainer:
 
     @property
     def parts(self) -> dict[str, object]:
-        """What a checkpoint keeps."""
+        """The parts that a checkpoint saves."""
         named = {type(optimizer).__name__: optimizer for optimizer in self.optimizers}
         return {"model": self.model, "scaler": self.scaler} | named
 
     def fingerprint(self, validation_set: MelDataset) -> str:
-        """Tells this training from all others."""
+        """Return a hash that identifies this training."""
         augmentation = (augment.GAIN, augment.RATE, augment.MEL_SCALE, augment.MEL_SHIFT, augment.LARGEST_MASK)
         filters = (muon.LR_SCALE, muon.MOMENTUM, muon.WEIGHT_DECAY, muon.NEWTON_SCHULZ, muon.ITERATIONS)
         clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (self.train_set, validation_set)]
@@ -124,8 +123,8 @@ class Trainer:
         )  # fmt: skip
 
     def epoch(self, number: int, step: int, bar: tqdm) -> Tensor:
-        """The losses of the steps of epoch `number`, the first of which is `step`; (steps,) on the CPU."""
-        # What is drawn in an epoch depends on its number alone, so a run that was stopped goes on as if it was not.
+        """Train for epoch `number`, from `step` on; return the losses of its steps, (steps,) on the CPU."""
+        # What is drawn in an epoch depends on its number alone, so a run resumes as if it had not been stopped.
         generator = torch.Generator().manual_seed(self.config.seed + 1_000_003 * number)
         torch.manual_seed(self.config.seed + 1_000_003 * number + 10_007 * distributed.rank())  # dropout differs
         self.trained.train()
@@ -142,7 +141,7 @@ class Trainer:
         return distributed.all_reduce(torch.stack(losses)).cpu()
 
     def step(self, draw: dict[str, Tensor], batch_size: int) -> Tensor:
-        """One step of the optimisers, on this process's shard of a batch; its part of the batch's mean loss."""
+        """Take one optimizer step on this process's shard of a batch; return its part of the batch's mean loss."""
         x, targets = augment.make_batch(self.train_set, draw, self.config, self.features)
         with autocast(self.device):
             logits = self.trained(x)
@@ -152,7 +151,7 @@ class Trainer:
         return loss.detach()
 
     def update(self, loss: Tensor) -> None:
-        """Backward from `loss`, and a step of each optimiser."""
+        """Backpropagate `loss`, and step each optimizer."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -161,7 +160,7 @@ class Trainer:
         self.scaler.update()
 
     def learning_rate(self, step: int) -> float:
-        """Of the step with this number, from 0."""
+        """Return the learning rate of a step, counted from 0."""
         if self.config.schedule == "constant":
             return self.config.learning_rate
         warm_up = max(1, self.steps // 10)
@@ -170,7 +169,7 @@ class Trainer:
         return self.config.learning_rate * (1 + math.cos(math.pi * (step - warm_up) / (self.steps - warm_up))) / 2
 
     def record(self, **more: object) -> dict:
-        """What made a run, for its settings.json."""
+        """Return what made a run, for its settings.json."""
         return {
             "title": self.title,
             "model": self.model.config,
@@ -184,9 +183,7 @@ class Trainer:
 
 
 def optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
-    """AdamW, which without weight decay is the paper's Adam; with `config.optimizer` "muon" also Muon, for the weights
-    of convolutions.
-    """
+    """Build AdamW (without weight decay, the paper's Adam) and, for "muon", also Muon for convolution weights."""
     filters, others = [], []
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -204,23 +201,20 @@ def _check(train_set: MelDataset, validation_set: MelDataset, config: TrainingCo
 
 
 def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Raise FloatingPointError if one of an epoch's `losses`, the last of which was at `step`, or a weight after them
-    is not finite.
-    """
+    """Raise FloatingPointError if one of an epoch's `losses`, the last at `step`, or a weight is not finite."""
     if losses.isfinite().all() and all(parameter.isfinite().all() for parameter in trainer.model.parameters()):
         return
     finite = int(losses.isfinite().cumprod(0).sum())  # until the first that is not
     what = f"the loss is {losses[finite]}" if finite < len(losses) else "a weight is not finite"
     at = step - len(losses) + min(finite, len(losses) - 1)
-    where = f"at step {at + 1}, learning rate {trainer.learning_rate(at):.2g}"
-    kept = f"is {checkpoint.file}" if checkpoint.file.exists() else "was not yet made"
-    raise FloatingPointError(f"{trainer.title}: {what} {where}: lower it. The last good checkpoint {kept}.")
+    where = f"at step {at + 1} with learning rate {trainer.learning_rate(at):.2g}"
+    kept = checkpoint.file if checkpoint.file.exists() else "none"
+    raise FloatingPointError(f"{trainer.title}: {what} {where}: lower the learning rate. Last good checkpoint: {kept}.")
 
 
 @torch.no_grad()
 def frozen_features(model: nn.Module, dataset: MelDataset, config: TrainingConfig) -> Tensor | None:
-    """What the frozen layers make of every clip, if it is the same in every epoch: computed once, they need not run
-    again.
+    """Compute the frozen layers' output for every clip once, if it is the same in every epoch.
 
     (clips, channels, height, width), on the device; None if no layer is frozen or the crops vary.
     """
@@ -235,9 +229,9 @@ def frozen_features(model: nn.Module, dataset: MelDataset, config: TrainingConfi
 
 
 def bce(logits: Tensor, targets: Tensor, activation: str) -> Tensor:
-    """Binary cross-entropy of each class against the rest, mean over the classes: (clips,) (paper, section IV.A).
+    """Binary cross-entropy of each class against the rest, averaged over the classes: (clips,) (paper, section IV.A).
 
-    `activation` makes a probability of a logit: "softmax" over the classes (the paper's words) or a "sigmoid" each.
+    `activation` turns logits into probabilities: "softmax" over the classes (the paper's words) or a "sigmoid" each.
     """
     if activation == "sigmoid":
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)

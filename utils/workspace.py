@@ -1,4 +1,4 @@
-"""`setup()`, the first call of every notebook: where the data is, what to run, on what, and where things go."""
+"""`setup()`, the first call of every notebook: finds the data, preset, device and output folders."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Workspace:
-    """What `setup()` found: the data and its tables, the preset, the device and the folders to write to."""
+    """What `setup()` found: the data and its tables, the preset, the device and the output folders."""
 
     competition: Competition
     preset: Preset
@@ -28,30 +28,30 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """Where caches lie."""
+        """Folder of the caches."""
         return self.folder / "cache"
 
     @property
     def runs(self) -> Path:
-        """Where the runs on these data lie: apart for each set of classes."""
+        """Folder of the runs on this data, separate for each set of classes."""
         classes = hashlib.sha256(",".join(self.competition.classes).encode()).hexdigest()[:6]
         return self.folder / "runs" / f"{self.competition.folder.name}-{classes}"
 
     def run_folder(self, model: str) -> Path:
-        """Where the run of this model lies: `model` is its name in the table of models."""
+        """Return the folder of this model's run; `model` is its name in the table of models."""
         return self.runs / f"{model}-{self.preset.name}"
 
 
 def setup(data_folder: str | None = None, preset: str | None = None) -> Workspace:
-    """Find the data, pick preset and device, make the folders, and print it all in a few lines.
+    """Find the data, choose preset and device, make the folders, and print a summary.
 
     `data_folder`: a folder in Kaggle's or Zenodo's layout; if None, FAT_DATA; if unset, Kaggle's input or `data/`
-    beside the notebooks; if there is none, the mini set. `preset`: "full" or "quick"; if None, FAT_PRESET; if
-    unset, "full" on a GPU, else "quick". FAT_WORK is where artifacts go; FAT stands for Freesound Audio Tagging.
-    Seeds torch, so that a notebook run top to bottom starts from the same weights, and has pandas show three decimals.
+    beside the notebooks; if there is none, the mini set. `preset`: "full" or "quick"; if None, FAT_PRESET; if unset,
+    "full" on a GPU, else "quick". FAT_WORK is the folder for artifacts; FAT stands for Freesound Audio Tagging. Seeds
+    torch, so that a notebook run top to bottom starts from the same weights, and makes pandas show three decimals.
     Raises FileNotFoundError or ValueError if the folder or preset is not valid.
     """
-    import torch  # here, so that processes that only make spectrograms do without it
+    import torch  # here, so that processes that only make spectrograms do not load it
 
     folder = work_folder()
     with files.explain_errors(folder):
@@ -63,7 +63,7 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     name = preset or os.environ.get("FAT_PRESET") or ("quick" if device == "cpu" else "full")
     if name not in PRESETS:
         raise ValueError(
-            f"the preset {name!r} is none of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them."
+            f"the preset {name!r} is not one of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them."
         )
     torch.manual_seed(PRESETS[name].seed)
     pd.set_option("display.precision", 3)
@@ -85,14 +85,15 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
 
 
 def work_folder() -> Path:
-    """FAT_WORK; else /kaggle/working on Kaggle, else `work/` in the kit."""
+    """Return FAT_WORK; else /kaggle/working on Kaggle, else `work/` in the kit."""
     default = KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else ROOT / "work"
     return Path(os.environ.get("FAT_WORK") or default).expanduser().resolve()
 
 
 def submissions_folder() -> Path:
-    """FAT_SUBMISSIONS; else `submissions/` in the kit, or in the work folder on Kaggle and where the kit cannot be
-    written to.
+    """Return the folder for submissions.
+
+    FAT_SUBMISSIONS; else `submissions/` in the kit, or in the work folder on Kaggle and where the kit is read-only.
     """
     in_kit = os.access(ROOT, os.W_OK) and not KAGGLE_WORKING.is_dir()
     default = (ROOT if in_kit else work_folder()) / "submissions"
@@ -100,16 +101,14 @@ def submissions_folder() -> Path:
 
 
 def find_data() -> Path | None:
-    """The first folder in either layout among what is attached on Kaggle, or `data/` in the kit, itself or one
-    folder down.
-    """
+    """Return the first folder in either layout in Kaggle's inputs, or `data/` in the kit or a folder in it."""
     local = [ROOT / "data", *sorted((ROOT / "data").glob("*/"))]
     places = [mark.parent for name in LAYOUT_MARKERS for mark in attached(name)] + local
     return next((place for place in places if is_competition(place)), None)
 
 
 def find_device() -> tuple[str, str]:
-    """ "cuda" or "cpu", and a word on it. A GPU that is listed but cannot compute is not used."""
+    """Return "cuda" or "cpu", and a description. A GPU that is listed but cannot compute is not used."""
     import torch
 
     n_threads = torch.get_num_threads()
@@ -128,5 +127,5 @@ def find_device() -> tuple[str, str]:
 
 
 def short_path(path: Path) -> str:
-    """`path`, relative to the kit's folder if it lies in it."""
+    """Return `path`, relative to the kit's folder if it lies in it."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
