@@ -57,7 +57,7 @@ from utils.config import as_table
 competition, entry = kit.competition, models.MODELS["best"]
 config = entry.config(kit.preset.name)
 cache = mel_cache.load(competition.curated, kit.cache, "curated", kit.preset.mel)
-curated = dataset.load_labelled(cache, competition.curated, competition.classes, kit.preset, kit.device)
+curated = dataset.load_labeled(cache, competition.curated, competition.classes, kit.preset, kit.device)
 as_table(config)
 
 # %% [markdown]

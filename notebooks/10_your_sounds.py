@@ -57,7 +57,7 @@ kit = setup(data_folder, preset)
 # %%
 sounds = None  # a folder, such as "/content/drive/MyDrive/sounds" or "/kaggle/input/my-sounds"
 recording = None  # one long sound file
-labelled = None  # a folder with a subfolder of sounds for each class
+labeled = None  # a folder with a subfolder of sounds for each class
 
 # %%
 import shutil
@@ -182,23 +182,23 @@ best.nlargest(5, "highest score").round(2)
 # %%
 from utils import data, own
 
-if labelled is None:
-    labelled = examples / "labelled"
+if labeled is None:
+    labeled = examples / "labeled"
     curated = kit.competition.curated
     label = data.split_labels(curated["labels"]).str[0]
     clips = label.value_counts()
     for name in clips[clips >= own.MIN_CLIPS_PER_CLASS].index[:4]:
-        (labelled / name).mkdir(parents=True, exist_ok=True)
+        (labeled / name).mkdir(parents=True, exist_ok=True)
         for path in curated["path"][label == name][:20]:
-            shutil.copy(path, labelled / name)
+            shutil.copy(path, labeled / name)
 
 # %% [markdown]
 # `own.make_data_set` turns them into a dataset in the competition's layout and sets aside a fifth for testing.
 
 # %% tags=["nbval-ignore-output"]
-target = own.make_data_set(labelled, kit.folder / "own" / Path(labelled).resolve().name, replace=True)
+target = own.make_data_set(labeled, kit.folder / "own" / Path(labeled).resolve().name, replace=True)
 own_kit = setup(str(target), "quick")
-runs = examples / "runs" if Path(labelled).is_relative_to(examples) else own_kit.runs
+runs = examples / "runs" if Path(labeled).is_relative_to(examples) else own_kit.runs
 
 # %%
 competition = own_kit.competition

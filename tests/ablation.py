@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from utils import folds, mel_cache, metrics, models, setup, splits, train
 from utils.config import QUICK
-from utils.dataset import MelDataset, load_labelled
+from utils.dataset import MelDataset, load_labeled
 
 PLAIN, MIX, RESIZE, SPEC, MUON = folds.LADDER.values()
 RECIPE = PLAIN | MIX | RESIZE | SPEC | MUON
@@ -61,7 +61,7 @@ def frequency_channel(model):
     model.stem = nn.Sequential(Frequency(), twice, *model.stem[1:])
 
 
-def no_normalisation(model):
+def no_normalization(model):
     for block in model.blocks:
         block[1] = block[4] = nn.Identity()
 
@@ -83,7 +83,7 @@ ROWS = {
     "always the first 2 s": ({}, RECIPE | {"crop": "start", "test_crops": 1}, {}),
     "one convolution per block": ({}, RECIPE, {"change": one_convolution}),
     "max pooling in the blocks": ({}, RECIPE, {"change": max_pooling}),
-    "no batch normalisation": ({}, RECIPE, {"change": no_normalisation}),
+    "no batch normalization": ({}, RECIPE, {"change": no_normalization}),
 }
 
 
@@ -92,7 +92,7 @@ def datasets() -> tuple[MelDataset, MelDataset | None]:
     kit = setup(preset="quick")
     competition = kit.competition
     cache = mel_cache.build(competition.curated, kit.cache, "curated", QUICK.mel)
-    curated = load_labelled(cache, competition.curated, competition.classes, QUICK, "cpu")
+    curated = load_labeled(cache, competition.curated, competition.classes, QUICK, "cpu")
     if not len(competition.noisy):
         return curated, None
     cache = mel_cache.build(competition.noisy, kit.cache, "noisy", QUICK.mel)

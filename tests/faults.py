@@ -1,6 +1,6 @@
 """Kill a process at every moment that matters and see what is left: FAT_DATA=DIR python -m tests.faults WORK FOLDER
 
-WORK is training, caching or submission. A moment is a file synced or renamed, a step of the optimiser or a clip made.
+WORK is training, caching or submission. A moment is a file synced or renamed, a step of the optimizer or a clip made.
 For each, a child process is killed there (SIGKILL), what it left is looked at, and another one does the work to its
 end. Prints how many there were.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch._dynamo  # at an optimiser's first step torch imports it: once here, not in every child
+import torch._dynamo  # at an optimizer's first step torch imports it: once here, not in every child
 
 from utils import mel, mel_cache, models, submission, train
 from utils.config import QUICK, TrainingConfig
@@ -32,7 +32,7 @@ CONFIG = TrainingConfig(3, batch_size=8, crop="random", optimizer="muon", schedu
 
 
 def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
-    """Whether `work` was killed in its own process, at moment `kill_at`; if not, how many optimiser steps it took."""
+    """Whether `work` was killed in its own process, at moment `kill_at`; if not, how many optimizer steps it took."""
     if process := os.fork():
         _, status = os.waitpid(process, 0)
         assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL, status

@@ -216,7 +216,7 @@ def test_what_is_trained_on_has_its_labels_corrected(competition, cache, monkeyp
     table = competition.curated.head(12)
     dropped, changed, *_ = table["fname"]
     monkeypatch.setattr(data, "LABEL_CORRECTIONS", {dropped: None, changed: competition.classes[-1]})
-    clips = dataset.load_labelled(cache, table, competition.classes, config.QUICK, "cpu")
+    clips = dataset.load_labeled(cache, table, competition.classes, config.QUICK, "cpu")
     assert list(clips.table["fname"]) == list(table["fname"][1:])
     assert clips.targets[0].tolist() == [0.0] * 11 + [1.0]
     assert "2 clips have a label correction" in capsys.readouterr().out

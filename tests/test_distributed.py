@@ -17,7 +17,7 @@ from utils.dataset import MelDataset
 from utils.run_folder import Run
 from utils.workspace import ROOT
 
-# Batch normalisation takes each process's own batch on a CPU, so the networks that are compared have another kind.
+# Batch normalization takes each process's own batch on a CPU, so the networks that are compared have another kind.
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -19,7 +19,7 @@ def example(n_frames=128):
 
 
 def settled(network):
-    """With biases, and means and variances of batch normalisation, that are not those it began with."""
+    """With biases, and means and variances of batch normalization, that are not those it began with."""
     for layer in network.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(layer.weight, 0.5, 2)

@@ -62,10 +62,10 @@ def test_filter_centres_follow_the_papers_formula():
     def mel(hz):
         return 2595 * np.log10(1 + hz / 700)
 
-    fine = replace(SETTINGS, n_fft=2**17)  # bins of 0.34 Hz, so that the peak of a filter is its centre
-    centres = mel_filters(fine).argmax(axis=1) * fine.sample_rate / fine.n_fft
+    fine = replace(SETTINGS, n_fft=2**17)  # bins of 0.34 Hz, so that the peak of a filter is its center
+    centers = mel_filters(fine).argmax(axis=1) * fine.sample_rate / fine.n_fft
     expected = np.linspace(mel(fine.fmin), mel(fine.fmax), fine.n_mels + 2)[1:-1]
-    assert np.abs(mel(centres) - expected).max() < 0.3  # half a bin, where a mel is least Hz
+    assert np.abs(mel(centers) - expected).max() < 0.3  # half a bin, where a mel is least Hz
 
 
 def test_two_seconds_are_128_frames():

@@ -140,8 +140,8 @@ def test_confusions_count_clips_whose_highest_score_is_no_label():
 def test_the_bootstrap_interval_is_that_of_lwlrap_over_drawn_clips():
     rng = np.random.default_rng(1)
     targets, scores = (rng.random((60, 9)) < 0.2).astype(int), rng.random((60, 9))
-    labelled = np.flatnonzero(targets.any(axis=1))
-    drawn = (rng.choice(labelled, len(labelled)) for _ in range(4000))
+    labeled = np.flatnonzero(targets.any(axis=1))
+    drawn = (rng.choice(labeled, len(labeled)) for _ in range(4000))
     slowly = np.quantile([lwlrap(targets[rows], scores[rows]) for rows in drawn], [0.025, 0.975])
     assert np.allclose(bootstrap_interval(targets, scores, draws=4000), slowly, atol=0.01)
     assert bootstrap_interval(np.eye(3), np.eye(3)) == (1, 1)

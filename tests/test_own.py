@@ -79,7 +79,7 @@ def test_a_csv_file_gives_several_labels(sounds, tmp_path):
 
 
 def listed(sounds, tmp_path, **columns):
-    """A CSV file of all sounds, each labelled with its folder, with further columns."""
+    """A CSV file of all sounds, each labeled with its folder, with further columns."""
     fnames = [str(path.relative_to(sounds)) for path in audio.find_sounds(sounds)]
     labels = [fname.split("/")[0] for fname in fnames]
     pd.DataFrame({"fname": fnames, "labels": labels} | columns).to_csv(tmp_path / "list.csv", index=False)

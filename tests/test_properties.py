@@ -264,7 +264,7 @@ def test_one_cell_that_is_no_score_is_caught(file, kind, case, draws):
 
 
 @st.composite
-def labelled(draw, least=1):
+def labeled(draw, least=1):
     """Classes, lists of them, and a table of these lists whose rows are numbered anyhow, as after a selection."""
     classes = draw(CLASSES)
     lists = draw(st.lists(labels_of(classes), min_size=least, max_size=40))
@@ -272,7 +272,7 @@ def labelled(draw, least=1):
     return classes, lists, pd.DataFrame({"labels": [",".join(labels) for labels in lists]}, index=index)
 
 
-@given(labelled())
+@given(labeled())
 def test_labels_come_back_from_the_table(case):
     classes, lists, table = case
     assert data.split_labels(table["labels"]).tolist() == lists
@@ -290,7 +290,7 @@ def strata_of(lists, n_folds):
     return [some if some in frequent else labels[0] for some, labels in zip(sets, lists)]
 
 
-@given(labelled(), st.integers(2, 6), st.integers(0, 2**32 - 1))
+@given(labeled(), st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_folds_hold_each_clip_once_and_every_stratum_in_equal_shares(case, n_folds, seed):
     _, lists, table = case
     if len(table) == 1:
@@ -312,7 +312,7 @@ def test_folds_hold_each_clip_once_and_every_stratum_in_equal_shares(case, n_fol
     assert np.array_equal(validation_rows, np.flatnonzero(fold == 0))
 
 
-@given(labelled(), st.integers(2, 4), st.integers(0, 2**32 - 1), st.sampled_from(["group", "freesound_id"]), st.data())
+@given(labeled(), st.integers(2, 4), st.integers(0, 2**32 - 1), st.sampled_from(["group", "freesound_id"]), st.data())
 def test_folds_keep_groups_whole(case, n_folds, seed, column, draws):
     _, _, table = case
     names = draws.draw(

@@ -146,7 +146,7 @@ def test_weights_that_are_not_finite_are_not_kept(tiny, few, tmp_path, epochs):
     [
         ({"schedule": "linear"}, "schedule is 'linear': set it to one of constant, cosine"),
         ({"activation": "relu"}, "activation is 'relu': set it to one of softmax, sigmoid"),
-        ({"crop": "centre"}, "crop is 'centre': set it to one of start, random"),
+        ({"crop": "center"}, "crop is 'center': set it to one of start, random"),
         ({"max_steps": 0}, "max_steps is 0: set it to 1 or more"),
         ({"epochs": 0}, "epochs is 0"),
         ({"test_crops": 0}, "test_crops is 0"),

@@ -299,7 +299,7 @@ def test_durations_leave_out_clips_that_do_not_tell_theirs(tmp_path, capsys):
 
 
 def test_a_clip_changed_in_place_is_another_clip(tmp_path, capsys):
-    """Louder, as by normalising: the name and the size stay."""
+    """Louder, as by normalizing: the name and the size stay."""
     plain, file = tmp_path / "plain.wav", tmp_path / "x.wav"
     written(sound())(plain)
     for samples in (sound(), 0.5 * sound()):

@@ -147,12 +147,12 @@ def load_split(
     cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device
 ) -> tuple[MelDataset, MelDataset]:
     """Return the training and validation sets, labels corrected: the same for every model of a preset."""
-    clips = load_labelled(cache, table, classes, preset, device)
+    clips = load_labeled(cache, table, classes, preset, device)
     train_rows, validation_rows = splits.split(clips.table, preset.n_folds, preset.seed)
     return clips.subset(train_rows), clips.subset(validation_rows)
 
 
-def load_labelled(
+def load_labeled(
     cache: Cache, table: pd.DataFrame, classes: list[str], preset: Preset, device: str | torch.device
 ) -> MelDataset:
     """Return all clips of `table` to train on, labels corrected (prints how many).

@@ -116,9 +116,9 @@ def clapping(rng: Generator, seconds: float) -> np.ndarray:
 
     def clap() -> np.ndarray:
         t = _time(0.12)
-        colour = middle * rng.uniform(0.85, 1.2)
+        color = middle * rng.uniform(0.85, 1.2)
         loudness = rng.uniform(0.6, 1) * np.exp(-t / rng.uniform(0.008, 0.02))
-        return loudness * _noise(rng, len(t), 0.6 * colour, 1.8 * colour)
+        return loudness * _noise(rng, len(t), 0.6 * color, 1.8 * color)
 
     return _repeat(seconds, _onsets(rng, seconds, rng.uniform(2, 6), 0.15), clap)
 

@@ -104,7 +104,7 @@ class ImageNetwork(nn.Module):
         model.set_submodule(last, Logits(model.get_submodule(last).in_features, n_classes))
         if network == "alexnet":
             model.features[0].stride = (2, 2)
-            model.features = nn.Sequential(*(part for layer in model.features for part in _normalised(layer)))
+            model.features = nn.Sequential(*(part for layer in model.features for part in _normalized(layer)))
             _fit_dense(model, "classifier.1", side=6 // downsample)
         elif network == "vgg19_bn":
             _fit_dense(model, "classifier.0", side=4 // downsample)
@@ -136,7 +136,7 @@ def _one_channel(layer: nn.Conv2d) -> nn.Conv2d:
     return grey
 
 
-def _normalised(layer: nn.Module) -> list[nn.Module]:
+def _normalized(layer: nn.Module) -> list[nn.Module]:
     """Return a layer of AlexNet, followed by batch normalization if it is a convolution."""
     return [layer, nn.BatchNorm2d(layer.out_channels)] if isinstance(layer, nn.Conv2d) else [layer]
 
