@@ -70,6 +70,20 @@ def test_a_network_that_the_rules_do_not_cover_is_refused_with_its_layer(name, l
         explain.relevance([network], *example())
 
 
+class TwoPaths(models.DeepCNN):
+    def forward(self, x):
+        return super().forward(x) + super().forward(x.flip(3))
+
+
+def test_a_network_whose_relevances_do_not_add_up_is_refused():
+    with pytest.raises(ValueError, match="do not add up to the logit"):
+        explain.relevance([settled(TwoPaths(12, width=4, stem=4))], *example())
+    network = models.DeepCNN(12, width=4, stem=4)
+    network.dense = torch.nn.Linear(network.dense.in_features, 12)
+    with pytest.raises(ValueError, match="no rule for DeepCNN's layer the output"):
+        explain.relevance([network], *example())
+
+
 def test_the_remedy_is_named_where_zennit_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "zennit.rules", None)
     with pytest.raises(ImportError, match="pip install zennit"):

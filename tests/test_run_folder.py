@@ -55,6 +55,10 @@ def written(name, content):
 
 
 MALFORMED = {
+    "a setting of another version": (
+        settings("config", "louder", value=0.5),
+        r"settings unknown here .*'louder'\): retrain it",
+    ),
     "a shape": (
         weights(lambda w: w.update({"dense.bias": torch.zeros(13)})),
         r"dense\.bias is \(13,\) and should be \(12,\)",

@@ -81,7 +81,7 @@ class TrainingConfig:
         for name in ("epochs", "min_steps", "max_steps", "batch_size", "n_frames", "test_crops"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: set it to 1 or more.")
-        for name in ("mix_probability", "resize_probability", "spec_augment_probability", "augmented"):
+        for name in (*NO_AUGMENTATION, "augmented"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: set it to a number from 0 to 1.")
 

@@ -168,8 +168,9 @@ def load_labeled(
         some = f"{len(unreadable)} of {len(table)} training clips cannot be read"
         if not preset.drop_unreadable:
             raise ValueError(
-                f"{some}:\n{format_report(unreadable)}\nReplace the files and rerun 02_preprocessing, "
-                "or set drop_unreadable to True in utils/config.py to train without them."
+                f"{some}:\n{format_report(unreadable)}\nReplace the files, or remove them and their rows "
+                "(in a dataset of utils.own: remove the sounds and make it again with --replace), and rerun "
+                "02_preprocessing; or set drop_unreadable to True in utils/config.py to train without them."
             )
         print(f"{some} and are left out")
         table = cache.readable(table)

@@ -40,7 +40,7 @@ def uncovered(network: nn.Module) -> str:
         known = nn.Sequential if list(layer.children()) else COVERED
         if name not in ("", "network") and not isinstance(layer, known):
             return f"{name} ({type(layer).__name__})"
-    return ""
+    return "" if any(isinstance(layer, Logits) for layer in network.modules()) else "the output (which is no Logits)"
 
 
 def explainable(runs: Sequence[Run]) -> list[Run]:
@@ -62,13 +62,17 @@ def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple
     given by `Run.models`; for several folds, the relevance is that of their mean logit. `x`: dB (clips, 1, n_mels,
     frames); `labels`: class indices (clips,). Propagation stops at the standardized input of the first convolution. The
     relevance of an averaged square is spread evenly over it; that of the deltas is added to that of the log-mel. Raises
-    ValueError, naming the layer, if the rules do not cover a network, and ImportError without zennit.
+    ValueError if the rules do not cover a network, naming the layer, or relevance is lost, and ImportError without zennit.
     """
     for network in networks:
         if layer := uncovered(network):
             name = network.config.get("network", network.config["name"])
             raise ValueError(f"Relevance propagation has no rule for {name}'s layer {layer}: choose another run.")
-    return _mean(networks, x, labels, by_rules=True)
+    points, sums = _mean(networks, x, labels, by_rules=True)
+    missed = (points.sum(dim=(1, 2)) - sums).abs() / sums.abs().clamp(min=1)
+    if missed.max() > 50 * TOLERANCE:  # a path that `uncovered` cannot see, in a forward function
+        raise ValueError("The relevances do not add up to the logit: the network has a path around its layers.")
+    return points, sums
 
 
 def gradient_times_input(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> Tensor:

@@ -147,6 +147,16 @@ def _weights() -> Path:
     raise SystemExit("No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS is not set.")
 
 
+def _changes(text: str) -> dict:
+    """Parse changes of a TrainingConfig, in JSON."""
+    try:
+        changes = json.loads(text)
+        replace(TrainingConfig(epochs=1), **changes)
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return changes
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line described at the top of this file."""
     about = "Train one model, alone or under torchrun, on the cache made by python -m utils.run 02."
@@ -155,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--work", help="folder for artifacts (FAT_WORK)")
     parser.add_argument("--preset", help="full or quick (FAT_PRESET)")
-    parser.add_argument("--config", type=json.loads, default={}, help="config changes, such as '{\"batch_size\": 64}'")
+    parser.add_argument("--config", type=_changes, default={}, help="config changes, such as '{\"batch_size\": 64}'")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if not (options.model or options.job):
@@ -166,12 +176,15 @@ def main(arguments: list[str] | None = None) -> None:
         if options.job:
             train.fit(*pickle.loads((Path(options.job) / ARGUMENTS).read_bytes()))
             return
-        kit = setup(options.data, options.preset)
-        table, classes, entry = kit.competition.curated, kit.competition.classes, models.MODELS[options.model]
-        cache = mel_cache.load(table, kit.cache, "curated", kit.preset.mel)
-        sets = load_split(cache, table, classes, kit.preset, kit.device)
-        weights = {"weights": _weights()} if entry.pretrained else {}
-        model = entry.build(len(classes), kit.preset.name, **weights)
+        try:
+            kit = setup(options.data, options.preset)
+            table, classes, entry = kit.competition.curated, kit.competition.classes, models.MODELS[options.model]
+            cache = mel_cache.load(table, kit.cache, "curated", kit.preset.mel)
+            sets = load_split(cache, table, classes, kit.preset, kit.device)
+            weights = {"weights": _weights()} if entry.pretrained else {}
+            model = entry.build(len(classes), kit.preset.name, **weights)
+        except (OSError, ValueError) as error:
+            raise SystemExit(str(error)) from None
         config = replace(entry.config(kit.preset.name), **options.config)
         run = train.fit(model, *sets, config, kit.run_folder(options.model), entry.title)
         print(run.history.tail().round(3).to_string(index=False))

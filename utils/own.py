@@ -40,7 +40,8 @@ def make_data_set(
     """
     folder, target = Path(folder), Path(target)
     if os.path.lexists(target) and not (replace and (target / TEST_LABELS).is_file()):
-        raise FileExistsError(f"{target} already exists: remove it, or choose another name.")
+        remedy = "remove it, choose another name, or --replace it if it was made by this command"
+        raise FileExistsError(f"{target} already exists: {remedy}.")
     source = folder if csv is None else Path(csv)
     table = _table_of_folders(folder) if csv is None else _table_of_csv(folder, Path(csv))
     _refuse_repeated(table, source)
@@ -159,9 +160,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", help="folder with the sounds, in one subfolder per class if there is no CSV file")
     parser.add_argument("target", help="folder to make")
     parser.add_argument("--csv", help="file with the columns fname, relative to FOLDER, and labels, comma-separated")
+    parser.add_argument("--replace", action="store_true", help="overwrite TARGET if it was made by this command")
     options = parser.parse_args(arguments)
     try:
-        target = make_data_set(options.folder, options.target, options.csv)
+        target = make_data_set(options.folder, options.target, options.csv, replace=options.replace)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     tables = {"train_curated": "train_curated.csv", "test": TEST_LABELS}

@@ -100,7 +100,8 @@ def best_run() -> Run:
         with suppress(FileNotFoundError):
             found += [run for run in find_runs(folder / name) if run.has_weights][:1]
     if not found:
-        raise FileNotFoundError(f"There is no run in {folder}: make one (python -m utils.run --data DIR 02 03).")
+        remedy = "make one (python -m utils.run --data DIR 02 03), or set FAT_WORK to the folder of its --work"
+        raise FileNotFoundError(f"There is no run in {folder}: {remedy}.")
     return max(found, key=lambda run: (not run.folder.parent.name.startswith(mini.NAME), len(run.classes)))
 
 

@@ -96,6 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"there is no notebook {', '.join(sorted(unknown))}; there are {there}")
     if options.inplace and (os.environ.get("FAT_DATA") or find_data()):
         parser.error("--inplace stores outputs of the mini set: unset FAT_DATA and move data/ away")
+    if options.inplace and os.environ.get("FAT_WORK"):
+        parser.error("--inplace stores outputs with their paths: unset FAT_WORK")
     copies = work_folder() / "notebooks"
     try:
         with explain_errors(copies):

@@ -92,11 +92,17 @@ class Run:
 
     @property
     def config(self) -> TrainingConfig:
-        return TrainingConfig(**self.record["config"])
+        return self._settings("config", TrainingConfig)
 
     @property
     def mel(self) -> MelConfig:
-        return MelConfig(**self.record["mel"])
+        return self._settings("mel", MelConfig)
+
+    def _settings(self, name: str, kind: type) -> TrainingConfig | MelConfig:
+        try:
+            return kind(**self.record[name])
+        except (TypeError, ValueError) as error:  # another version may have had other settings
+            raise ValueError(f"{self.folder} has settings unknown here ({error}): retrain it, or remove it.") from error
 
     def folds(self) -> list["Run"]:
         """Return the run of each fold; empty for a single training."""
@@ -178,7 +184,7 @@ def find_runs(folder: str | Path) -> list[Run]:
 def _readable(run: Run) -> bool:
     """Whether its settings and scores can be read; prints why not."""
     try:
-        return bool(run.summary())
+        return bool(run.summary() and run.mel and (run.config or not run.has_weights))
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         print(f"Skipped {run.folder}: {type(error).__name__}: {error}")
         return False

@@ -119,4 +119,4 @@ def _difference(what: str, given: list[str], expected: list[str]) -> str:
         return f"of its {what}, {missing[0]} is missing ({len(missing)} in all)"
     if unknown:
         return f"of its {what}, {unknown[0]} is not expected ({len(unknown)} in all)"
-    return f"its {what} are repeated or in another order than in sample_submission"
+    return f"its {what} are repeated or in another order than the test clips and classes"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from . import augment, distributed, muon
+from . import augment, distributed, models, muon
 from .checkpoint import Checkpoint
 from .config import TrainingConfig
 from .dataset import MelDataset, refuse_shared_clips
@@ -47,7 +47,7 @@ def fit(
     of trainings; a finished training only advances it by its steps. Raises FloatingPointError if the loss or a weight
     is not finite, and ValueError if a batch has fewer clips than there are processes or if a clip is in both sets.
     """
-    _check(train_set, validation_set, config, title)
+    _check(model, train_set, validation_set, config, title)
     folder, trainer = Path(folder), Trainer(model, train_set, config, title)
     key = trainer.fingerprint(validation_set)
     checkpoint = Checkpoint(folder, key, trainer.parts)
@@ -192,7 +192,11 @@ def optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Opt
     return [adamw, muon.Muon(filters, config.learning_rate)] if filters else [adamw]
 
 
-def _check(train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig, title: str) -> None:
+def _check(
+    model: nn.Module, train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig, title: str
+) -> None:
+    with torch.device("meta"):  # takes no memory
+        models.build(model.config)  # or nothing could load the run
     refuse_shared_clips(train_set, validation_set, title)
     processes = distributed.world_size()
     smallest = len(train_set) // math.ceil(len(train_set) / config.batch_size)
