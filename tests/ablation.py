@@ -1,9 +1,8 @@
-"""What each part of the recipe gives: python -m tests.ablation [ROW ...] [--data DIR] [--steps N] [--seeds N] [--list]
+"""Ablation of the recipe: python -m tests.ablation [ROW ...] [--data DIR] [--steps N] [--seeds N] [--list]
 
-Each row is trained for every fold of every seed, which draws the folds, the weights and the crops, and judged by
-its out-of-fold LWLRAP: each clip is scored by the one model of that row and seed that was not trained on it, by its
-last step. One process per core, one thread each. What a row has done is kept in the work folder, and not done
-again.
+Each row is trained for every fold of every seed, which draws the folds, the weights and the crops, and evaluated by its
+out-of-fold LWLRAP: each clip is scored by the one model of that row and seed not trained on it, after its last step.
+One process per core, one thread each. Finished trainings are kept in the work folder and skipped in a rerun.
 """
 
 import argparse
@@ -32,7 +31,7 @@ CROSS_ENTROPY = train.bce
 
 
 def lsep(logits, targets, activation):
-    """Half of the loss, ranks; the other half, binary cross-entropy."""
+    """Half pairwise ranking loss (LSEP), half binary cross-entropy."""
     # Source: Li, Song and Luo 2017, Improving Pairwise Ranking for Multi-label Image Classification.
     negatives = logits.masked_fill(targets > 0, -1e4).logsumexp(dim=1)
     positives = (-logits).masked_fill(targets == 0, -1e4).logsumexp(dim=1)
@@ -66,7 +65,7 @@ def no_normalization(model):
         block[1] = block[4] = nn.Identity()
 
 
-# What a row changes: the network's options, the training config, and `change` of the built model, `loss` or `noisy`.
+# What a row changes: the network's options, the training config, and the built model (`change`), `loss` or `noisy`.
 ROWS = {
     "random crops": ({}, PLAIN, {}),
     "+ mixed in power": ({}, PLAIN | MIX, {}),
@@ -88,7 +87,7 @@ ROWS = {
 
 
 def datasets() -> tuple[MelDataset, MelDataset | None]:
-    """The curated and the noisy set."""
+    """Return the curated set and the noisy one, if any."""
     kit = setup(preset="quick")
     competition = kit.competition
     cache = mel_cache.build(competition.curated, kit.cache, "curated", QUICK.mel)
@@ -100,7 +99,7 @@ def datasets() -> tuple[MelDataset, MelDataset | None]:
 
 
 def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Train row `name` on all folds but this one: the rows of its clips, and their scores."""
+    """Train row `name` on all folds but this one; return the row numbers and scores of its clips."""
     torch.set_num_threads(1)
     options, config, other = ROWS[name]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -126,13 +125,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.ablation", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="numbers of the rows to train, from 0; all if left out")
-    parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="numbers of the rows to train, from 0 (default: all)")
+    parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--folds", type=int, help="train so many of each seed's folds only")
+    parser.add_argument("--folds", type=int, help="folds to train for each seed (default: all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--list", action="store_true", help="show the rows and end")
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
     options = parser.parse_args()
     if options.list:
         return print(*(f"{number:2} {name}" for number, name in enumerate(ROWS)), sep="\n")
@@ -143,7 +142,7 @@ def main() -> None:
     targets, table = curated.targets.numpy(), []
     for name, seed in product(names, range(options.seeds)):
         if "noisy" in ROWS[name][2] and noisy is None:
-            print(f"{name}: there is no noisy set in these data")
+            print(f"{name}: this data has no noisy set")
             continue
         folder = kit.folder / "ablation" / kit.competition.folder.name / f"{options.steps}-{seed}" / name
         numbers = range(splits.folds(curated.table, QUICK.n_folds, seed).max() + 1)[: options.folds]
@@ -157,6 +156,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from tests import ablation  # by its own name, which the processes can import
+    from tests import ablation  # processes cannot import __main__
 
     ablation.main()

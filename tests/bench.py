@@ -1,9 +1,9 @@
-"""Ours against a baseline, in one run: python -m tests.bench [--data DIR] [--quick]
+"""Compare our speed and memory with baselines: python -m tests.bench [--data DIR] [--quick]
 
-Each row alternates the two and takes medians; only ratios within one run mean anything. The baselines: librosa's
-functions, one clip after another; a DataLoader over one .npy file per clip, with the same model; torch.compile; the
-Deep CNN of width 16 without a stem; scores clip by clip; VGG19 with its frozen layers run in every epoch; LWLRAP clip
-by clip, and scikit-learn's. Memory is the most that a process held, at ten times the clips.
+Each row alternates between ours and a baseline and takes medians; only ratios within one run mean anything. The
+baselines are librosa's functions, clip by clip; a DataLoader over one .npy file per clip, with the same model;
+torch.compile; the Deep CNN of width 16 without a stem; scoring clip by clip; VGG19 with its frozen layers run in every
+epoch; LWLRAP clip by clip, and scikit-learn's. Memory is a process's peak, compared with that for a tenth of the clips.
 """
 
 import argparse
@@ -40,7 +40,7 @@ rows = []
 
 
 def compare(what: str, baseline: str, plain: Callable[[], object], ours: Callable[[], object], repeats: int) -> None:
-    """Run the two in turn, after a first run of both, and keep the median seconds of either as a row."""
+    """Run both in turn, after a warm-up of each, and add their median seconds as a row."""
     seconds = {plain: [], ours: []}
     for repeat in range(repeats + 1):
         for way in (plain, ours):
@@ -55,7 +55,7 @@ def compare(what: str, baseline: str, plain: Callable[[], object], ours: Callabl
 
 def add_row(what: str, baseline: str, plain: float, ours: float, unit: str) -> None:
     rows.append(
-        {"what": what, "baseline": baseline, "it takes": plain, "ours": ours, "unit": unit, "ratio": plain / ours}
+        {"what": what, "baseline": baseline, "theirs": plain, "ours": ours, "unit": unit, "ratio": plain / ours}
     )
     print(f"{what} against {baseline}: {plain / ours:.1f}x", flush=True)
 
@@ -77,7 +77,7 @@ def plain_log_mel(path: str) -> np.ndarray:
 
 
 class NpyClips(Dataset):
-    """One .npy file per clip, cropped at random: what most kernels of the competition do."""
+    """One .npy file per clip, cropped at random, as in most of the competition's kernels."""
 
     def __init__(self, files: list[Path], targets: torch.Tensor) -> None:
         self.files, self.targets = files, targets
@@ -94,7 +94,7 @@ class NpyClips(Dataset):
 
 
 def training_epoch(trainer: train.Trainer, batches: Iterable) -> None:
-    """One pass of forward, loss, backward and step over `batches` that come from elsewhere, as `Trainer.step` does."""
+    """Train for an epoch on `batches` that come from elsewhere, with the same steps as `Trainer.step`."""
     trainer.trained.train()
     for x, targets in batches:
         with inference.autocast(x.device):
@@ -141,9 +141,9 @@ def preprocessing(table: pd.DataFrame, folder: str, repeats: int) -> None:
 
 
 def memory(clips: int, folder: str) -> None:
-    """Peak memory of a worker while caching `clips` clips of 8 s, and a tenth of them, each in fresh processes.
+    """Measure peak memory while caching `clips` clips of 8 s, and a tenth of them, each in fresh processes.
 
-    The disk is slower than the workers, as one in a network may be: what is not yet written must not pile up.
+    The disk is slower than the workers, as a network disk may be: unwritten results must not pile up.
     """
     path = Path(folder) / "noise.wav"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 8 * MEL.sample_rate), MEL.sample_rate)
@@ -154,7 +154,7 @@ import joblib
 import pandas as pd
 from utils import config, mel_cache
 
-def peak():  # Linux's own note: what getrusage tells, a process inherits from the one that started it
+def peak():  # from Linux: what getrusage reports is inherited from the parent process
     return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1e3
 
 def slow(frames, *_, **__):
@@ -238,7 +238,7 @@ def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> 
     once, again = (train.Trainer(vgg19, few, replace(config, crop=crop), "VGG19") for crop in ("start", "random"))
     assert once.features is not None and again.features is None
     compare(
-        f"VGG19 transfer epoch of {len(few)} clips, {device.type}", "frozen layers run again",
+        f"VGG19 transfer epoch of {len(few)} clips, {device.type}", "frozen layers rerun",
         lambda: again.epoch(1, 0, silent), lambda: once.epoch(1, 0, silent), repeats,
     )  # fmt: skip
 
@@ -262,7 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
+    parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--quick", action="store_true", help="fewer clips and repeats")
     options = parser.parse_args()
     kit = setup(options.data)

@@ -1,6 +1,6 @@
-"""Tests and notebooks run on the mini set, on the CPU's preset, in a work folder of their own.
+"""Tests and notebooks run on the mini set, with the preset `quick`, in their own work folder.
 
-What takes long is made once, here: the mini set, its cache, and one trained run.
+What is slow is made once, here: the mini set, its cache, and one trained run.
 """
 
 import os
@@ -13,7 +13,7 @@ from xdist.scheduler import LoadFileScheduling
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "work" / "tests"
 
-# Set before anything of the kit or of the hub is imported and before any kernel starts: all of them take these over.
+# Set before the kit or huggingface_hub is imported and before any kernel starts: all of them read these.
 os.environ["FAT_WORK"] = str(WORK)
 os.environ["FAT_SUBMISSIONS"] = str(WORK / "submissions")
 os.environ["FAT_PRESET"] = "quick"
@@ -21,7 +21,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = str(WORK / "no_weights")
 os.environ.pop("FAT_VGG19_WEIGHTS", None)
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"  # two workers of two threads each would fight for two cores
+    os.environ["OMP_NUM_THREADS"] = "1"  # two workers of two threads each would compete for two cores
 
 import torch  # noqa: E402
 
@@ -31,9 +31,9 @@ os.environ["FAT_DATA"] = str(mini.make_mini_set(WORK / mini.NAME))
 
 
 class Scheduling(LoadFileScheduling):
-    """One worker runs the notebooks, in their order; the files of tests are shared out."""
+    """One worker runs the notebooks, in order; the test files are distributed."""
 
-    # A private method, for pytest-xdist 3 has no public one that groups tests by their path.
+    # A private method: pytest-xdist 3 has no public one to group tests by path.
     def _split_scope(self, nodeid):
         return "notebooks" if nodeid.startswith("notebooks/") else super()._split_scope(nodeid)
 
@@ -43,7 +43,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.suffix != ".ipynb")  # what takes longest begins first
+    items.sort(key=lambda item: item.path.suffix != ".ipynb")  # the slowest start first
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +71,6 @@ def model():
 
 @pytest.fixture(scope="session")
 def run(model, sets, tmp_path_factory):
-    """That model trained, in a work folder of its own; read it, or change a copy."""
+    """That model, trained, in its own work folder; read it, or change a copy."""
     settings = replace(models.MODELS["deep_cnn"].config("quick"), epochs=16, min_steps=1)
     return train.fit(model, *sets, settings, tmp_path_factory.mktemp("work") / "runs/mini/deep_cnn", "Deep CNN")

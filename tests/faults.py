@@ -1,8 +1,8 @@
-"""Kill a process at every moment that matters and see what is left: FAT_DATA=DIR python -m tests.faults WORK FOLDER
+"""Kill a process at every point that matters and check what is left: FAT_DATA=DIR python -m tests.faults WORK FOLDER
 
-WORK is training, caching or submission. A moment is a file synced or renamed, a step of the optimizer or a clip made.
-For each, a child process is killed there (SIGKILL), what it left is looked at, and another one does the work to its
-end. Prints how many there were.
+WORK is training, caching or submission. A point is a file sync, a rename, an optimizer step or the loading of a clip.
+At each, a child process is killed (SIGKILL), another one completes its work, and what they leave is checked. Prints
+the number of points.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch._dynamo  # at an optimizer's first step torch imports it: once here, not in every child
+import torch._dynamo  # torch imports it at an optimizer's first step: once here, not in every child
 
 from utils import mel, mel_cache, models, submission, train
 from utils.config import QUICK, TrainingConfig
@@ -32,20 +32,20 @@ CONFIG = TrainingConfig(3, batch_size=8, crop="random", optimizer="muon", schedu
 
 
 def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
-    """Whether `work` was killed in its own process, at moment `kill_at`; if not, how many optimizer steps it took."""
+    """Run `work` in a child, killed at point `kill_at`; return whether it was killed, or else its optimizer steps."""
     if process := os.fork():
         _, status = os.waitpid(process, 0)
         assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL, status
         assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) < 100, "the work failed"
         return os.WIFSIGNALED(status), os.WEXITSTATUS(status)
-    moments = steps = 0
+    points = steps = 0
 
     def counted(function: Callable) -> Callable:
         def wrapper(*arguments, **options) -> object:
-            nonlocal moments, steps
-            moments += 1
+            nonlocal points, steps
+            points += 1
             steps += function is adam
-            if moments == kill_at:
+            if points == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*arguments, **options)
 
@@ -64,16 +64,16 @@ def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
         os._exit(100)
 
 
-def every_moment(work: Callable[[Path], object], folder: Path, look: Callable[[Path, Path, int], None]) -> int:
-    """Kill `work` at each moment, `look` at what a second run makes of it and at an undisturbed one; how many."""
+def every_point(work: Callable[[Path], object], folder: Path, compare: Callable[[Path, Path, int], None]) -> int:
+    """Kill `work` at each point, rerun it and `compare` it with an undisturbed run; return the number of points."""
     whole = folder / "whole"
     child(lambda: work(whole))
-    moment = 1
-    while child(partial(work, folder / str(moment)), kill_at=moment)[0]:
-        _, steps = child(partial(work, folder / str(moment)))
-        look(folder / str(moment), whole, steps)
-        moment += 1
-    return moment - 1
+    point = 1
+    while child(partial(work, folder / str(point)), kill_at=point)[0]:
+        _, steps = child(partial(work, folder / str(point)))
+        compare(folder / str(point), whole, steps)
+        point += 1
+    return point - 1
 
 
 def same_files(folder: Path, whole: Path, names: list[str]) -> None:
@@ -88,25 +88,25 @@ def training(folder: Path) -> int:
     torch.manual_seed(0)
     model, taken = models.DeepCNN(len(COMPETITION.classes), width=2, stem=2), []
 
-    def look(work: Path, whole: Path, steps: int) -> None:
+    def compare(work: Path, whole: Path, steps: int) -> None:
         taken.append(steps)
         names = ["weights.safetensors", "history.csv", "train_clips.csv", "validation_scores.csv"]
         same_files(work / "run", whole / "run", names)
         assert Run(work / "run").models() and not list(work.glob("*.checkpoint"))
 
-    count = every_moment(lambda work: train.fit(model, *sets, CONFIG, work / "run", "Deep CNN"), folder, look)
-    assert taken[0] == 6 and taken[-1] == 0, taken  # killed at the start, all is done again; at the end, nothing
+    count = every_point(lambda work: train.fit(model, *sets, CONFIG, work / "run", "Deep CNN"), folder, compare)
+    assert taken[0] == 6 and taken[-1] == 0, taken  # killed at the start, it repeats all; at the end, nothing
     assert taken == sorted(taken, reverse=True)
     return count
 
 
 def caching(folder: Path) -> int:
-    def look(work: Path, whole: Path, steps: int) -> None:
+    def compare(work: Path, whole: Path, steps: int) -> None:
         made, expected = (mel_cache.load(TABLE, place, "curated", QUICK.mel) for place in (work, whole))
         same_files(made.folder, expected.folder, ["frames.npy", "clips.csv", "settings.json"])
 
-    mel.clip_to_log_mel(TABLE["path"][0], QUICK.mel)  # what is imported and computed once is there in every child
-    return every_moment(lambda work: mel_cache.build(TABLE, work, "curated", QUICK.mel, n_jobs=1), folder, look)
+    mel.clip_to_log_mel(TABLE["path"][0], QUICK.mel)  # children inherit what it imports and computes once
+    return every_point(lambda work: mel_cache.build(TABLE, work, "curated", QUICK.mel, n_jobs=1), folder, compare)
 
 
 def writing(folder: Path) -> int:
@@ -117,10 +117,10 @@ def writing(folder: Path) -> int:
         file = place / "submission.csv"
         if not file.exists():
             submission.write(file, old, COMPETITION, [])
-        submission.check(file, COMPETITION)  # whatever stands there is whole
+        submission.check(file, COMPETITION)  # whichever it is, it is complete
         submission.write(file, new, COMPETITION, [])
 
-    return every_moment(
+    return every_point(
         work, folder, lambda place, whole, steps: same_files(place, whole, ["submission.csv", "submission.json"])
     )
 

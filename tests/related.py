@@ -1,9 +1,9 @@
 """The related work on your data: python -m tests.related [SYSTEM ...] [--data DIR] [--preset NAME] [--epochs N]
 
-Every network is shown each training clip as often, `--epochs` times, in batches and with an augmentation of its own,
-and judged by its last step on the fifth of the clips that is held out; a seed draws that, the weights and the crops.
-The preset says how large networks are: with `quick` those made for photographs see 32 x 32 or 64 x 64 points of a crop,
-with `full` all of it, which takes ten times as long. What is done is kept in the work folder, and not done again.
+Every network is shown each training clip `--epochs` times, with its own batch size and augmentation, and evaluated
+after its last step on the fifth of the clips that is held out; a seed draws that split, the weights and the crops.
+The preset sets network sizes: with `quick`, image networks see 32 x 32 or 64 x 64 points of a crop; with `full`, all of
+it, which takes ten times as long. Finished runs are kept in the work folder and skipped in a rerun.
 """
 
 import argparse
@@ -24,7 +24,7 @@ NETWORKS = [name for name in launch.ONE_TRAINING if not models.MODELS[name].pret
 
 
 def train_system(name: str, kit: Workspace, epochs: int, seed: int) -> Run:
-    """The run of one system, trained or found."""
+    """Return the run of a system, trained if needed."""
     folder = kit.folder / "related" / kit.runs.name / f"{kit.preset.name}-{epochs}-{seed}" / name
     table, classes, preset = kit.competition.curated, kit.competition.classes, replace(kit.preset, seed=seed)
     cache = mel_cache.build(table, kit.cache, "curated", preset.mel)
@@ -44,8 +44,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.related", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=f"all if left out: {', '.join(systems)}")
-    parser.add_argument("--data", help="a folder in Kaggle's or Zenodo's layout (FAT_DATA)")
+    parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=f"default: all of {', '.join(systems)}")
+    parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--preset", help="full or quick (FAT_PRESET)")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=2)

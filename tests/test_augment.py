@@ -1,4 +1,4 @@
-"""Crops of clips, what is drawn at random, and what is made of it."""
+"""Crops, random draws and augmentation."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def test_the_validation_split_is_a_fifth(competition, sets):
     assert len(validation_set) == len(competition.curated) / 5
 
 
-def test_crops_are_the_clips_frames_and_beyond_them_its_pad_value(cache, sets):
+def test_crops_are_the_clips_frames_padded_with_its_pad_value(cache, sets):
     train_set = sets[0]
     rows = torch.arange(len(train_set))
     offsets = draw(train_set, rows, replace(AUGMENTED, n_frames=128))["offsets"]
@@ -41,25 +41,25 @@ def test_crops_are_the_clips_frames_and_beyond_them_its_pad_value(cache, sets):
         clip = cache[train_set.table["fname"][row]]
         expected = np.full((128, 128), train_set.pad_values[row].item(), np.float32)
         begin, end = max(0, offset), min(clip.shape[1], offset + 128)
-        assert end - begin == min(128, clip.shape[1])  # a crop is never emptier than it need be
+        assert end - begin == min(128, clip.shape[1])  # no more padding than needed
         expected[:, begin - offset : end - offset] = clip[:, begin:end]
         assert np.array_equal(x[row, 0].numpy(), expected)
 
 
 @pytest.mark.parametrize("most", [1, 3, 8])
 @pytest.mark.parametrize("crop", ["start", "random"])
-def test_test_time_crops_reach_from_the_first_frame_to_the_last(most, crop):
+def test_test_time_crops_go_from_the_first_frame_to_the_last(most, crop):
     lengths = torch.tensor([1, 100, 128, 129, 300, 5000])
     rows, offsets = tta_crops(lengths, replace(AUGMENTED, n_frames=128, test_crops=most, crop=crop))
     for row, length in enumerate(lengths.tolist()):
         count = min(most, -(-length // 128))
         expected = [int(x) for x in np.linspace(0, max(0, length - 128), count)]
-        if crop == "random" and length < 128:  # centered, as the typical random crop has it
+        if crop == "random" and length < 128:  # centered, as in a typical random crop
             expected = [-14 if length == 100 else -64]
         assert offsets[rows == row].tolist() == expected
 
 
-def test_each_process_makes_its_shard_of_the_one_batch(sets):
+def test_each_process_makes_its_shard_of_the_same_batch(sets):
     rows = torch.arange(40)
     whole = draw(sets[0], rows, AUGMENTED)
     assert {"gain", "rate", "mask_width"} <= whole.keys()
@@ -78,8 +78,8 @@ def test_each_process_makes_its_shard_of_the_one_batch(sets):
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_clips_that_are_stored_elsewhere_are_moved_to_the_model(cache, sets, streamed):
-    """Torch's meta device refuses, as a GPU does, to compute with what is on the CPU."""
+def test_clips_are_moved_to_the_models_device(cache, sets, streamed):
+    """Like a GPU, torch's meta device cannot compute with tensors on the CPU."""
     elsewhere = torch.device("meta")
     if streamed:
         part = sets[0].subset(np.arange(40))
@@ -98,12 +98,12 @@ def test_clips_that_are_stored_elsewhere_are_moved_to_the_model(cache, sets, str
     assert (x.device, x.shape) == (elsewhere, (8, 16, 8, 8))
 
 
-def test_powers_add_where_clips_are_mixed():
+def test_mixing_clips_adds_their_powers():
     x, other = noise(), noise().flip(0)
     twice = mix_in_power(x, x, torch.zeros(4))
     assert torch.allclose(twice, x + 10 * np.log10(2), atol=1e-4)
     assert torch.allclose(mix_in_power(x, other, torch.full((4,), -torch.inf)), x, atol=1e-5)
-    faint = mix_in_power(torch.full_like(x, -200), other, torch.full((4,), -6.0))  # all that is left is the other clip
+    faint = mix_in_power(torch.full_like(x, -200), other, torch.full((4,), -6.0))  # only the other clip is left
     assert torch.allclose(faint.amax(dim=(1, 2, 3)), torch.tensor(-200 + 10 * np.log10(1 + 10**-0.6)).float())
 
 
@@ -118,7 +118,7 @@ def test_a_mixed_clip_has_the_labels_of_both(sets):
     assert -12 <= mixed["gain"][mixed["gain"] > -torch.inf].min() < mixed["gain"].max() <= 0
 
 
-def test_resizing_by_nothing_changes_nothing_and_a_stretch_of_two_halves_the_duration():
+def test_resizing_by_one_changes_nothing_and_a_rate_of_two_halves_the_duration():
     x, one, none = noise(), torch.ones(4), torch.zeros(4)
     assert torch.allclose(resize(x, one, one, none), x, atol=1e-3)
     sound = torch.full((1, 1, 32, 64), -80.0)
@@ -131,7 +131,7 @@ def test_resizing_by_nothing_changes_nothing_and_a_stretch_of_two_halves_the_dur
     assert torch.equal((higher[0, 0] > -50).all(dim=1).nonzero()[:, 0], torch.arange(0, 32))
 
 
-def test_spec_augment_masks_a_band_and_a_stretch():
+def test_spec_augment_masks_frequency_and_time():
     x = torch.randn(64, 1, 40, 60, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     start, width = (torch.rand(64, 2, generator=generator) for _ in range(2))
@@ -141,12 +141,12 @@ def test_spec_augment_masks_a_band_and_a_stretch():
     assert torch.equal(changed, bands[:, :, None] | stretches[:, None, :])
     for hidden, expected in ((bands, 0.2 * width[:, 0]), (stretches, 0.2 * width[:, 1])):
         assert (hidden.float().mean(dim=1) - expected).abs().max() <= 1 / 40
-        assert (hidden.int().diff(dim=1).abs().sum(dim=1) <= 2).all()  # one piece
+        assert (hidden.int().diff(dim=1).abs().sum(dim=1) <= 2).all()  # contiguous
     assert torch.equal(masked, torch.where(changed[:, None], x.mean(dim=(1, 2, 3), keepdim=True), x))
     assert torch.equal(spec_augment(x, start, torch.zeros(64, 2)), x)
 
 
-def test_an_example_is_as_a_training_draws_it(sets):
+def test_example_batches_are_reproducible(sets):
     x, targets = example_batch(sets[0], AUGMENTED, 6)
     assert (x.shape, targets.shape) == ((6, 1, 128, 128), (6, 12))
     again, _ = example_batch(sets[0], AUGMENTED, 6)

@@ -10,7 +10,7 @@ from utils.data import Competition
 
 @pytest.fixture
 def kaggle(competition, tmp_path):
-    """A small copy of the mini set, free to be spoilt."""
+    """A small copy of the mini set, to corrupt."""
     folder = tmp_path / "kaggle"
     for name, table in [
         ("train_curated", competition.curated),
@@ -43,7 +43,7 @@ def zenodo(kaggle, tmp_path):
     return folder
 
 
-def test_both_layouts_read_alike(kaggle, zenodo):
+def test_both_layouts_are_read_the_same(kaggle, zenodo):
     a, b = Competition(kaggle), Competition(zenodo)
     assert a.classes == b.classes == sorted(mini.RECIPES)
     for name in ("curated", "noisy", "test"):
@@ -55,13 +55,13 @@ def test_both_layouts_read_alike(kaggle, zenodo):
     assert set(b.test["usage"]) == {"Public"}
 
 
-def test_the_noisy_set_may_be_absent_as_a_whole(kaggle):
+def test_the_noisy_set_may_be_missing(kaggle):
     (kaggle / "train_noisy.csv").unlink()
     shutil.rmtree(kaggle / "train_noisy")
     assert len(Competition(kaggle).noisy) == 0
 
 
-def test_the_sounds_of_the_noisy_set_may_be_absent(kaggle, zenodo, capsys):
+def test_the_audio_of_the_noisy_set_may_be_missing(kaggle, zenodo, capsys):
     shutil.rmtree(kaggle / "train_noisy")
     shutil.rmtree(zenodo / "FSDKaggle2019.audio_train_noisy")
     for folder in (kaggle, zenodo):
@@ -75,7 +75,7 @@ def edit(file, change):
     change(pd.read_csv(file)).to_csv(file, index=False)
 
 
-SPOILT = {
+CORRUPTED = {
     "neither layout": (
         lambda d: (d / "train_curated.csv").unlink(),
         r"neither train_curated\.csv .* nor FSDKaggle2019\.meta",
@@ -100,16 +100,16 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("what", SPOILT)
-def test_spoilt_data_get_one_sentence_with_the_file(kaggle, what):
-    spoil, sentence = SPOILT[what]
-    spoil(kaggle)
+@pytest.mark.parametrize("what", CORRUPTED)
+def test_corrupted_data_is_reported_in_one_sentence(kaggle, what):
+    corrupt, sentence = CORRUPTED[what]
+    corrupt(kaggle)
     with pytest.raises((FileNotFoundError, ValueError), match=sentence) as caught:
         Competition(kaggle)
     assert "\n" not in str(caught.value)
 
 
-def test_a_label_that_is_no_class_is_named_in_zenodos_layout_too(zenodo):
+def test_an_unknown_label_is_reported_in_zenodos_layout_too(zenodo):
     file = zenodo / "FSDKaggle2019.meta/train_curated_post_competition.csv"
     edit(file, lambda t: t.assign(labels=["Knock,Unicorn", *t["labels"][1:]]))
     with pytest.raises(
@@ -118,12 +118,12 @@ def test_a_label_that_is_no_class_is_named_in_zenodos_layout_too(zenodo):
         Competition(zenodo)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         Competition(tmp_path / "nowhere")
 
 
-def test_multi_hot_first_label_and_labels_together():
+def test_multi_hot_first_label_and_label_pairs():
     table = pd.DataFrame({"fname": ["a", "b", "c"], "labels": ["Run,Bark", "Tap", "Bark"]}, index=[7, 8, 9])
     classes = ["Bark", "Run", "Tap"]
     assert data.multi_hot(table, classes).tolist() == [[1, 1, 0], [0, 0, 1], [1, 0, 0]]
@@ -134,7 +134,7 @@ def test_multi_hot_first_label_and_labels_together():
         data.multi_hot(table, classes[:2])
 
 
-def test_split_keeps_every_clip_once_and_every_class_in_both(capsys):
+def test_split_uses_every_clip_once_and_stratifies_by_class(capsys):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"fname": range(1000), "labels": rng.choice(list("abcdefghij"), 1000)})
     train_rows, validation_rows = splits.split(table, 5, seed=0)
@@ -151,7 +151,7 @@ def test_split_keeps_every_clip_once_and_every_class_in_both(capsys):
         splits.split(table.iloc[:1], 5, seed=0)
 
 
-def test_split_of_the_mini_set_stays_what_it_is(competition):
+def test_split_of_the_mini_set_does_not_change(competition):
     validation_rows = [
         2, 5, 6, 15, 17, 19, 24, 37, 46, 48, 58, 59, 63, 64, 65, 67, 72, 74, 82, 95, 103, 110, 116, 121, 124,
         128, 154, 161, 162, 168, 176, 179, 180, 184, 187, 188, 189, 191, 195, 204, 206, 212, 216, 219, 230,
@@ -163,12 +163,12 @@ def test_split_of_the_mini_set_stays_what_it_is(competition):
 
 
 @pytest.mark.parametrize("columns", [["group"], ["freesound_id"], ["group", "freesound_id"]])
-def test_split_keeps_groups_on_one_side_and_the_share_of_each_class(columns):
+def test_split_keeps_groups_together_and_stratifies_by_class(columns):
     rng = np.random.default_rng(0)
     group = rng.integers(0, 400, 2000)
     table = pd.DataFrame({"labels": rng.choice(list("abcdefghij"), 400)[group], columns[0]: group})
     if len(columns) == 2:
-        table["freesound_id"] = range(2000)  # `group` is the one that counts
+        table["freesound_id"] = range(2000)  # `group` takes precedence
     train_rows, validation_rows = splits.split(table, 5, seed=0)
     assert sorted([*train_rows, *validation_rows]) == list(range(2000))
     assert not set(group[train_rows]) & set(group[validation_rows])
@@ -177,17 +177,17 @@ def test_split_keeps_groups_on_one_side_and_the_share_of_each_class(columns):
     assert len(share) == 10
 
 
-def test_the_validation_split_of_groups_is_the_fold_nearest_its_share_and_drawn_by_the_seed():
+def test_with_groups_the_validation_split_is_the_fold_nearest_its_share_and_varies_by_seed():
     big = pd.DataFrame({"group": ["tape"] * 40 + list(range(80)), "labels": list("a" * 60 + "b" * 30 + "c" * 30)})
     even = pd.DataFrame({"group": np.repeat(range(10), 10), "labels": list("abcdefghij") * 10})
     for seed in range(4):
         validation = big.iloc[splits.split(big, 5, seed)[1]]
         assert "tape" not in set(validation["group"])
-        assert len(validation) == 17  # what the tape leaves of 120 clips, in four parts, is nearer to 24 than its 52
+        assert len(validation) == 17  # closer to 24, a fifth of 120, than the 52 of the tape's fold
     assert len({tuple(even["group"].iloc[splits.split(even, 5, seed)[1]]) for seed in range(4)}) > 1
 
 
-def test_copies_stay_together_and_with_the_groups_of_each():
+def test_copies_and_their_groups_stay_together():
     table = pd.DataFrame({"labels": list("ab") * 50, "content_hash": [f"h{row // 2 % 40}" for row in range(100)]})
     fold = splits.folds(table, 5, seed=0)
     assert (table.assign(fold=fold).groupby("content_hash")["fold"].nunique() == 1).all()
@@ -205,14 +205,14 @@ def test_few_groups_of_one_class_each_leave_no_fold_empty():
     assert sorted(set(fold)) == list(range(5))
 
 
-def test_label_corrections_are_applied_and_clips_without_a_right_label_dropped():
+def test_label_corrections_are_applied_and_clips_without_a_valid_label_dropped():
     table = pd.DataFrame({"fname": ["f76181c4.wav", "1d44b0bd.wav", "good.wav"], "labels": ["Tap", "Tap", "Tap"]})
     corrected = data.correct_labels(table, ["Bass_drum", "Tap"])
     assert corrected.to_numpy().tolist() == [["f76181c4.wav", "Bass_drum"], ["good.wav", "Tap"]]
     assert list(data.correct_labels(table, ["Knock", "Tap"])["fname"]) == ["good.wav"]  # other data, without Bass_drum
 
 
-def test_what_is_trained_on_has_its_labels_corrected(competition, cache, monkeypatch, capsys):
+def test_training_clips_have_their_labels_corrected(competition, cache, monkeypatch, capsys):
     table = competition.curated.head(12)
     dropped, changed, *_ = table["fname"]
     monkeypatch.setattr(data, "LABEL_CORRECTIONS", {dropped: None, changed: competition.classes[-1]})
@@ -222,7 +222,7 @@ def test_what_is_trained_on_has_its_labels_corrected(competition, cache, monkeyp
     assert "2 clips have a label correction" in capsys.readouterr().out
 
 
-def test_the_mini_set_is_the_same_bytes_every_time(tmp_path, monkeypatch):
+def test_the_mini_set_is_reproducible_byte_for_byte(tmp_path, monkeypatch):
     monkeypatch.setattr(mini, "CLIPS", {"train_curated": 2, "train_noisy": 1, "test": 1})
     one, two = mini.make_mini_set(tmp_path / "one"), mini.make_mini_set(tmp_path / "two")
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())

@@ -1,4 +1,4 @@
-"""The demo page, whose gradio need not be installed."""
+"""The demo page; gradio need not be installed."""
 
 import sys
 from unittest.mock import MagicMock
@@ -22,7 +22,7 @@ def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
     assert capsys.readouterr().err == "The page needs gradio, which is not installed: pip install gradio\n"
 
 
-def test_a_sound_gets_its_highest_scores_and_a_picture(run, competition):
+def test_a_sound_gets_its_highest_scores_and_a_plot(run, competition):
     path = competition.test["path"].iloc[0]
     figures = plt.get_fignums()
     scores, figure = demo.tag_sound(path, run)
@@ -32,7 +32,7 @@ def test_a_sound_gets_its_highest_scores_and_a_picture(run, competition):
     assert plt.get_fignums() == figures
 
 
-def test_the_page_shows_nothing_of_no_sound_and_why_one_cannot_be_read(run, tmp_path, monkeypatch):
+def test_the_page_accepts_no_sound_and_says_why_one_cannot_be_read(run, tmp_path, monkeypatch):
     gradio = MagicMock(Error=Error)
     monkeypatch.setitem(sys.modules, "gradio", gradio)
     demo.page(run)

@@ -17,7 +17,7 @@ from utils.dataset import MelDataset
 from utils.run_folder import Run
 from utils.workspace import ROOT
 
-# Batch normalization takes each process's own batch on a CPU, so the networks that are compared have another kind.
+# On a CPU, batch normalization uses each process's own batch, so the compared networks have group normalization.
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ from torch import nn
 from utils import config, data, dataset, distributed, inference, mel_cache, models, train
 
 inference.autocast_dtype = lambda device: torch.float32
-# At a learning rate as high as usual, Adam makes a visible difference of any rounding.
+# At the usual, higher learning rate, Adam makes rounding errors visible.
 common = dict(optimizer="muon", schedule="cosine", activation="sigmoid", test_crops=3, learning_rate=1e-4)
 random = config.TrainingConfig(
     3, batch_size=37, crop="random", mix_probability=0.5, resize_probability=0.5, spec_augment_probability=0.5, **common
@@ -70,7 +70,7 @@ with distributed.process_group():
 """
 
 
-def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(competition, cache, tmp_path):
+def test_two_processes_train_as_one_and_resume_its_checkpoint(competition, cache, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc_per_node=2"]
     printed = []
@@ -78,7 +78,7 @@ def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(competition, c
         command = [sys.executable, *how, tmp_path / "script.py", competition.folder, cache.folder, tmp_path]
         env = os.environ | {"PYTHONPATH": str(ROOT)}
         printed.append(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)
-    assert printed[1].count("uneven: training 104 clips") == 1  # the first process speaks, and no other
+    assert printed[1].count("uneven: training 104 clips") == 1  # only the first process prints
     assert "random: training 104 clips of a cache of 10 MB, on the CPU, resuming after epoch 1" in printed[1]
     for name in ("random", "uneven"):
         one, two = (Run(tmp_path / number / name) for number in ("one", "two"))
@@ -91,8 +91,8 @@ def test_two_processes_train_as_one_and_go_on_from_its_checkpoint(competition, c
 SMALL = TrainingConfig(epochs=1, max_steps=2, batch_size=8, optimizer="muon", learning_rate=2e-3)
 
 
-def test_what_launch_is_given_is_what_several_processes_train(sets, cache, tmp_path, capfd):
-    odd = dict(zip(sets[0].classes, ["None", "NA", "null"]))  # names that a csv reader might take for missing values
+def test_several_processes_train_what_launch_is_given(sets, cache, tmp_path, capfd):
+    odd = dict(zip(sets[0].classes, ["None", "NA", "null"]))  # a CSV reader may take these for missing values
     few = []
     for part, rows in zip(sets, (slice(40), slice(12))):
         labels = part.table["labels"][rows].map(lambda some: ",".join(odd.get(name, name) for name in some.split(",")))
@@ -107,12 +107,12 @@ def test_what_launch_is_given_is_what_several_processes_train(sets, cache, tmp_p
     assert list(run.validation["fname"]) == list(few[1].table["fname"])
     assert np.array_equal(run.targets, few[1].targets.numpy())
     assert run.models()[0].blocks[0][0].weight.shape == (4, 4, 3, 3)
-    # The scores are those of the weights that were kept, though each process had batches, and statistics, of its own.
+    # The scores are those of the saved weights, though each process had its own batches and statistics.
     assert np.allclose(inference.predict_scores(run.models()[0], few[1], SMALL), run.scores, atol=1e-3)
     assert capfd.readouterr().out.count("Small: training 40 clips") == 1
 
 
-def test_several_processes_take_clips_of_two_caches_and_layers_that_stay_as_they_are(cache, sets, tmp_path):
+def test_several_processes_take_clips_of_two_caches_and_layers_without_gradients(cache, sets, tmp_path):
     theirs = shutil.copytree(cache.folder, tmp_path / "of-other-sounds")
     np.save(theirs / "frames.npy", cache.frames[::-1])
     others = MelDataset(mel_cache.Cache(theirs), sets[1].table.head(20), sets[1].classes)
@@ -141,23 +141,23 @@ import os
 if os.environ.get("RANK") == "1":
     import torch
     def step(self, *_, **__):
-        raise RuntimeError("the second process has had enough")
+        raise RuntimeError("the second process fails")
     torch.optim.AdamW.step = step
 """
 
 
-def test_a_process_that_dies_ends_the_others_and_its_reason_is_told(sets, tmp_path, monkeypatch, capfd):
+def test_a_failing_process_ends_the_others_and_its_error_is_shown(sets, tmp_path, monkeypatch, capfd):
     (tmp_path / "sitecustomize.py").write_text(SECOND_PROCESS_FAILS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     began = time.monotonic()
     with pytest.raises(ChildProcessError, match="Small: torchrun exited with code 1: see its output above"):
         launch.fit(models.DeepCNN(12, width=2, stem=2), *sets, SMALL, tmp_path / "run", "Small", processes=2)
     assert time.monotonic() - began < 60
-    assert "RuntimeError: the second process has had enough" in capfd.readouterr().out
+    assert "RuntimeError: the second process fails" in capfd.readouterr().out
     assert not (tmp_path / "run").exists()
 
 
-def test_too_many_processes_for_a_batch_are_refused(sets, tmp_path, monkeypatch):
+def test_too_many_processes_for_a_batch_are_rejected(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 12)
     few = [part.subset(np.arange(33)) for part in sets]  # three batches of 11
     config = replace(SMALL, batch_size=16)
@@ -165,7 +165,7 @@ def test_too_many_processes_for_a_batch_are_refused(sets, tmp_path, monkeypatch)
         launch.fit(models.DeepCNN(12, width=2), *few, config, tmp_path / "run", "Small")
 
 
-def test_the_shell_trains_a_model_of_the_table(competition, cache, tmp_path, monkeypatch, capsys):
+def test_the_command_line_trains_a_model(competition, cache, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     (tmp_path / "cache").symlink_to(cache.folder.parent)
     changes = '{"max_steps": 1, "test_crops": 1, "batch_size": 8}'

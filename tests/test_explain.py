@@ -19,7 +19,7 @@ def example(n_frames=128):
 
 
 def settled(network):
-    """With biases, and means and variances of batch normalization, that are not those it began with."""
+    """Set its biases and batch normalization to random values, as if it had been trained."""
     for layer in network.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(layer.weight, 0.5, 2)
@@ -46,11 +46,11 @@ def test_relevances_add_up_to_the_logit(build):
     assert torch.allclose(sums + bias[labels], logits, rtol=1e-3, atol=1e-3)
     assert ((points.sum(dim=(1, 2)) - sums).abs() <= explain.TOLERANCE * sums.abs().clamp(min=1)).all()
     assert points.abs().sum() > 0
-    after = network.state_dict()  # what was merged is as it was
+    after = network.state_dict()  # merging layers is undone
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_of_several_networks_it_is_the_relevance_of_the_mean_logit():
+def test_several_networks_give_the_relevance_of_their_mean_logit():
     x, labels = example(n_frames=150)
     both = [settled(models.DeepCNN(12, width=4, stem=4)) for _ in range(2)]
     (one, _), (other, _) = (explain.relevance([network], x, labels) for network in both)
@@ -63,7 +63,7 @@ def test_of_several_networks_it_is_the_relevance_of_the_mean_logit():
     ("resnet50", r"network\.layer1\.0 \(Bottleneck\)"),
     ("inception_v3", r"network\.Conv2d_3b_1x1 \(BasicConv2d\)"),
 ])  # fmt: skip
-def test_a_network_that_the_rules_do_not_cover_is_refused_with_its_layer(name, layer):
+def test_an_uncovered_network_is_rejected_with_its_layer(name, layer):
     with torch.device("meta"):
         network = models.MODELS[name].build(12, "quick")
     with pytest.raises(ValueError, match=f"no rule for {name}'s layer {layer}"):
@@ -84,13 +84,13 @@ def test_a_network_whose_relevances_do_not_add_up_is_refused():
         explain.relevance([network], *example())
 
 
-def test_the_remedy_is_named_where_zennit_is_missing(monkeypatch):
+def test_without_zennit_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "zennit.rules", None)
     with pytest.raises(ImportError, match="pip install zennit"):
         explain.relevance([models.DeepCNN(12, width=2, stem=2)], *example())
 
 
-def test_runs_that_can_be_explained_are_found_in_their_order(run, tmp_path):
+def test_runs_that_can_be_explained_are_found_in_order(run, tmp_path):
     settings = (run.folder / "settings.json").read_text()
     (tmp_path / "settings.json").write_text(settings.replace('"model"', '"no model"'))
     baseline = type(run)(tmp_path)
@@ -99,7 +99,7 @@ def test_runs_that_can_be_explained_are_found_in_their_order(run, tmp_path):
         explain.explainable([baseline])
 
 
-def test_without_the_most_relevant_points_the_score_falls_faster_than_without_random_ones(run, sets):
+def test_deleting_the_most_relevant_points_lowers_scores_more_than_random_ones(run, sets):
     rows, labels = torch.nonzero(sets[1].targets, as_tuple=True)
     x = sets[1].crops(rows, torch.zeros_like(rows), 128)
     trained = run.models()
@@ -126,7 +126,7 @@ def test_gradient_times_input_adds_up_to_the_logit_of_a_network_without_biases()
     assert torch.allclose(points.sum(dim=(1, 2)), logits, rtol=1e-3, atol=1e-5)
 
 
-def test_what_is_heard_is_what_is_relevant_and_the_rest_of_the_sound():
+def test_a_sound_is_split_into_its_relevant_part_and_the_rest():
     settings = MelConfig()
     t = np.arange(127 * settings.hop_length) / settings.sample_rate
     low, high = 0.3 * np.sin(2 * np.pi * 500 * t), 0.3 * np.sin(2 * np.pi * 6000 * t)
@@ -138,15 +138,15 @@ def test_what_is_heard_is_what_is_relevant_and_the_rest_of_the_sound():
     inner = slice(4000, -4000)
     assert np.abs(kept - low)[inner].max() < 0.02
     assert np.abs(rest - high)[inner].max() < 0.02
-    short = explain.listen(samples[:40_000], points, settings)  # a clip of less than a crop
+    short = explain.listen(samples[:40_000], points, settings)  # a clip shorter than a crop
     assert len(short[0]) == len(short[1]) == 40_000
     assert not explain.listen(samples, -np.abs(points), settings)[0].any()  # nothing speaks for the label
 
 
-def test_the_shell_draws_what_speaks_for_the_first_answer(run, sets, tmp_path, capsys):
-    path, picture = sets[1].table["path"].iloc[0], tmp_path / "picture.png"
-    predict.main([path, "--run", str(run.folder), "--top", "1", "--explain", str(picture)])
-    assert picture.read_bytes().startswith(b"\x89PNG")
+def test_the_command_line_plots_what_speaks_for_the_top_class(run, sets, tmp_path, capsys):
+    path, plot = sets[1].table["path"].iloc[0], tmp_path / "plot.png"
+    predict.main([path, "--run", str(run.folder), "--top", "1", "--explain", str(plot)])
+    assert plot.read_bytes().startswith(b"\x89PNG")
     long = tmp_path / "long.wav"
     rate = run.mel.sample_rate
     soundfile.write(long, np.concatenate([np.zeros(4 * rate), audio.load_clip(path, run.mel)]), rate)
@@ -158,5 +158,5 @@ def test_the_shell_draws_what_speaks_for_the_first_answer(run, sets, tmp_path, c
     assert np.abs(crop[:, : there.shape[1]] - there).max() < 0.1  # the cache rounds to float16
     soundfile.write(tmp_path / "other.wav", np.zeros(100), 8000)
     with pytest.raises(SystemExit):
-        predict.main([path, str(tmp_path / "other.wav"), "--explain", str(picture)])
+        predict.main([path, str(tmp_path / "other.wav"), "--explain", str(plot)])
     assert "give one file" in capsys.readouterr().err

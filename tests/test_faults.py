@@ -1,4 +1,4 @@
-"""Kills, full disks and two at once: nothing is lost, nothing half-written is taken for whole."""
+"""Kills, full disks and two writers at once: nothing is lost, and nothing half-written is used."""
 
 import errno
 import os
@@ -37,14 +37,14 @@ def build(folder, competition, largest_file=0):
 
 # tests/README.md states these numbers.
 @pytest.mark.parametrize(("work", "at_least"), [("training", 20), ("caching", 26), ("submission", 12)])
-def test_killed_at_any_moment_and_started_again_it_ends_as_if_undisturbed(work, at_least, tmp_path):
+def test_killed_at_any_point_and_rerun_it_ends_as_if_undisturbed(work, at_least, tmp_path):
     command = [sys.executable, "-m", "tests.faults", work, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.splitlines()[-1].removesuffix(" kill points")) >= at_least
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_what_stood(competition, tmp_path):
+def test_a_full_disk_gives_one_sentence_and_leaves_nothing(competition, tmp_path):
     process = build(tmp_path / "cache", competition, largest_file=100_000)
     _, said = process.communicate()
     assert process.returncode == 1
@@ -53,15 +53,15 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_stood(competition, tmp_path
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_read_only_disk_is_one_sentence_and_what_stood_there_still_does(tmp_path):
-    """In a mount namespace of its own, where the folder is mounted upon itself, read-only."""
+def test_a_read_only_disk_gives_one_sentence_and_keeps_existing_files(tmp_path):
+    """In its own mount namespace, with the folder mounted on itself, read-only."""
     alone = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     mount = f"mount --bind {tmp_path} {tmp_path} && mount -o remount,bind,ro {tmp_path}"
     if not shutil.which("unshare") or subprocess.run([*alone, mount], capture_output=True).returncode:
-        pytest.skip("this system lets nobody mount a folder here")
+        pytest.skip("this system does not allow mounts")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "inside").write_text("stood")
-    (tmp_path / "file").write_text("stood")
+    (tmp_path / "folder" / "inside").write_text("old")
+    (tmp_path / "file").write_text("old")
     code = """
 import sys
 from pathlib import Path
@@ -83,11 +83,11 @@ for whole, name in ((files.atomic_folder, "folder"), (files.atomic_file, "file")
         f"{tmp_path / name} cannot be written (Read-only file system): {remedy}" for name in ("folder", "file", "new")
     ]
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "inside"]
-    assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "inside").read_text() == "stood"
+    assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "inside").read_text() == "old"
 
 
 def write(whole, target, text, **options):
-    """`text` by way of atomic_file or atomic_folder."""
+    """Write `text` with atomic_file or atomic_folder."""
     with whole(target, **options) as unfinished:
         (unfinished / "inside" if whole is files.atomic_folder else unfinished).write_text(text)
 
@@ -96,8 +96,8 @@ BOTH = pytest.mark.parametrize("whole", [files.atomic_folder, files.atomic_file]
 
 
 @BOTH
-def test_what_a_killed_writer_left_stops_nobody_and_goes_when_it_is_old(whole, tmp_path, monkeypatch):
-    """Its number is the writer's own, as it is in the next container."""
+def test_leftovers_of_a_killed_writer_block_nobody_and_are_removed_once_old(whole, tmp_path, monkeypatch):
+    """Both writers have the same process ID, as they may in containers."""
     target = tmp_path / "run"
     for kind in ("part", "old"):
         (tmp_path / f"run.{os.getpid()}.{kind}").mkdir()
@@ -106,15 +106,13 @@ def test_what_a_killed_writer_left_stops_nobody_and_goes_when_it_is_old(whole, t
     for other in others:
         other.touch()
     write(whole, target, "whole")
-    assert len(list(tmp_path.iterdir())) == 1 + 2 + len(others)  # perhaps somebody is at it
+    assert len(list(tmp_path.iterdir())) == 1 + 2 + len(others)  # they may be in use
     monkeypatch.setattr(files, "ABANDONED_AFTER", -1)
     write(whole, target, "whole")
     assert sorted(tmp_path.iterdir()) == sorted([target, *others])
 
 
-def test_an_earlier_folder_that_a_killed_writer_moved_aside_stays_as_long_as_nothing_takes_its_place(
-    tmp_path, monkeypatch
-):
+def test_an_earlier_folder_that_a_killed_writer_moved_aside_is_kept_until_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "ABANDONED_AFTER", -1)
     (tmp_path / "run.1.old").mkdir()
     with pytest.raises(KeyError), files.atomic_folder(tmp_path / "run"):
@@ -123,19 +121,19 @@ def test_an_earlier_folder_that_a_killed_writer_moved_aside_stays_as_long_as_not
 
 
 @BOTH
-def test_two_writers_of_one_name_and_process_number_do_not_meet(whole, tmp_path):
-    """As two machines on one shared folder may have it."""
+def test_two_writers_of_one_name_and_process_id_do_not_collide(whole, tmp_path):
+    """As on two machines with a shared folder."""
     target = tmp_path / "run"
     with whole(target) as first:
         write(whole, target, "second")
         assert first.parent == tmp_path
         (first / "inside" if first.is_dir() else first).write_text("first")
     assert sorted(tmp_path.iterdir()) == [target]
-    # A folder stays that of who came first, a file is replaced.
+    # A folder is kept from the first to finish, a file from the last.
     assert (target / "inside" if target.is_dir() else target).read_text() == ("second" if target.is_dir() else "first")
 
 
-def test_an_earlier_folder_is_put_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+def test_an_earlier_folder_is_restored_if_the_new_one_cannot_replace_it(tmp_path, monkeypatch):
     target, rename = tmp_path / "run", Path.rename
     write(files.atomic_folder, target, "earlier")
 
@@ -155,8 +153,8 @@ def test_an_earlier_folder_is_put_back_if_the_new_one_cannot_take_its_place(tmp_
 
 
 @BOTH
-def test_files_are_synced_as_windows_wants_it(whole, tmp_path, monkeypatch):
-    """It opens no folder, and syncs no file that is open for reading only."""
+def test_files_are_synced_as_windows_requires(whole, tmp_path, monkeypatch):
+    """Windows cannot open a folder or sync a file that is open read-only."""
     fcntl = pytest.importorskip("fcntl")
     synced, opened = [], os.open
 
@@ -178,7 +176,7 @@ def test_files_are_synced_as_windows_wants_it(whole, tmp_path, monkeypatch):
     assert (tmp_path / "run").exists()
 
 
-def test_a_full_disk_stops_a_training_in_one_sentence_and_leaves_the_earlier_run(sets, tmp_path, monkeypatch):
+def test_a_full_disk_stops_training_in_one_sentence_and_keeps_the_earlier_run(sets, tmp_path, monkeypatch):
     config = TrainingConfig(epochs=1, batch_size=96)
     earlier = train.fit(models.DeepCNN(12, width=2, stem=2), *sets, config, tmp_path / "run", "Deep CNN").scores
 
@@ -192,7 +190,7 @@ def test_a_full_disk_stops_a_training_in_one_sentence_and_leaves_the_earlier_run
     assert np.array_equal(Run(tmp_path / "run").scores, earlier)
 
 
-def test_two_processes_that_build_the_same_cache_do_not_harm_each_other(competition, tmp_path):
+def test_two_processes_can_build_the_same_cache_at_once(competition, tmp_path):
     both = [build(tmp_path, competition) for _ in range(2)]
     folders = {process.communicate()[0].splitlines()[-1] for process in both}
     assert [process.returncode for process in both] == [0, 0]

@@ -1,4 +1,4 @@
-"""Best: nothing that trained a fold's model has seen a clip of the fold, and a stopped training goes on."""
+"""`best`: no stage of a fold's model has seen a clip of the fold, and stopped training resumes."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ from utils.workspace import ROOT
 
 @pytest.fixture(scope="module")
 def sets(competition, cache, tmp_path_factory):
-    """A few curated and noisy clips of the mini set; some of the noisy ones have names of curated ones."""
+    """A few curated and noisy clips of the mini set; some noisy ones have names of curated ones."""
     curated = MelDataset(cache, competition.curated.iloc[::4].reset_index(drop=True), competition.classes)
     table = competition.noisy.iloc[::3].reset_index(drop=True)
     table.loc[:3, "fname"] = curated.table["fname"][:4].to_numpy()
@@ -32,7 +32,7 @@ def sets(competition, cache, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_best(monkeypatch):
-    """`best` of a few channels and steps, which agrees with noisy clips often enough to be tested."""
+    """`best` with few channels and steps, which agrees with enough noisy clips to be tested."""
     entry = models.MODELS["best"]
     config = replace(entry.config("quick"), max_steps=12, test_crops=2)
     small = replace(entry, presets={"quick": ({"width": 4, "stem": 4}, config)})
@@ -41,7 +41,7 @@ def small_best(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """All trainings in this process, where they see what is patched here."""
+    """Train in this process, where monkeypatches apply."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -50,7 +50,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def lenient():
-    """Every third noisy clip agrees, whatever the model that is asked, which has to be that of a first stage."""
+    """Let every third noisy clip agree with any model, which must be that of a first stage."""
 
     def agreeing(run, noisy):
         assert run.name.endswith(folds.STAGES[0])
@@ -63,7 +63,7 @@ def stages(folder):
     return {path.parent.name: Run(path.parent) for path in folder.glob("*/settings.json")}
 
 
-def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_by_its_fold(
+def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_out_of_fold(
     sets, tmp_path, monkeypatch, lenient
 ):
     monkeypatch.setattr(folds, "agreeing", lenient)
@@ -79,7 +79,7 @@ def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_by_its_f
         first = made[f"{name}{folds.STAGES[0]}"]
         assert held_out == set(first.validation["fname"])
         assert set(first.train_clips["fname"]) == set(curated.table["fname"]) - held_out
-        joined = [*first.train_clips["fname"], *("noisy/" + noisy.table["fname"][::3])]  # apart from a curated namesake
+        joined = [*first.train_clips["fname"], *("noisy/" + noisy.table["fname"][::3])]  # prefixed: names may repeat
         assert list(made[name].train_clips["fname"]) == joined
         rows = run.validation.set_index("fname").loc[made[name].validation["fname"], run.classes]
         assert np.array_equal(rows.to_numpy(), made[name].scores)
@@ -90,7 +90,7 @@ def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_by_its_f
 
 
 def trainings(sets, folder, *rates):
-    """Arguments of a short training for each learning rate, named by its number."""
+    """Return arguments of a short training per learning rate, named 0, 1 ..."""
     train_set, held_out = sets[0].subset(np.arange(40)), sets[0].subset(np.arange(40, 60))
     torch.manual_seed(0)
     model = models.build({"name": "DeepCNN", "n_classes": 12, "width": 2, "stem": 2})
@@ -99,7 +99,7 @@ def trainings(sets, folder, *rates):
     return [(model, train_set, held_out, c, folder / str(c.seed), str(c.seed)) for c in configs]
 
 
-def test_side_by_side_in_processes_the_folds_come_to_the_same(sets, tmp_path, capsys):
+def test_folds_trained_in_parallel_give_the_same_scores(sets, tmp_path, capsys):
     here = folds.fit(*sets, QUICK, tmp_path / "here")
     torch.set_num_threads(2)
     there = folds.fit(*sets, QUICK, tmp_path / "there")
@@ -109,11 +109,11 @@ def test_side_by_side_in_processes_the_folds_come_to_the_same(sets, tmp_path, ca
     assert keys[0] == keys[1]
 
 
-def test_side_by_side_the_first_that_fails_ends_the_others(sets, tmp_path):
+def test_the_first_parallel_training_that_fails_ends_the_others(sets, tmp_path):
     torch.set_num_threads(2)
     long, failing, later = trainings(sets, tmp_path, 1e-3, 1e30, 1e-3)
     long = (*long[:3], replace(long[3], min_steps=10**6, max_steps=10**6), *long[4:])
-    others = set(multiprocessing.active_children())  # of tests before
+    others = set(multiprocessing.active_children())  # of earlier tests
     with pytest.raises(FloatingPointError, match="1: the loss is"):
         launch.side_by_side(train.fit, [[long], [failing, later]], 10**6, sets[0].device)
     assert not list(tmp_path.glob("*/settings.json")) + list(tmp_path.glob("2*"))
@@ -135,7 +135,7 @@ if __name__ == "__main__":
 """
 
 
-def test_processes_end_with_a_parent_that_is_killed(tmp_path):
+def test_processes_end_if_their_parent_is_killed(tmp_path):
     script, started = tmp_path / "sleepers.py", tmp_path / "started"
     script.write_text(SLEEPERS)
     started.mkdir()
@@ -153,7 +153,7 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path):
 
 
 def runs(process):
-    status = Path(f"/proc/{process}/status")  # one that has ended may stay there as a zombie
+    status = Path(f"/proc/{process}/status")  # a process that has ended may remain as a zombie
     return status.exists() and "State:\tZ" not in status.read_text()
 
 
@@ -166,7 +166,7 @@ def test_the_folds_are_blended_by_their_geometric_mean(sets, tmp_path):
     assert np.allclose(inference.score_run(run, few), np.exp(np.mean(np.log(each), axis=0)), atol=1e-5)
 
 
-def test_stopped_between_two_trainings_it_goes_on_to_the_same_scores(sets, tmp_path, monkeypatch, lenient):
+def test_stopped_between_two_trainings_it_resumes_to_the_same_scores(sets, tmp_path, monkeypatch, lenient):
     monkeypatch.setattr(folds, "agreeing", lenient)
     curated, noisy = sets
     whole = folds.fit(curated, noisy, QUICK, tmp_path / "whole")
@@ -181,17 +181,17 @@ def test_stopped_between_two_trainings_it_goes_on_to_the_same_scores(sets, tmp_p
     monkeypatch.setattr(train, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
         folds.fit(curated, noisy, QUICK, tmp_path / "best")
-    assert not (tmp_path / "best" / "settings.json").exists()  # what is not complete is not found
+    assert not (tmp_path / "best" / "settings.json").exists()  # an incomplete run is not found
     steps, step = [], torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *a, **k: (steps.append(1), step(*a, **k))[1])
     again = folds.fit(curated, noisy, QUICK, tmp_path / "best")
-    assert len(steps) == 5 * 12 - (12 + 4)  # both trainings of the first fold had ended, and one of the second
+    assert len(steps) == 5 * 12 - (12 + 4)  # both stages of the first fold and one of the second had finished
     first, second = Run(tmp_path / "best/fold0-curated").models()[0].state_dict(), calls[1][0].state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert np.array_equal(again.scores, whole.scores)
 
 
-def test_a_finished_best_is_there_until_one_of_its_folds_is_another(sets, tmp_path, monkeypatch):
+def test_a_finished_best_is_found_until_one_of_its_folds_is_retrained(sets, tmp_path, monkeypatch):
     curated, _ = sets
     done = folds.fit(curated, None, QUICK, tmp_path / "best")
     fit = train.fit
@@ -204,29 +204,29 @@ def test_a_finished_best_is_there_until_one_of_its_folds_is_another(sets, tmp_pa
     monkeypatch.setattr(train, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
         folds.fit(curated, None, QUICK, tmp_path / "best")
-    assert find_runs(tmp_path)[0].record == done.record  # the first fold had ended and stayed as it was
+    assert find_runs(tmp_path)[0].record == done.record  # the first fold was finished and is kept
     with pytest.raises(KeyboardInterrupt):
         folds.fit(curated.subset(np.arange(50)), None, QUICK, tmp_path / "best")
     with pytest.raises(ValueError, match="fold0 has been retrained since: retrain the other folds too"):
         _ = Run(tmp_path / "best").record
 
 
-def test_noisy_clips_agree_whose_labels_the_model_ranks_above_all_other_classes(sets, tmp_path, monkeypatch):
+def test_noisy_clips_agree_if_their_labels_rank_above_all_other_classes(sets, tmp_path, monkeypatch):
     _, noisy = sets
     scores = np.random.default_rng(0).random((len(noisy), 12)) * 0.5
     targets = noisy.targets.numpy() > 0
     right = np.arange(len(noisy)) % 2 == 0
     scores[targets & right[:, None]] += 0.5
-    scores[~right, 0], scores[~right, 1] = 0.9, 0.9  # ties are not above
+    scores[~right, 0], scores[~right, 1] = 0.9, 0.9  # ties do not count
     monkeypatch.setattr(inference, "predict_scores", lambda *_: scores)
     monkeypatch.setattr(Run, "models", lambda self: [None])
     monkeypatch.setattr(Run, "config", QUICK)
     assert set(folds.agreeing(Run(tmp_path), noisy)) == set(np.flatnonzero(right))
-    scores[:] = scores[::-1].copy()  # as another machine may see it: what was found is kept
+    scores[:] = scores[::-1].copy()  # as on another machine: the saved result is used
     assert set(folds.agreeing(Run(tmp_path), noisy)) == set(np.flatnonzero(right))
 
 
-def test_noisy_clips_of_a_held_out_group_do_not_join(sets, tmp_path, monkeypatch):
+def test_noisy_clips_of_a_held_out_group_are_left_out(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(folds, "agreeing", lambda run, noisy: np.arange(len(noisy)))
     curated, noisy = (part.subset(np.arange(len(part))) for part in sets)
     curated.table["group"] = [f"g{row % 15}" for row in range(len(curated))]
@@ -241,7 +241,7 @@ def test_noisy_clips_of_a_held_out_group_do_not_join(sets, tmp_path, monkeypatch
         assert {"", "new"} <= set(trained)
 
 
-def test_the_ladder_is_the_recipe_step_by_step(sets, tmp_path, competition):
+def test_the_ladder_ends_with_the_recipe(sets, tmp_path, competition):
     ladder = folds.ladder(sets[0], QUICK, tmp_path)
     assert list(ladder.index) == list(folds.LADDER)
     assert ladder["LWLRAP"].between(ladder["low"], ladder["high"]).all()
@@ -249,13 +249,13 @@ def test_the_ladder_is_the_recipe_step_by_step(sets, tmp_path, competition):
     assert replace(last, max_steps=None, min_steps=1) == replace(recipe, max_steps=None)
 
 
-def test_noisy_clips_of_a_group_of_the_others_are_left_out_whatever_column_both_have():
+def test_noisy_clips_that_share_a_group_are_left_out_whichever_column_both_have():
     noisy = pd.DataFrame({"group": ["a", "b", "c"], "freesound_id": ["1", "2", ""]})
     assert splits.apart(noisy, pd.DataFrame({"freesound_id": ["1", "3"]})).tolist() == [1, 2]
     assert splits.apart(noisy, pd.DataFrame({"fname": ["1"]})).tolist() == [0, 1, 2]
 
 
-def test_published_folds_are_taken_as_they_are(capsys):
+def test_published_folds_are_used_as_they_are(capsys):
     table = pd.DataFrame({"labels": list("aabbab") * 2, "fold": [str(n) for n in (10, 2, 1, 1, 2, 10) * 2]})
     assert splits.folds(table, 5, seed=0).tolist() == [2, 1, 0, 0, 1, 2] * 2
     assert not capsys.readouterr().out

@@ -30,7 +30,7 @@ def plain_librosa(samples, s):
     "settings", [SETTINGS, MelConfig(sample_rate=16_000, n_fft=1024, hop_length=160, n_mels=64, fmax=8000)]
 )
 @pytest.mark.parametrize("seconds", [0.0001, 0.3, 2, 7.3])
-def test_log_mel_is_librosas(settings, seconds):
+def test_log_mel_matches_librosa(settings, seconds):
     rng = np.random.default_rng(int(seconds * 10))
     t = np.arange(max(1, int(seconds * settings.sample_rate))) / settings.sample_rate
     chirp = np.sin(2 * np.pi * (200 + 900 * t) * t) * np.exp(-t) + rng.normal(0, 1e-4, len(t))
@@ -41,7 +41,7 @@ def test_log_mel_is_librosas(settings, seconds):
         assert np.abs(ours - plain_librosa(samples.astype(np.float32), settings)).max() < 0.01
 
 
-def test_trim_is_librosas():
+def test_trim_matches_librosa():
     rng = np.random.default_rng(0)
     for _ in range(300):
         samples = rng.standard_normal(rng.integers(1, 30_000)).astype(np.float32)
@@ -52,20 +52,20 @@ def test_trim_is_librosas():
         assert np.array_equal(trim(samples, SETTINGS), expected)
 
 
-def test_log_mel_is_librosas_on_the_mini_set(competition):
+def test_log_mel_matches_librosa_on_the_mini_set(competition):
     for path in competition.curated["path"][::10]:
         samples = trim(load_clip(path, SETTINGS), SETTINGS)
         assert np.abs(log_mel(samples, SETTINGS) - plain_librosa(samples, SETTINGS)).max() < 0.01
 
 
-def test_filter_centres_follow_the_papers_formula():
+def test_filter_centers_follow_the_papers_formula():
     def mel(hz):
         return 2595 * np.log10(1 + hz / 700)
 
     fine = replace(SETTINGS, n_fft=2**17)  # bins of 0.34 Hz, so that the peak of a filter is its center
     centers = mel_filters(fine).argmax(axis=1) * fine.sample_rate / fine.n_fft
     expected = np.linspace(mel(fine.fmin), mel(fine.fmax), fine.n_mels + 2)[1:-1]
-    assert np.abs(mel(centers) - expected).max() < 0.3  # half a bin, where a mel is least Hz
+    assert np.abs(mel(centers) - expected).max() < 0.3  # half a bin, at the lowest frequency
 
 
 def test_two_seconds_are_128_frames():
@@ -83,12 +83,12 @@ def test_load_clip_mixes_down_and_resamples(tmp_path):
     assert np.abs(samples).max() == pytest.approx(0.5, abs=0.05)
 
 
-def test_filters_beyond_half_of_the_sample_rate_are_refused():
+def test_filters_beyond_nyquist_are_rejected():
     with pytest.raises(ValueError, match="set 0 <= fmin < fmax <= 8000 Hz, half of the sample rate"):
         MelConfig(sample_rate=16_000)
 
 
 @pytest.mark.parametrize("samples", [np.zeros(0), np.array([np.nan]), np.zeros((2, 100))])
-def test_log_mel_refuses_what_is_no_clip(samples):
+def test_log_mel_rejects_invalid_samples(samples):
     with pytest.raises(ValueError, match="finite mono samples"):
         log_mel(samples, SETTINGS)

@@ -15,7 +15,7 @@ from utils.mel import clip_to_log_mel
 SETTINGS = MelConfig()
 
 
-def test_the_cache_holds_every_clip_in_its_place(competition, cache):
+def test_the_cache_holds_every_clip_in_order(competition, cache):
     assert list(cache.clips["fname"]) == list(competition.curated["fname"])
     assert len(cache.frames) == cache.clips["length"].sum()
     for clip in competition.curated.iloc[[0, 17, -1]].itertuples():
@@ -27,7 +27,7 @@ def test_the_cache_holds_every_clip_in_its_place(competition, cache):
         cache["absent.wav"]
 
 
-def test_copies_have_one_hash_and_clips_that_begin_and_end_alike_do_not(tmp_path):
+def test_copies_share_a_hash_and_clips_that_begin_and_end_alike_do_not(tmp_path):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 5000))
     for name, samples in {"a.wav": noise[0], "b.wav": noise[1], "a.flac": noise[0]}.items():
         padded = np.concatenate([np.full(5000, 1e-2), samples, np.zeros(60_000), np.full(5000, 1e-2)])
@@ -65,7 +65,7 @@ def test_a_dask_cluster_makes_the_same_cache_byte_for_byte(competition, cache, t
 
 
 def test_workers_do_not_run_ahead_of_a_slow_disk(tmp_path, monkeypatch):
-    """Where the writer stops at the first clip, so many results wait for it and no more."""
+    """If the writer stops at the first clip, only so many results wait for it."""
     soundfile.write(tmp_path / "x.wav", np.ones(5000) / 2, 44_100)
     clips, loaded, ahead = 1000, [], []
     table = pd.DataFrame({"fname": [str(i) for i in range(clips)], "path": str(tmp_path / "x.wav")})

@@ -21,7 +21,7 @@ from utils.metrics import (
 
 
 def by_definition(targets, scores):
-    """LWLRAP clip by clip and label by label, as the paper tells it."""
+    """LWLRAP clip by clip and label by label, as the paper defines it."""
     precisions = []
     for labels, clip in zip(targets, scores):
         for label in np.flatnonzero(labels):
@@ -72,12 +72,12 @@ def test_constant_scores_gain_nothing():
         (np.ones((3, 2)), np.zeros((2, 3)), "equal shapes"),
     ],
 )
-def test_lwlrap_refuses_what_it_cannot_rank(targets, scores, sentence):
+def test_lwlrap_rejects_what_it_cannot_rank(targets, scores, sentence):
     with pytest.raises(ValueError, match=sentence):
         lwlrap(targets, scores)
 
 
-def test_top_k_asks_for_the_first_label():
+def test_top_k_uses_the_first_label():
     scores = np.array([[0.5, 0.4, 0.3, 0.2], [0.1, 0.2, 0.3, 0.4]])
     assert label_rank(np.array([2, 2]), scores).tolist() == [3, 2]
     assert [top_k_accuracy(np.array([2, 2]), scores, k) for k in (1, 2, 3)] == [0, 0.5, 1]
@@ -85,7 +85,7 @@ def test_top_k_asks_for_the_first_label():
         top_k_accuracy(np.array([2, 2]), np.full((2, 4), np.nan))
 
 
-def test_per_class_table_is_scikit_learns():
+def test_per_class_table_matches_scikit_learn():
     rng = np.random.default_rng(2)
     for _ in range(50):
         targets, scores = random_case(rng, least_classes=2)
@@ -102,7 +102,7 @@ def test_per_class_table_is_scikit_learns():
                 assert name not in table.index
 
 
-def test_f1_over_threshold_is_scikit_learns_macro_average():
+def test_f1_over_threshold_matches_scikit_learns_macro_average():
     rng = np.random.default_rng(3)
     for _ in range(50):
         targets, scores = random_case(rng, least_classes=2)
@@ -113,7 +113,7 @@ def test_f1_over_threshold_is_scikit_learns_macro_average():
             assert f1 == pytest.approx(np.mean(oracle))
 
 
-def test_the_lwlrap_of_a_clip_by_hand():
+def test_lwlrap_of_a_clip_by_hand():
     targets, scores = np.array([0, 1, 0, 1]), np.array([0.5, 0.9, 0.4, 0.3])
     table = lwlrap_by_hand(targets, scores, list("abcd"))
     assert list(table.index) == ["b", "d"]
@@ -137,7 +137,7 @@ def test_confusions_count_clips_whose_highest_score_is_no_label():
     assert taken == {("Bark", "Run"): 1, ("Bark", "Tap"): 1, ("Run", "Tap"): 1}
 
 
-def test_the_bootstrap_interval_is_that_of_lwlrap_over_drawn_clips():
+def test_the_bootstrap_interval_matches_resampling_clips():
     rng = np.random.default_rng(1)
     targets, scores = (rng.random((60, 9)) < 0.2).astype(int), rng.random((60, 9))
     labeled = np.flatnonzero(targets.any(axis=1))

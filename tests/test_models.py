@@ -7,7 +7,7 @@ import torch
 from utils import models, networks
 
 
-def test_the_deep_cnn_is_small_and_indifferent_to_loudness():
+def test_the_deep_cnn_is_small_and_invariant_to_loudness():
     model = models.DeepCNN(80).eval()
     assert sum(p.numel() for p in model.parameters()) < 5e6
     x = 10 * torch.randn(2, 1, 128, 128) - 40
@@ -17,9 +17,9 @@ def test_the_deep_cnn_is_small_and_indifferent_to_loudness():
 
 @pytest.mark.parametrize("preset", ["full", "quick"])
 @pytest.mark.parametrize("name", models.MODELS)
-def test_every_model_of_the_table_gives_logits_and_is_built_again_from_its_config(name, preset):
+def test_every_model_gives_logits_and_can_be_rebuilt_from_its_config(name, preset):
     entry = models.MODELS[name]
-    with torch.device("meta"):  # shapes without the numbers
+    with torch.device("meta"):  # shapes without values
         model = entry.build(12, preset)
         again = models.build(model.config)
         assert model.eval()(torch.zeros(2, 1, 128, 128)).shape == (2, 12)
@@ -31,7 +31,7 @@ def test_every_model_of_the_table_gives_logits_and_is_built_again_from_its_confi
         assert narrow(10 * torch.randn(2, 1, 128, 300)).shape == (2, 12)
 
 
-def test_only_networks_of_the_kit_are_built_and_no_file_is_read():
+def test_only_the_kits_networks_are_built_and_no_file_is_read():
     with pytest.raises(ValueError, match="'ResNet' is not a network of this kit"):
         models.build({"name": "ResNet"})
     with pytest.raises(ValueError, match="a config must not have weights to load"):
@@ -41,20 +41,20 @@ def test_only_networks_of_the_kit_are_built_and_no_file_is_read():
 
 
 @pytest.mark.parametrize("build", [models.DeepCNN, models.VGG19])
-def test_logits_are_of_full_precision_whatever_the_layers_compute_in(build):
+def test_logits_are_float32_even_if_layers_compute_in_bfloat16(build):
     torch.manual_seed(0)
     model = build(80, width=4).eval()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         logits = model(10 * torch.randn(8, 1, 128, 128) - 40)
     assert logits.dtype == torch.float32
-    assert all(len(clip.unique()) == 80 for clip in logits)  # in bfloat16 many tie, and ties share the worst rank
+    assert all(len(clip.unique()) == 80 for clip in logits)  # bfloat16 has many ties, which share the worst rank
 
 
-def test_transfer_takes_the_weights_of_the_file_and_trains_the_last_block(tmp_path):
+def test_transfer_loads_the_weights_and_trains_the_last_block(tmp_path):
     imagenet = timm.create_model("vgg19").eval()
     safetensors.torch.save_model(imagenet, tmp_path / "vgg19.safetensors")
     model = models.VGG19(12, tmp_path / "vgg19.safetensors").eval()
-    imagenet.head.fc = model.classifier[-1]  # the output layer is all that is not ImageNet's
+    imagenet.head.fc = model.classifier[-1]  # only the output layer is not from ImageNet
     x = 10 * torch.randn(1, 1, 128, 128)
     with torch.inference_mode():
         expected = imagenet(networks.standardize(x).expand(-1, 3, -1, -1))
@@ -67,7 +67,7 @@ def test_transfer_takes_the_weights_of_the_file_and_trains_the_last_block(tmp_pa
     assert model.n_frozen == 28  # up to the fourth pooling layer
 
 
-def test_without_weights_all_of_vgg19_trains():
+def test_without_weights_all_of_vgg19_is_trained():
     model = models.VGG19(12, width=4)
     assert not model.pretrained
     assert all(layer["trains"] for layer in models.layers(model))

@@ -1,4 +1,4 @@
-"""What nbval does not look at: that the halves of each pair agree, and that outputs are stored and clean."""
+"""What nbval does not check: the halves of each pair agree, and outputs are stored and clean."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ def write(folder, *names):
 
 @pytest.fixture
 def sounds(tmp_path):
-    """Two classes of ten and of five clips; file names repeat and are not plain."""
+    """Two classes, of ten and five clips; file names repeat and are unusual."""
     barks = [f"Bark/take {i % 5}/my: dog's é.{'wav' if i < 5 else 'FLAC'}" for i in range(10)]
     return write(tmp_path / "sounds", *barks, *[f"Church bell/{i}.ogg" for i in range(5)])
 
@@ -34,7 +34,7 @@ def test_folders_become_a_competition(sounds, tmp_path):
     labels = pd.read_csv(target / "test_labels.csv")
     assert list(labels["fname"]) == list(competition.test["fname"])
     assert sorted(labels["labels"]) == ["Bark", "Bark", "Church bell"]
-    # Each sound is in one of the sets, once, under the label of its folder.
+    # Each sound is in one set, once, labeled with its folder.
     everything = [os.path.realpath(path) for table in (competition.curated, competition.test) for path in table["path"]]
     assert sorted(everything) == [str(path.resolve()) for path in audio.find_sounds(sounds)]
     assert all(
@@ -44,10 +44,10 @@ def test_folders_become_a_competition(sounds, tmp_path):
     assert os.listdir(target.parent) == ["target"]
 
 
-def test_a_folder_without_sounds_is_named(sounds, tmp_path, capsys):
+def test_a_folder_without_sounds_is_reported(sounds, tmp_path, capsys):
     for name in ("Purr/1.aiff", "__MACOSX/Bark/._1.wav"):
         (sounds / name).parent.mkdir(parents=True)
-        (sounds / name).write_text("none that is read")
+        (sounds / name).write_text("not a sound")
     assert data.Competition(own.make_data_set(sounds, tmp_path / "target")).classes == ["Bark", "Church bell"]
     printed = capsys.readouterr().out
     assert "folders without sounds are not used as classes: Purr, __MACOSX" in printed
@@ -62,7 +62,7 @@ def test_the_seed_draws_the_test_set(sounds, tmp_path):
     assert drawn[0].read_text() == drawn[1].read_text() != drawn[2].read_text()
 
 
-def test_a_csv_file_gives_several_labels(sounds, tmp_path):
+def test_a_csv_file_may_give_several_labels(sounds, tmp_path):
     fnames = [str(path.relative_to(sounds)) for path in audio.find_sounds(sounds)][:6]
     listed = tmp_path / "list.csv"
     pd.DataFrame({"fname": fnames, "labels": ["Bark, Run"] * 3 + ["Bark", "Howl", "Howl,Bark"]}).to_csv(
@@ -79,7 +79,7 @@ def test_a_csv_file_gives_several_labels(sounds, tmp_path):
 
 
 def listed(sounds, tmp_path, **columns):
-    """A CSV file of all sounds, each labeled with its folder, with further columns."""
+    """Write a CSV file of all sounds, labeled with their folders, and these columns."""
     fnames = [str(path.relative_to(sounds)) for path in audio.find_sounds(sounds)]
     labels = [fname.split("/")[0] for fname in fnames]
     pd.DataFrame({"fname": fnames, "labels": labels} | columns).to_csv(tmp_path / "list.csv", index=False)
@@ -99,7 +99,7 @@ def test_groups_stay_together_and_every_column_is_kept(sounds, tmp_path):
     assert {os.path.dirname(path) for path in curated["path"]} == {str(target / "train_curated")}
 
 
-def test_copies_are_of_one_group_or_refused(sounds, tmp_path):
+def test_copies_in_different_groups_are_rejected(sounds, tmp_path):
     first, second, *_ = audio.find_sounds(sounds)
     shutil.copy(first, second)
     csv = listed(sounds, tmp_path, freesound_id=[1, *range(1, 15)])
@@ -111,13 +111,13 @@ def test_copies_are_of_one_group_or_refused(sounds, tmp_path):
             own.make_data_set(sounds, tmp_path / "two", listed(sounds, tmp_path, freesound_id=ids))
 
 
-def test_the_test_set_is_the_first_fold_where_there_are_folds(sounds, tmp_path):
+def test_the_test_set_is_the_first_fold_if_there_are_folds(sounds, tmp_path):
     csv = listed(sounds, tmp_path, fold=[i % 5 + 1 for i in range(15)])
     target = own.make_data_set(sounds, tmp_path / "target", csv)
     curated, test = data.Competition(target).curated, data.read_table(target / "test_labels.csv", ["fold"])
     assert (len(set(curated["fold"])), len(set(test["fold"])), len(test)) == (4, 1, 3)
     assert not set(curated["fold"]) & set(test["fold"])
-    assert all(map(len, splits.split(curated, 5, seed=0)))  # and a validation split is left
+    assert all(map(len, splits.split(curated, 5, seed=0)))  # and a validation split remains
     for folds, sentence in (
         ([""] + [1, 2, 3] * 4 + [1, 2], "the column fold is empty in 1 rows"),
         ([1] * 15, "give 3 folds"),
@@ -130,7 +130,7 @@ def test_the_test_set_is_the_first_fold_where_there_are_folds(sounds, tmp_path):
         own.make_data_set(sounds, tmp_path / "no", listed(sounds, tmp_path, fold=[1] * 10 + [2, 3, 2, 3, 2]))
 
 
-def test_one_file_is_one_clip_whatever_it_is_called(sounds, tmp_path):
+def test_one_file_cannot_be_two_clips(sounds, tmp_path):
     csv = listed(sounds, tmp_path)
     csv.write_text(csv.read_text() + "./Church bell/../Church bell/0.ogg,Bark\n")
     with pytest.raises(ValueError, match=r"Church bell/0\.ogg and .*Church bell/0\.ogg are the same file: keep one"):
@@ -141,7 +141,7 @@ def test_one_file_is_one_clip_whatever_it_is_called(sounds, tmp_path):
     assert not (tmp_path / "target").exists()
 
 
-def test_a_file_name_that_is_not_utf8_is_said_before_anything_is_made(sounds, tmp_path):
+def test_a_file_name_that_is_not_utf8_is_reported_before_writing(sounds, tmp_path):
     csv = listed(sounds, tmp_path)
     os.rename(sounds / "Church bell/0.ogg", os.fsencode(sounds / "Church bell") + b"/\xe9.ogg")
     for given in (None, csv):
@@ -152,7 +152,7 @@ def test_a_file_name_that_is_not_utf8_is_said_before_anything_is_made(sounds, tm
     assert not (tmp_path / "target").exists()
 
 
-def test_a_link_to_a_folder_is_refused_and_not_passed_over(sounds, tmp_path):
+def test_a_link_to_a_folder_is_rejected_not_skipped(sounds, tmp_path):
     elsewhere = shutil.copytree(next(path for path in sounds.iterdir() if path.is_dir()), tmp_path / "elsewhere")
     (sounds / ".hidden").symlink_to(elsewhere)
     assert audio.find_sounds(sounds)
@@ -161,7 +161,7 @@ def test_a_link_to_a_folder_is_refused_and_not_passed_over(sounds, tmp_path):
         own.make_data_set(sounds, tmp_path / "target")
 
 
-def test_sounds_are_copied_where_they_cannot_be_linked(sounds, tmp_path, monkeypatch):
+def test_sounds_are_copied_if_they_cannot_be_linked(sounds, tmp_path, monkeypatch):
     def no_links(*_):
         raise OSError("no links here")
 
@@ -170,7 +170,7 @@ def test_sounds_are_copied_where_they_cannot_be_linked(sounds, tmp_path, monkeyp
     assert all(os.path.isfile(path) and not os.path.islink(path) for path in test["path"])
 
 
-def test_only_a_data_set_that_was_made_here_is_replaced(sounds, tmp_path):
+def test_only_a_dataset_that_was_made_here_is_replaced(sounds, tmp_path):
     target = own.make_data_set(sounds, tmp_path / "target")
     with pytest.raises(FileExistsError, match="target already exists"):
         own.make_data_set(sounds, target)
@@ -183,7 +183,7 @@ def test_only_a_data_set_that_was_made_here_is_replaced(sounds, tmp_path):
 
 
 @pytest.mark.parametrize("fname", ["../secret.wav", "Bark/../../secret.wav", "/etc/passwd", "Bark", "", "nowhere.wav"])
-def test_a_csv_file_lists_only_what_is_in_the_folder(sounds, tmp_path, fname):
+def test_a_csv_file_may_list_only_files_in_the_folder(sounds, tmp_path, fname):
     write(tmp_path, "secret.wav")
     pd.DataFrame({"fname": [fname], "labels": ["Bark"]}).to_csv(tmp_path / "list.csv", index=False)
     outside = ".." in fname or fname.startswith("/")
@@ -203,14 +203,14 @@ def test_a_csv_file_lists_only_what_is_in_the_folder(sounds, tmp_path, fname):
     ([f"{name}/{i}.wav" for name in ("A", "labels") for i in range(3)], "cannot be called 'labels'"),
     ([f"{name}/{i}.wav" for name in ("A", "A ") for i in range(3)], "cannot be called 'A '"),
 ])  # fmt: skip
-def test_what_makes_no_data_set_is_refused(tmp_path, names, sentence):
+def test_invalid_datasets_are_rejected(tmp_path, names, sentence):
     (tmp_path / "sounds").mkdir()
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
         own.make_data_set(write(tmp_path / "sounds", *names), tmp_path / "target")
     assert os.listdir(tmp_path) == ["sounds"]
 
 
-def test_the_shell_shows_what_it_made_and_what_to_type_next(sounds, tmp_path, capsys):
+def test_the_command_line_shows_the_dataset_and_the_next_command(sounds, tmp_path, capsys):
     own.main([str(sounds), str(tmp_path / "my target")])
     shown = capsys.readouterr().out
     assert ["Bark", "8", "2"] in [line.split() for line in shown.splitlines()]
@@ -220,7 +220,7 @@ def test_the_shell_shows_what_it_made_and_what_to_type_next(sounds, tmp_path, ca
     assert "already exists" in capsys.readouterr().err
 
 
-def test_copies_of_a_sound_stay_on_one_side_and_cannot_have_different_labels(sounds, tmp_path):
+def test_copies_of_a_sound_stay_together_and_cannot_have_different_labels(sounds, tmp_path):
     for i in range(5):
         shutil.copy(sounds / f"Church bell/{i}.ogg", sounds / f"Church bell/again {i}.ogg")
     target = own.make_data_set(sounds, tmp_path / "target")

@@ -1,7 +1,7 @@
-"""The notebooks in the places where people run them, each laid out in a temporary folder without a network.
+"""Run the notebooks where people run them: places simulated in temporary folders without a network.
 
-The kit is copied there with `/kaggle` and `/content` turned into folders of the test, and with tiny models that
-train for two steps. All notebooks run whole in one place, Kaggle of today; in the others, as far as these differ.
+The kit is copied there, with `/kaggle` and `/content` replaced by folders of the test, and with tiny models that train
+for two steps. On today's Kaggle, all notebooks run completely; elsewhere, only what differs.
 """
 
 import os
@@ -33,14 +33,14 @@ socket.socket.connect = only_here
 """
 TINY_MODELS = """
 for _name, _entry in list(MODELS.items()):
-    MODELS[_name + " as it is"] = _entry  # notebook 5 asks what such networks cost
+    MODELS[_name + " as it is"] = _entry  # notebook 5 shows what these cost
     _config = replace(_entry.config("quick"), max_steps=2)
     MODELS[_name] = replace(_entry, network=DeepCNN, presets={"quick": ({"width": 2, "stem": 2}, _config)})
 """
 
 
 class Place:
-    """A machine: folders for /kaggle and /content, a kit, and the notebooks; what is in them before is theirs alone."""
+    """A simulated machine: folders for /kaggle and /content, a kit, and the notebooks."""
 
     def __init__(self, root: Path, competition: data.Competition) -> None:
         self.root, self.competition = root, competition
@@ -60,7 +60,7 @@ class Place:
         return re.sub(REPOSITORY, str(self.root / "published" / "freesound-tagging-kit"), text)
 
     def put_data(self, folder: Path, curated_clips: int = 36, test_clips: slice = slice(0, 8)) -> None:
-        """Three clips of each class, and eight others to test, in Kaggle's layout."""
+        """Write three clips of each class, and eight test clips, in Kaggle's layout."""
         curated = self.competition.curated
         few = curated.groupby(curated["labels"].str.split(",").str[0]).head(3)
         test = curated.drop(few.index).iloc[test_clips]
@@ -75,7 +75,7 @@ class Place:
         )
 
     def put_zenodo(self, folder: Path) -> None:
-        """The same in Zenodo's layout, which tells the labels of the test clips."""
+        """Write the same in Zenodo's layout, with the labels of the test clips."""
         self.put_data(folder)
         meta = folder / data.ZENODO_META
         meta.mkdir()
@@ -91,7 +91,7 @@ class Place:
     def open(self, notebook: str, folder: Path, source: Path | None = None, cells: int | None = None) -> str:
         """Run a notebook, or its first code cells, in `folder` and return what it showed.
 
-        `source`: the folder of the notebook; the repository's if None.
+        `source`: the notebook's folder; if None, the repository's.
         """
         folder.mkdir(parents=True, exist_ok=True)
         file = (source or ROOT / "notebooks") / f"{notebook}.ipynb"
@@ -99,7 +99,7 @@ class Place:
         content.cells = [cell for cell in content.cells if cell.cell_type == "code"][:cells]
         env = {name: value for name, value in os.environ.items() if not name.startswith("FAT_")}
         env |= {"PYTHONPATH": str(self.root / "nowhere"), "PYTHONDONTWRITEBYTECODE": "1"}  # as on a read-only disk
-        env |= {"MPLBACKEND": "Agg"}  # as many CI services have it; the pictures are in the notebook nevertheless
+        env |= {"MPLBACKEND": "Agg"}  # as on many CI services; the notebook still has its figures
         resources = {"metadata": {"path": str(folder)}}
         NotebookClient(content, kernel_name="python3", timeout=600, resources=resources).execute(env=env)
         outputs = [output for cell in content.cells for output in cell.outputs]
@@ -117,11 +117,11 @@ def place(tmp_path, competition):
     return Place(tmp_path / "root", competition)
 
 
-def test_on_kaggle_each_notebook_is_a_session_and_reads_those_before_it(place):
-    """Today's mounts; an empty working folder each time, and only what kernel-metadata.json attaches.
+def test_on_kaggle_each_notebook_reads_the_output_of_earlier_ones(place):
+    """Today's mounts, an empty working folder each time, and only what kernel-metadata.json attaches.
 
-    Most clips have left the table when evaluation looks for the worst ones, and the submission is of the second stage,
-    with other test clips than preprocessing saw.
+    Most clips are gone from the table when the evaluation looks for the worst ones, and the submission is for the
+    second stage, whose test clips preprocessing has not seen.
     """
     ended = place.root / "ended"
     ended.mkdir()
@@ -142,8 +142,8 @@ def test_on_kaggle_each_notebook_is_a_session_and_reads_those_before_it(place):
     assert pd.read_csv(ended / "08_submission" / "submission.csv").shape == (7, 13)
 
 
-def test_on_kaggle_before_and_where_the_data_are_nested_once_more_all_is_found_in_one_session(place):
-    """What the notebooks share lies in one working folder then."""
+def test_on_kaggle_earlier_mounts_and_nested_data_are_found(place):
+    """The notebooks share one working folder."""
     shutil.copytree(place.kit, place.input / "freesound-tagging-kit")
     place.put_data(place.input / COMPETITION)
     printed = place.open("01_eda", place.working, cells=OPENING)
@@ -160,7 +160,7 @@ def test_on_kaggle_before_and_where_the_data_are_nested_once_more_all_is_found_i
     assert pd.read_csv(place.working / "submission.csv").shape == (8, 13)
 
 
-def test_from_a_badge_on_colab_the_notebook_fetches_the_kit_and_the_next_one_finds_it(place):
+def test_on_colab_a_notebook_fetches_the_kit_and_the_next_one_finds_it(place):
     with pytest.raises(CellExecutionError, match="No module named 'utils'"):  # no network
         place.open("01_eda", place.content, cells=OPENING)
     published = shutil.copytree(place.kit, place.root / "published" / "freesound-tagging-kit")
@@ -177,7 +177,7 @@ def test_from_a_badge_on_colab_the_notebook_fetches_the_kit_and_the_next_one_fin
     assert [file.name for file in place.content.iterdir()] == ["freesound-tagging-kit"]
 
 
-def test_with_zenodos_data_beside_the_notebooks_the_leaderboard_is_at_home(place):
+def test_with_zenodos_data_the_leaderboard_is_computed_locally(place):
     clone = shutil.copytree(place.kit, place.root / "clone")
     place.put_zenodo(clone / "data")
     before = listing(clone / "data")
@@ -212,7 +212,7 @@ def test_the_kernel_folders_have_the_documented_fields(tmp_path):
             assert metadata["id"] == "someone/" + metadata["title"].lower().replace(" ", "-")
             assert (metadata["language"], metadata["kernel_type"]) == ("python", "notebook")
             assert (tmp_path / "to" / notebook / metadata["code_file"]).is_file()
-            assert set(metadata["kernel_sources"]) <= set(pushed)  # each is there when it is read
+            assert set(metadata["kernel_sources"]) <= set(pushed)  # each is pushed before it is read
             pushed.append(metadata["id"])
     with pytest.raises(FileNotFoundError, match="absent is not a file"):
         kaggle.write(tmp_path / "again", "someone", tmp_path / "absent")

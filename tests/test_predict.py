@@ -22,14 +22,14 @@ class Loudness(torch.nn.Module):
 
 
 def tone(path, seconds, begin, end, rate=RATE):
-    """A recording of near silence, with a tone of 1 kHz in it; times in seconds."""
+    """Write near silence with a 1 kHz tone in it; times are in seconds."""
     t = np.arange(int(seconds * rate)) / rate
     samples = 1e-4 * np.random.default_rng(0).standard_normal(len(t))
     soundfile.write(path, samples + 0.5 * np.sin(2000 * np.pi * t) * (t >= begin) * (t < end), rate)
     return path
 
 
-def test_scores_are_those_of_score_run(run, sets, competition):
+def test_scores_match_score_run(run, sets, competition):
     few = sets[1].subset(np.arange(12))
     scores = predict.tag(list(few.table["path"]), run)
     assert list(scores.index) == list(few.table["fname"])
@@ -37,7 +37,7 @@ def test_scores_are_those_of_score_run(run, sets, competition):
     assert np.allclose(scores, inference.score_run(run, few), atol=1e-5)
 
 
-def test_sounds_of_every_kind_are_found_and_scored(run, tmp_path, capsys):
+def test_sounds_of_every_format_are_found_and_scored(run, tmp_path, capsys):
     sound = 0.3 * np.random.default_rng(0).standard_normal((12_000, 2))
     names = ["a/stereo.OGG", "a/b/deep.mp3", "c.flac", "c.wav"]
     for name in names:
@@ -66,17 +66,17 @@ def test_top_classes_are_the_highest_first():
 
 
 @pytest.mark.parametrize("rate", [RATE, 16_000])
-def test_tags_over_time_tell_when_in_the_untrimmed_recording(run, tmp_path, monkeypatch, rate):
+def test_tags_over_time_have_times_of_the_untrimmed_recording(run, tmp_path, monkeypatch, rate):
     monkeypatch.setattr(Run, "models", lambda self: [Loudness()])
     scores = predict.tag_over_time(tone(tmp_path / "tone.wav", 10, 6, 8, rate), run)
-    assert list(scores.index) == list(range(1, 10))  # 4 s of near silence before the tone would be trimmed away
+    assert list(scores.index) == list(range(1, 10))  # trimming would remove the near silence before the tone
     heard = scores[scores.max().idxmax()]
     assert heard.idxmax() == 7
     assert heard.drop([6, 7, 8]).max() < heard[6] < heard[7] > heard[8]
     assert heard[6] == pytest.approx(heard[8], abs=0.02)
 
 
-def test_windows_cover_the_recording_and_hardly_more(run, tmp_path, monkeypatch):
+def test_windows_cover_the_recording_and_little_more(run, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "models", lambda self: [Loudness()])
     for duration in (0.3, 2, 2.4, 2.6, 7.3, 9.9):
         path = tone(tmp_path / f"{duration}.wav", duration, 0, duration)
@@ -91,7 +91,7 @@ def test_windows_cover_the_recording_and_hardly_more(run, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("duration", [0.3, 12])
-def test_the_picture_shows_the_highest_classes_on_the_time_of_the_recording(run, tmp_path, duration):
+def test_the_plot_shows_the_top_classes_and_the_time_in_the_recording(run, tmp_path, duration):
     path = tone(tmp_path / "tone.wav", duration, 0, duration)
     scores = predict.tag_over_time(path, run)
     plots.tags_over_time(audio.load_clip(path, run.mel), scores, run.mel, top=4)
@@ -104,7 +104,7 @@ def test_the_picture_shows_the_highest_classes_on_the_time_of_the_recording(run,
     plt.close()
 
 
-def test_what_is_not_there_is_named(run, tmp_path):
+def test_missing_or_unreadable_sounds_are_reported(run, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.wav does not exist"):
         predict.tag(tmp_path / "nowhere.wav", run)
     with pytest.raises(FileNotFoundError, match="There is no sound in"):
@@ -118,7 +118,7 @@ def test_what_is_not_there_is_named(run, tmp_path):
         predict.tag(tmp_path, run)
 
 
-def test_files_that_cannot_be_read_are_named_and_the_others_are_tagged(run, tmp_path, capsys):
+def test_unreadable_files_are_reported_and_the_others_tagged(run, tmp_path, capsys):
     names = [f"text{number}.wav" for number in range(12)]
     for name in names:
         (tmp_path / name).write_text("no sound")
@@ -126,35 +126,33 @@ def test_files_that_cannot_be_read_are_named_and_the_others_are_tagged(run, tmp_
     assert list(predict.tag(tmp_path, run).index) == ["tone.wav"]
     printed = capsys.readouterr().out
     assert all(f"  {name} cannot be read as audio" in printed for name in names)
-    assert "csv" not in printed  # the report that a cache has is gone by then
+    assert "csv" not in printed  # the temporary cache and its report are gone
 
 
-def test_the_shell_takes_the_best_run_and_writes_what_it_is_asked_for(run, tmp_path, monkeypatch, capsys):
+def test_the_command_line_uses_the_best_run_and_writes_files(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FAT_WORK", str(run.folder.parents[2]))
     path = tone(tmp_path / "tone.wav", 3, 1, 2)
-    table, picture = tmp_path / "scores.csv", tmp_path / "picture.png"
-    predict.main([str(path), "--top", "2", "--csv", str(table), "--over_time", str(picture)])
+    table, plot = tmp_path / "scores.csv", tmp_path / "plot.png"
+    predict.main([str(path), "--top", "2", "--csv", str(table), "--over_time", str(plot)])
     shown = capsys.readouterr().out
     assert str(run.folder) in shown
     assert shown.count("tone.wav") == 2
     written = pd.read_csv(table, index_col="fname")
     assert np.allclose(written, predict.tag(path, run), atol=1e-6)
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert plot.read_bytes().startswith(b"\x89PNG")
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     for arguments, sentence in [
         ([str(path)], "There is no run in"),
         ([str(path), "--run", str(tmp_path)], "is not a run"),
-        ([str(tmp_path), "--over_time", "picture.png"], "give one file"),
+        ([str(tmp_path), "--over_time", "plot.png"], "give one file"),
     ]:
         with pytest.raises(SystemExit):
             predict.main(arguments)
         assert sentence in capsys.readouterr().err
 
 
-def test_the_best_run_is_also_found_in_attached_outputs_and_is_the_best_of_those_with_most_classes(
-    run, tmp_path, monkeypatch
-):
-    """On Kaggle the work folder is empty at first; and few classes are told apart more easily than many."""
+def test_the_best_run_may_be_attached_and_is_the_best_of_those_with_most_classes(run, tmp_path, monkeypatch):
+    """On Kaggle the work folder is empty at first, and few classes are easier to tell apart than many."""
     monkeypatch.setattr(config, "KAGGLE_INPUT", tmp_path / "input")
     monkeypatch.setenv("FAT_WORK", str(tmp_path / "working"))
     with pytest.raises(
@@ -171,5 +169,5 @@ def test_the_best_run_is_also_found_in_attached_outputs_and_is_the_best_of_those
     alone.to_csv(few / "validation_scores.csv", index=False)
     assert Run(few).summary()["LWLRAP"] == 1 > run.summary()["LWLRAP"]
     assert predict.best_run().folder == attached
-    attached.parent.rename(tmp_path / "working/runs/mini-2019-abc")  # synthetic sounds are nobody's first choice
+    attached.parent.rename(tmp_path / "working/runs/mini-2019-abc")  # runs on synthetic sounds come last
     assert predict.best_run().folder == few

@@ -1,4 +1,4 @@
-"""What holds for any input: hypothesis draws the cases, the same ones every time."""
+"""Properties that hold for any input; Hypothesis draws the same cases every time."""
 
 import csv
 import os
@@ -23,7 +23,7 @@ from utils.config import MelConfig
 from utils.dataset import MelDataset
 from utils.metrics import lwlrap, per_class_lwlrap, top_k_accuracy
 
-# Hypothesis notes more than the examples.
+# Hypothesis stores more than examples.
 os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(Path(os.environ["FAT_WORK"]) / "hypothesis")
 settings.register_profile(
     "kit", max_examples=75, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -37,7 +37,7 @@ CLASSES = st.lists(NAMES.filter(lambda name: name != "fname"), min_size=1, max_s
 
 @st.composite
 def ranked(draw):
-    """Targets with a label or more, and scores, often tied; clips without a label, with all of them, a single class."""
+    """Targets with at least one label, and scores, often tied; also clips with no label or all, and a single class."""
     shape = draw(st.tuples(st.integers(1, 8), st.integers(1, 6)))
     targets = draw(arrays(np.float32, shape, elements=st.sampled_from([0, 1]), fill=st.nothing()))
     targets[draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))] = 1
@@ -46,7 +46,7 @@ def ranked(draw):
 
 
 @given(ranked(), st.data())
-def test_lwlrap_knows_no_order_of_clips_or_classes_and_only_the_ranks_of_scores(case, draws):
+def test_lwlrap_depends_on_score_ranks_not_on_clip_or_class_order(case, draws):
     targets, scores = case
     clips, classes = (draws.draw(st.permutations(range(n))) for n in targets.shape)
     n = targets.shape[1]
@@ -72,7 +72,7 @@ def test_lwlrap_is_one_exactly_where_every_label_is_above_every_other_class(case
 
 
 @given(ranked(), st.data())
-def test_top_k_accuracy_grows_from_none_to_all(case, draws):
+def test_top_k_accuracy_grows_from_zero_to_one(case, draws):
     _, scores = case
     clips, classes = scores.shape
     first_label = draws.draw(arrays(np.int64, clips, elements=st.integers(0, classes - 1)))
@@ -85,7 +85,7 @@ def test_top_k_accuracy_grows_from_none_to_all(case, draws):
 
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory):
-    """More files of noise than one worker's task takes, from one sample on, and the frames that each alone gives."""
+    """More noise files than one worker task takes, from one sample up, and the frames of each alone."""
     folder, rng = tmp_path_factory.mktemp("sounds"), np.random.default_rng(0)
     paths = [str(folder / f"{i}.wav") for i in range(mel_cache.CHUNK + 8)]
     for i, path in enumerate(paths):
@@ -110,7 +110,7 @@ def test_a_cache_of_any_clips_in_any_order_gives_each_its_own_frames(sounds, tmp
 
 @st.composite
 def flat(draw):
-    """A Cache folder's clips, laid down in any order in its array, and a table of some of them in any other order."""
+    """A Cache's clips, stored in any order, a table of some of them in any other order, and the classes."""
     names = draw(st.lists(NAMES | st.sampled_from(["NA", "007", "1e5", "True"]), min_size=1, max_size=5, unique=True))
     lengths = np.array([draw(st.integers(1, 9)) for _ in names])
     laid = np.array(draw(st.permutations(range(len(names)))))
@@ -133,7 +133,7 @@ def labels_of(classes):
 
 
 def opened(clips, folder):
-    """The Cache of these clips, written as documented; its values all differ, so that each tells where it is from."""
+    """Write a Cache of these clips as documented, with all values different, to tell where each is from."""
     frames = np.arange(clips["length"].sum() * SMALL.n_mels, dtype=np.float16).reshape(-1, SMALL.n_mels)
     np.save(folder / "frames.npy", frames)
     clips.to_csv(folder / "clips.csv", index=False)
@@ -183,7 +183,7 @@ def test_a_subset_keeps_names_targets_and_frames_of_its_rows_together(tmp_path_f
 
 @st.composite
 def submissions(draw):
-    """What `check` asks of a competition, and scores for its test clips."""
+    """What `check` needs of a competition, and scores for its test clips."""
     fnames = draw(st.lists(NAMES | st.sampled_from(["NA", "null"]), min_size=2, max_size=6, unique=True))
     classes = draw(CLASSES)
     competition = SimpleNamespace(classes=classes, test=pd.DataFrame({"fname": fnames}), folder=Path("drawn"))
@@ -220,14 +220,14 @@ def doubled(draws, items):
 
 
 def caught(file, competition, lines):
-    with open(file, "w", newline="", encoding="utf-8") as spoilt:
-        csv.writer(spoilt).writerows(lines)
+    with open(file, "w", newline="", encoding="utf-8") as out:
+        csv.writer(out).writerows(lines)
     with pytest.raises(ValueError, match="is not a valid submission"):
         submission.check(file, competition)
 
 
 def written(file, case):
-    """Header and rows of the submission, cell by cell."""
+    """Write the submission; return its header and rows, cell by cell."""
     competition, scores = case
     with open(submission.write(file, scores, competition, runs=[]), newline="", encoding="utf-8") as lines:
         return list(csv.reader(lines))
@@ -265,7 +265,7 @@ def test_one_cell_that_is_no_score_is_caught(file, kind, case, draws):
 
 @st.composite
 def labeled(draw, least=1):
-    """Classes, lists of them, and a table of these lists whose rows are numbered anyhow, as after a selection."""
+    """Classes, lists of them, and a table of these lists with a shuffled index, as after a selection."""
     classes = draw(CLASSES)
     lists = draw(st.lists(labels_of(classes), min_size=least, max_size=40))
     index = draw(st.permutations(range(len(lists))))
@@ -284,7 +284,7 @@ def test_labels_come_back_from_the_table(case):
 
 
 def strata_of(lists, n_folds):
-    """What the folds share out: the set of labels where it is frequent enough, else the first label."""
+    """What the folds stratify by: the set of labels if it is frequent enough, else the first label."""
     sets = [",".join(sorted(set(labels))) for labels in lists]
     frequent = {some for some, clips in Counter(sets).items() if clips >= n_folds}
     return [some if some in frequent else labels[0] for some, labels in zip(sets, lists)]

@@ -1,4 +1,4 @@
-"""The related work: its networks, its features, and that a run without weights is not taken for one with."""
+"""The related work: its networks, its features, and baselines, which are runs without weights."""
 
 import warnings
 from dataclasses import replace
@@ -36,14 +36,14 @@ def test_the_networks_cost_what_their_authors_say():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_learns_three_clips_by_heart(name, three):
+def test_a_network_overfits_three_clips(name, three):
     torch.manual_seed(0)
     model = models.MODELS[name].build(12, "quick").train()
     x, targets = three[0].crops(torch.arange(3), torch.zeros(3, dtype=torch.int64), 128), three[0].targets
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(40):
         loss = train.bce(model(x), targets, "sigmoid").mean()
-        if loss < 0.1:  # knowing how many labels there are, and not which, is worth 0.29
+        if loss < 0.1:  # knowing only the number of labels gives 0.29
             break
         adam.zero_grad()
         loss.backward()
@@ -52,15 +52,15 @@ def test_a_network_learns_three_clips_by_heart(name, three):
 
 
 @pytest.mark.parametrize("name", ["piczak", "sb_cnn", "inception_v3"])
-def test_a_run_read_back_gives_the_scores_that_were_written(name, three, tmp_path):
-    config = TrainingConfig(epochs=2, activation="sigmoid")  # two, for a model that is evaluated trains on
+def test_a_loaded_run_gives_the_saved_scores(name, three, tmp_path):
+    config = TrainingConfig(epochs=2, activation="sigmoid")  # two: training continues after an evaluation
     run = train.fit(models.MODELS[name].build(12, "quick"), *three, config, tmp_path / name, name)
     assert np.allclose(inference.score_run(run, three[1]), run.scores, atol=1e-5)
     assert run.has_weights and not run.pretrained
     assert run.cost()["parameters"] == sum(p.numel() for p in run.models()[0].parameters())
 
 
-def test_several_processes_remember_that_a_model_is_pretrained(three, tmp_path):
+def test_several_processes_record_that_a_model_is_pretrained(three, tmp_path):
     model = models.DeepCNN(12, width=2)
     model.pretrained = True
     assert launch.fit(model, *three, TrainingConfig(epochs=1), tmp_path / "run", "run", processes=2).pretrained
@@ -72,16 +72,16 @@ def test_deltas_are_the_slope_of_nine_frames():
     assert np.allclose(related_networks.deltas(torch.from_numpy(x)[None, None])[0, 0], expected, atol=1e-5)
 
 
-def test_features_are_finite_and_as_many_for_every_clip(cache, competition):
+def test_features_are_finite_and_50_for_every_clip(cache, competition):
     settings = MelConfig()
     silent, one_frame = np.full((128, 200), -100, np.float16), cache[competition.curated["fname"].iloc[0]][:, :1]
     some = [baselines.features(x, settings) for x in (silent, one_frame, cache[competition.curated["fname"].iloc[1]])]
     assert np.isfinite(some).all() and np.shape(some) == (3, 50)
-    assert np.allclose(some[1][25:], 0)  # a frame does not vary
+    assert np.allclose(some[1][25:], 0)  # one frame does not vary
 
 
 @pytest.mark.parametrize("name", baselines.TITLES)
-def test_a_baseline_beats_chance_also_where_a_class_has_no_clip(name, sets, tmp_path):
+def test_a_baseline_beats_chance_even_if_a_class_has_no_clip(name, sets, tmp_path):
     known = np.flatnonzero(sets[0].targets[:, 0] == 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -95,7 +95,7 @@ def test_a_few_clips_are_enough_for_a_baseline(three, tmp_path):
     assert baselines.fit("knn", *three, tmp_path / "knn").scores.shape == (3, 12)
 
 
-def test_a_baseline_is_found_and_compared_and_not_asked_for_other_clips(sets, three, tmp_path, monkeypatch):
+def test_a_baseline_is_found_but_not_used_to_score_other_clips(sets, three, tmp_path, monkeypatch):
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     folder = tmp_path / "runs" / "mini"
     baseline = baselines.fit("knn", *sets, folder / "knn-quick")

@@ -1,4 +1,4 @@
-"""Run folders that are not what they say, and pickles, which could be anything."""
+"""Malformed run folders, and pickles, which could run any code."""
 
 import json
 import os
@@ -23,7 +23,7 @@ TINY = TrainingConfig(epochs=1, max_steps=1)
 
 @pytest.fixture
 def copy(run, tmp_path):
-    """A copy of the run, free to be spoilt."""
+    """A copy of the run, to corrupt."""
     return Run(shutil.copytree(run.folder, tmp_path / "runs" / "copy"))
 
 
@@ -106,7 +106,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_run_is_refused_with_what_differs(name, copy, sets):
+def test_a_malformed_run_is_rejected_with_what_differs(name, copy, sets):
     change, sentence = MALFORMED[name]
     change(copy.folder)
     with pytest.raises(ValueError, match=sentence) as caught:
@@ -115,7 +115,7 @@ def test_a_malformed_run_is_refused_with_what_differs(name, copy, sets):
 
 
 class Evil:
-    """Pickled, it runs a function when it is read."""
+    """Loading its pickle calls a function."""
 
     def __reduce__(self):
         return (pytest.fail, ("a pickle was loaded",))
@@ -135,7 +135,7 @@ def test_no_pickle_is_ever_loaded(run, model, sets, cache, tmp_path, monkeypatch
     assert np.allclose(inference.score_run(find_runs(run.folder.parent)[0], sets[1]), run.scores, atol=1e-5)
 
 
-def test_a_clip_cannot_be_on_both_sides_and_both_are_kept_with_the_run(run, model, sets, tmp_path):
+def test_a_clip_cannot_be_in_both_sets_which_are_saved_with_the_run(run, model, sets, tmp_path):
     kept = pd.read_csv(run.folder / "train_clips.csv")
     assert list(kept["fname"]) == list(sets[0].table["fname"])
     assert list(run.validation["fname"]) == list(sets[1].table["fname"])
@@ -155,12 +155,12 @@ def test_find_runs_puts_the_best_first(copy, model, sets, capsys):
         find_runs(copy.folder / "nowhere")
 
 
-def test_runs_are_ranked_by_the_clips_that_all_were_judged_on(copy, run, capsys):
+def test_runs_are_ranked_on_the_clips_they_share(copy, run, capsys):
     other = shutil.copytree(run.folder, copy.folder.with_name("other"))
     runs = find_runs(copy.folder.parent)
     assert capsys.readouterr().out == ""
     rank = metrics.label_rank(data.first_label(run.validation, run.classes), run.scores)
-    best = run.validation[rank == 1]  # the other run is judged on clips that this one is good at
+    best = run.validation[rank == 1]  # the other run has only the clips that this one gets right
     best.to_csv(other / "validation_scores.csv", index=False)
     runs = find_runs(copy.folder.parent)
     assert f"compared on the {len(best)} validation clips that all of them were judged on" in capsys.readouterr().out
@@ -174,13 +174,13 @@ def test_runs_are_ranked_by_the_clips_that_all_were_judged_on(copy, run, capsys)
 
 def test_clips_whose_labels_have_changed_are_not_compared(copy, run, capsys):
     other = shutil.copytree(run.folder, copy.folder.with_name("other"))
-    relabelled = run.validation.assign(labels=[run.classes[0]] * 3 + list(run.validation["labels"][3:]))
-    relabelled.to_csv(other / "validation_scores.csv", index=False)
+    relabeled = run.validation.assign(labels=[run.classes[0]] * 3 + list(run.validation["labels"][3:]))
+    relabeled.to_csv(other / "validation_scores.csv", index=False)
     assert len(common_clips(find_runs(copy.folder.parent))) == len(run.validation) - 3
     assert f"compared on the {len(run.validation) - 3} validation clips" in capsys.readouterr().out
 
 
-def test_a_run_that_lacks_its_scores_is_passed_over_in_print(copy, run, capsys):
+def test_a_run_without_scores_is_skipped_with_a_message(copy, run, capsys):
     shutil.copytree(run.folder, copy.folder.with_name("torn")).joinpath("validation_scores.csv").unlink()
     assert [found.name for found in find_runs(copy.folder.parent)] == ["copy"]
     assert "Skipped " in (printed := capsys.readouterr().out)
@@ -188,24 +188,24 @@ def test_a_run_that_lacks_its_scores_is_passed_over_in_print(copy, run, capsys):
 
 
 @pytest.mark.parametrize("lost", ["title", "classes", "a class's scores"])
-def test_a_run_that_lacks_part_of_what_it_says_is_passed_over_in_print(copy, run, capsys, lost):
-    spoilt = shutil.copytree(run.folder, copy.folder.with_name("spoilt"))
+def test_an_incomplete_run_is_skipped_with_a_message(copy, run, capsys, lost):
+    partial = shutil.copytree(run.folder, copy.folder.with_name("partial"))
     if lost == "a class's scores":
-        run.validation.drop(columns=run.classes[3]).to_csv(spoilt / "validation_scores.csv", index=False)
+        run.validation.drop(columns=run.classes[3]).to_csv(partial / "validation_scores.csv", index=False)
     else:
         record = {name: value for name, value in run.record.items() if name != lost}
-        (spoilt / "settings.json").write_text(json.dumps(record))
+        (partial / "settings.json").write_text(json.dumps(record))
     assert [found.name for found in find_runs(copy.folder.parent)] == ["copy"]
-    assert f"Skipped {spoilt}" in capsys.readouterr().out
+    assert f"Skipped {partial}" in capsys.readouterr().out
 
 
-def test_a_run_of_an_earlier_version_is_passed_over_in_print(copy, run, capsys):
+def test_a_run_of_an_earlier_version_is_skipped_with_a_message(copy, run, capsys):
     settings("format", value=1)(shutil.copytree(run.folder, copy.folder.with_name("earlier")))
     assert [found.name for found in find_runs(copy.folder.parent)] == ["copy"]
     assert "earlier was made by another version of this kit: train it again" in capsys.readouterr().out
 
 
-def test_classes_and_clips_may_have_the_words_for_missing_values(tmp_path):
+def test_classes_and_clips_may_be_named_like_missing_values(tmp_path):
     classes, labels = ["NA", "None", "null"], ["None", "NA,null", "null", "NA"]
     model, history = models.DeepCNN(3, width=1), pd.DataFrame({"epoch": [1]})
     record = {"title": "x", "model": model.config, "pretrained": False, "config": asdict(TINY)}
@@ -218,11 +218,11 @@ def test_classes_and_clips_may_have_the_words_for_missing_values(tmp_path):
     assert list(run.validation["fname"]) == list(clips["fname"])
 
 
-def test_a_run_is_opened_by_its_folder_as_text_too(run):
+def test_a_run_can_be_opened_from_a_string(run):
     assert Run(str(run.folder)).summary() == run.summary()
 
 
-def test_a_run_tells_whether_it_began_with_imagenets_weights(run, sets, tmp_path):
+def test_a_run_records_whether_it_started_from_imagenet_weights(run, sets, tmp_path):
     vgg19 = models.VGG19(12, width=2, downsample=4)
     vgg19.pretrained = True
     vgg19.freeze()

@@ -45,7 +45,7 @@ def test_check_catches(competition, scores, tmp_path, fault):
         submission.check(file, competition)
 
 
-def test_a_bad_submission_leaves_what_stood(competition, scores, tmp_path):
+def test_an_invalid_submission_is_not_written(competition, scores, tmp_path):
     file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
     before = file.read_bytes()
     with pytest.raises(ValueError, match="not finite"):
@@ -61,7 +61,7 @@ def test_on_kaggle_a_copy_goes_where_the_competition_looks(competition, scores, 
     assert (tmp_path / "working/submission.csv").read_bytes() == file.read_bytes()
 
 
-def test_the_leaderboard_judges_public_and_private_clips_apart(tmp_path):
+def test_the_leaderboard_scores_public_and_private_clips(tmp_path):
     test = pd.DataFrame({"fname": ["a", "b", "c"], "labels": ["x", "y", "y"], "usage": ["Public", "Private", "Public"]})
     competition = SimpleNamespace(classes=["x", "y"], test=test, folder=tmp_path)
     scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
@@ -81,7 +81,7 @@ def test_the_default_run_is_the_best_that_the_competition_allows():
         submission.default_run(runs[:2])
 
 
-def test_the_blend_is_judged_clip_by_clip_on_those_that_all_runs_share():
+def test_the_blend_is_evaluated_on_the_clips_that_all_runs_share():
     def run(name, **scores):
         rows = [{"fname": fname, "labels": "ab"[int(fname[1]) % 2]} | dict(zip("ab", s)) for fname, s in scores.items()]
         return SimpleNamespace(name=name, classes=["a", "b"], validation=pd.DataFrame(rows))

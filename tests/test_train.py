@@ -32,7 +32,7 @@ def fit(model, sets, folder, config):
 
 @contextmanager
 def stopped_after_an_epoch():
-    """Whoever trains in the block is interrupted when the second epoch begins."""
+    """Interrupt training in this block when its second epoch begins."""
     epoch = train.Trainer.epoch
 
     def stop_at_two(self, number, *rest):
@@ -45,7 +45,7 @@ def stopped_after_an_epoch():
         yield
 
 
-def test_a_run_learns_and_keeps_its_last_epoch(sets, run):
+def test_a_run_learns_and_saves_its_last_epoch(sets, run):
     validation_set = sets[1]
     targets = validation_set.targets.numpy()
     chance = metrics.lwlrap(targets, np.random.default_rng(0).random(targets.shape))
@@ -54,13 +54,13 @@ def test_a_run_learns_and_keeps_its_last_epoch(sets, run):
     assert np.array_equal(run.targets, targets)
     assert list(run.history["epoch"]) == list(range(1, 17))
     assert run.history["loss"].iloc[-1] < run.history["loss"].iloc[0] / 2
-    # Read back, the model gives the scores that were written, and by one crop a clip the last point of the curve.
+    # The loaded model gives the saved scores and, from one crop per clip, the last point of the curve.
     assert np.allclose(inference.predict_scores(run.models()[0], validation_set, run.config), run.scores, atol=1e-5)
     by_one_crop = inference.evaluate(run.models()[0], validation_set, replace(run.config, test_crops=1))
     assert run.history[list(by_one_crop)].iloc[-1].to_dict() == pytest.approx(by_one_crop, abs=1e-5)
 
 
-def test_long_trainings_are_evaluated_fifty_times_at_most_and_at_their_end(few, tiny, tmp_path, monkeypatch):
+def test_evaluations_are_limited_and_include_the_last_epoch(few, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "EVALUATIONS", 3)
     history = fit(tiny, few, tmp_path / "run", replace(TINY, epochs=8)).history
     assert list(history["epoch"][history["LWLRAP"].notna()]) == [3, 6, 8]
@@ -74,19 +74,17 @@ def test_the_same_seed_gives_the_same_run_and_max_steps_ends_its_last_epoch_earl
     assert np.array_equal(one.scores, two.scores)
 
 
-def test_scores_are_kept_beside_their_clips_whatever_the_index_of_their_table(few, cache, tiny, tmp_path):
+def test_scores_stay_with_their_clips_whatever_the_index_of_the_table(few, cache, tiny, tmp_path):
     shuffled = few[1].table.sample(frac=1, random_state=0)
     run = fit(tiny, [few[0], MelDataset(cache, shuffled, few[1].classes)], tmp_path / "run", TINY)
     assert list(run.validation["fname"]) == list(shuffled["fname"])
     assert np.allclose(run.scores, inference.predict_scores(run.models()[0], few[1], TINY)[shuffled.index], atol=1e-5)
 
 
-def test_a_run_is_replaced_in_print_and_in_a_longer_work_not_if_it_is_the_outcome(
-    few, tiny, tmp_path, monkeypatch, capsys
-):
+def test_a_run_is_replaced_with_a_message_but_reused_in_a_series(few, tiny, tmp_path, monkeypatch, capsys):
     run, bar = fit(tiny, few, tmp_path / "run", TINY), tqdm(disable=True)
     assert "replace" not in capsys.readouterr().out
-    (tmp_path / "run.checkpoint").touch()  # as if it was killed before it could remove it
+    (tmp_path / "run.checkpoint").touch()  # as if killed before removing it
     with monkeypatch.context() as patch:
         patch.setattr(train.Trainer, "epoch", lambda *_: pytest.fail("it is trained again"))
         again = train.fit(tiny, *few, TINY, tmp_path / "run", "Deep CNN", bar)
@@ -110,7 +108,7 @@ def test_the_learning_rate_warms_up_and_falls_and_augmentation_ends_before_the_l
     assert drawn == [True] * 18 + [False] * 2
 
 
-def test_a_run_is_not_used_where_it_does_not_fit(sets, run):
+def test_a_run_is_not_used_for_other_classes_or_mel_settings(sets, run):
     assert np.allclose(inference.score_run(run, sets[1]), run.scores, atol=1e-5)
     for name, other in [("classes", sets[1].classes[::-1]), ("mel", replace(sets[1].mel, n_mels=64))]:
         strange = copy.copy(sets[1])
@@ -128,8 +126,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, few, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("epochs", [2, 120])  # validated after every epoch, and not
-def test_weights_that_are_not_finite_are_not_kept(tiny, few, tmp_path, epochs):
+@pytest.mark.parametrize("epochs", [2, 120])  # evaluated after every epoch, or not
+def test_weights_that_are_not_finite_are_not_saved(tiny, few, tmp_path, epochs):
     one_step = replace(TINY, epochs=epochs, batch_size=len(few[0]), learning_rate=1e38)
     with pytest.raises(
         FloatingPointError, match=r"Deep CNN: (a weight|the loss) is (not finite|nan|inf) .*: lower the learning rate"
@@ -154,16 +152,14 @@ def test_weights_that_are_not_finite_are_not_kept(tiny, few, tmp_path, epochs):
         ({"augmented": float("nan")}, "augmented is nan"),
     ],
 )
-def test_a_config_that_means_nothing_is_refused(change, sentence):
+def test_an_invalid_config_is_rejected(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         TrainingConfig(**{"epochs": 1} | change)
 
 
 @pytest.mark.parametrize("scaled", ["before", "after"])
-def test_a_stopped_training_goes_on_where_losses_are_scaled_differently(
-    tiny, few, tmp_path, monkeypatch, capsys, scaled
-):
-    """Kept without loss scaling, as in bfloat16 or on a CPU, and resumed with it, as in float16; and the other way."""
+def test_training_resumes_even_if_losses_are_scaled_differently(tiny, few, tmp_path, monkeypatch, capsys, scaled):
+    """Stopped without loss scaling, as in bfloat16 or on a CPU, and resumed with it, as in float16; and vice versa."""
     config = replace(TINY, crop="random", schedule="cosine")
     undisturbed = fit(tiny, few, tmp_path / "undisturbed", config)
 
@@ -241,12 +237,12 @@ def test_scores_are_the_mean_over_a_clips_test_time_crops(sets, run):
         assert np.allclose(scores[row], expected.numpy(), atol=0.01)
 
 
-def test_muon_steps_equally_far_in_all_directions_of_a_filter_and_adamw_does_the_rest(tiny, few):
+def test_muon_steps_equally_far_in_all_directions_of_a_filter_and_adamw_trains_the_rest(tiny, few):
     torch.manual_seed(0)
     for shape in ((16, 40), (40, 16)):
         matrix = torch.randn(shape)
         left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-        found = left.T @ muon.orthogonal(matrix) @ right.T  # diagonal, and its diagonal the singular values
+        found = left.T @ muon.orthogonal(matrix) @ right.T  # diagonal, with the singular values
         assert torch.allclose(found, found.diagonal().diag(), atol=1e-3)
         assert found.diagonal().min() > 0.6
         assert found.diagonal().max() < 1.3
@@ -261,7 +257,7 @@ def test_muon_steps_equally_far_in_all_directions_of_a_filter_and_adamw_does_the
             assert step.abs().max() < 0.011  # Adam's first step is the learning rate itself
 
 
-def test_muon_is_its_authors_formula_with_weight_decay():
+def test_muon_is_the_authors_formula_with_weight_decay():
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(8, 4, 3, 3))
     optimizer, expected, momentum = muon.Muon([weight], lr=0.01), weight.detach().flatten(1).clone(), torch.zeros(8, 36)
@@ -278,7 +274,7 @@ def test_muon_is_its_authors_formula_with_weight_decay():
     assert torch.allclose(weight.flatten(1), expected, atol=1e-4)
 
 
-def test_weights_decay_where_nothing_else_moves_them(tiny, few):
+def test_weights_decay_with_zero_gradients(tiny, few):
     config = replace(TINY, optimizer="muon", learning_rate=0.01, weight_decay=0.1)
     trainer = train.Trainer(tiny, few[0], config, "Deep CNN")
     trainer.update(0 * trainer.model(torch.randn(8, 1, 128, 128)).sum())

@@ -1,4 +1,4 @@
-"""Files and tables as people have them: each is read right, or refused with its name and the reason."""
+"""Files and tables as people have them: each is read correctly, or rejected with its name and the reason."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ def written(samples, rate=RATE, **how):
 
 
 def patched(change, **how):
-    """A case: the sound's file after its bytes went through `change`."""
+    """A case: the sound's file, with its bytes changed."""
 
     def make(file):
         written(sound(), **how)(file)
@@ -56,11 +56,11 @@ def no_permission(file):
     written(sound())(file)
     file.chmod(0)
     if os.access(file, os.R_OK):
-        pytest.skip("whoever runs this may read everything")
+        pytest.skip("this user may read every file")
 
 
-# What is written; the sound that it is; the dB by which the mel may differ where it is within 30 dB of the loudest.
-READ_RIGHT = {
+# The file, the sound in it, and the tolerance in dB where the mel is within 30 dB of the loudest.
+READABLE = {
     "silent": (written(np.zeros(RATE)), np.zeros(RATE), 0),
     "one sample": (written([0.5]), [0.5], 0),
     "shorter than a window": (written(sound(seconds=0.02)), sound(seconds=0.02), 0),
@@ -110,11 +110,11 @@ UNREADABLE = {
     "1 Hz": (patched(with_bytes(24, struct.pack("<I", 1))), "has an implausible sample rate of 1 Hz"),
     "no channels": (patched(with_bytes(22, b"\0\0")), "cannot be read as audio"),
 }
-NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 4 * RATE)  # which takes several pages of an Ogg
+NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 4 * RATE)  # several pages of an Ogg
 
 
 def halved(**how):
-    """A case: half of the bytes of 4 s of noise."""
+    """A case: the first half of the bytes of 4 s of noise."""
 
     def make(file):
         written(NOISE, **how)(file)
@@ -124,7 +124,7 @@ def halved(**how):
 
 
 def with_more(make, change=bytes):
-    """A case: the 4 s of noise that `make` writes, their bytes changed, and the same once more."""
+    """A case: the file that `make` writes, with its bytes changed, followed by the same unchanged."""
 
     def make_both(file):
         make(file)
@@ -133,8 +133,8 @@ def with_more(make, change=bytes):
     return make_both
 
 
-GOES_ON = r"continues after [14] s, where its header says it ends: convert it with another program"
-# What is written; the reason that is given for it; whether its samples are those of the sound, as far as they go.
+CONTINUES = r"continues after [14] s, where its header says it ends: convert it with another program"
+# The file, the reason reported, and whether its samples are those of the sound, as far as they go.
 DAMAGED = {
     "WAV cut after 8 samples": (patched(lambda old: old[: 44 + 16]), "breaks off after 0.000181 of 1 s", True),
     "WAV cut by a byte": (patched(lambda old: old[:-1]), "breaks off after 1 of 1 s", True),
@@ -149,10 +149,10 @@ DAMAGED = {
     ),
     "Ogg": (halved(format="OGG"), r"has no end-of-stream mark after [12]\.?\d* s", False),
     "MP3": (halved(format="MP3"), r"breaks off after [12]\.?\d* of 4 s", False),
-    **{f"two {kind} in one": (with_more(written(NOISE, format=kind)), GOES_ON, False) for kind in ("OGG", "MP3")},
+    **{f"two {kind} in one": (with_more(written(NOISE, format=kind)), CONTINUES, False) for kind in ("OGG", "MP3")},
     "WAV that goes on": (
         with_more(written(NOISE), lambda old: with_bytes(40, struct.pack("<I", 2 * RATE))(old)),
-        GOES_ON,
+        CONTINUES,
         True,
     ),
 }
@@ -162,9 +162,9 @@ def table_of(*files):
     return pd.DataFrame({"fname": [file.name for file in files], "path": [str(file) for file in files]})
 
 
-@pytest.mark.parametrize("what", [*READ_RIGHT, *UNREADABLE])
+@pytest.mark.parametrize("what", [*READABLE, *UNREADABLE])
 def test_a_clip_has_the_right_mel_or_a_row_in_the_report(tmp_path, capfd, what):
-    make, expected, *tolerance = READ_RIGHT.get(what) or UNREADABLE[what]
+    make, expected, *tolerance = READABLE.get(what) or UNREADABLE[what]
     plain, file = tmp_path / "plain.wav", tmp_path / "x.wav"
     written(sound() if isinstance(expected, str) else expected)(plain)
     make(file)
@@ -190,7 +190,7 @@ def test_a_clip_has_the_right_mel_or_a_row_in_the_report(tmp_path, capfd, what):
 
 
 @pytest.mark.parametrize("what", DAMAGED)
-def test_a_file_that_breaks_off_is_used_as_far_as_it_goes_and_named(tmp_path, capsys, what):
+def test_a_damaged_file_is_used_as_far_as_it_goes_and_reported(tmp_path, capsys, what):
     make, reason, exact = DAMAGED[what]
     plain, file = tmp_path / "plain.wav", tmp_path / "NA"
     written(sound())(plain)
@@ -205,7 +205,7 @@ def test_a_file_that_breaks_off_is_used_as_far_as_it_goes_and_named(tmp_path, ca
         whole = sound() if (samples.size < RATE + 1 and "WAV cut" in what) or "wrong byte" in what else NOISE
         assert 0 < len(samples) <= len(whole)
         assert np.abs(samples - whole[: len(samples)]).max() < 1e-4
-    for use in (mel_cache.build, mel_cache.load):  # each says so, and where all of them are listed
+    for use in (mel_cache.build, mel_cache.load):  # both print it, and where all are listed
         capsys.readouterr()
         use(table_of(plain, file), tmp_path / "cache", "wild", SETTINGS)
         printed = capsys.readouterr().out
@@ -223,16 +223,16 @@ def test_a_long_file_is_read_in_blocks_without_a_seam(tmp_path, monkeypatch, kin
 @pytest.fixture
 def wild(competition, tmp_path, monkeypatch):
     """The competition with two curated and two test clips that cannot be read, and a cache of each set."""
-    spoilt = {}
+    tables = {}
     for name in ("curated", "test"):
-        spoilt[name] = getattr(competition, name).iloc[:60].copy()
+        tables[name] = getattr(competition, name).iloc[:60].copy()
         for row in (3, 8):
-            file = tmp_path / spoilt[name]["fname"][row]
+            file = tmp_path / tables[name]["fname"][row]
             file.write_text("no audio")
-            spoilt[name].loc[row, "path"] = str(file)
-        monkeypatch.setattr(competition, name, spoilt[name])
+            tables[name].loc[row, "path"] = str(file)
+        monkeypatch.setattr(competition, name, tables[name])
     caches = {
-        name: mel_cache.build(table, tmp_path / "cache", name, SETTINGS, n_jobs=1) for name, table in spoilt.items()
+        name: mel_cache.build(table, tmp_path / "cache", name, SETTINGS, n_jobs=1) for name, table in tables.items()
     }
     return competition, caches
 
@@ -250,7 +250,7 @@ def test_training_stops_at_unreadable_clips_unless_the_preset_drops_them(wild, c
     assert sorted([*training.table["fname"], *validation.table["fname"]]) == sorted(set(table["fname"]) - set(bad))
 
 
-def test_a_test_clip_that_cannot_be_read_gets_the_classes_shares(wild, capsys, tmp_path):
+def test_an_unreadable_test_clip_gets_the_shares_of_the_classes(wild, capsys, tmp_path):
     competition, caches = wild
     clips = MelDataset(caches["test"], caches["test"].readable(competition.test), competition.classes)
     scores = np.random.default_rng(0).random((58, 12), dtype=np.float32)
@@ -264,7 +264,7 @@ def test_a_test_clip_that_cannot_be_read_gets_the_classes_shares(wild, capsys, t
     assert np.array_equal(submission.fill_unreadable(every, competition.test, competition), every)
 
 
-def test_a_clip_replaced_by_one_of_the_same_size_is_read_and_until_then_the_cache_reused(tmp_path, capsys):
+def test_the_cache_is_reused_until_an_unreadable_clip_is_replaced_by_one_of_the_same_size(tmp_path, capsys):
     plain, file = tmp_path / "plain.wav", tmp_path / "x.wav"
     written(sound())(plain)
     file.write_bytes(b"?" * plain.stat().st_size)
@@ -278,7 +278,7 @@ def test_a_clip_replaced_by_one_of_the_same_size_is_read_and_until_then_the_cach
             file.write_bytes(plain.read_bytes())
 
 
-def test_a_set_of_which_no_clip_can_be_read_is_refused_with_a_short_list(tmp_path):
+def test_a_set_without_readable_clips_is_rejected_with_a_short_list(tmp_path):
     files = [tmp_path / f"{i}.wav" for i in range(30)]
     for file in files:
         file.touch()
@@ -289,17 +289,17 @@ def test_a_set_of_which_no_clip_can_be_read_is_refused_with_a_short_list(tmp_pat
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_durations_leave_out_clips_that_do_not_tell_theirs(tmp_path, capsys):
+def test_durations_leave_out_clips_of_unknown_duration(tmp_path, capsys):
     files = [tmp_path / name for name in ("plain.wav", "text.wav", "unknown.flac")]
     written(sound())(files[0])
     files[1].write_text("no audio")
-    READ_RIGHT["FLAC of unknown length"][0](files[2])
+    READABLE["FLAC of unknown length"][0](files[2])
     assert audio.durations(table_of(*files)).tolist() == [1]
     assert "2 of 3 clips have an unknown duration" in capsys.readouterr().out
 
 
-def test_a_clip_changed_in_place_is_another_clip(tmp_path, capsys):
-    """Louder, as by normalizing: the name and the size stay."""
+def test_a_clip_changed_in_place_is_cached_again(tmp_path, capsys):
+    """At another level, as after normalizing: name and size stay."""
     plain, file = tmp_path / "plain.wav", tmp_path / "x.wav"
     written(sound())(plain)
     for samples in (sound(), 0.5 * sound()):
@@ -319,8 +319,8 @@ def test_a_cache_of_another_version_of_the_algorithm_is_not_used(tmp_path, monke
         mel_cache.load(table, tmp_path / "cache", "wild", SETTINGS)
 
 
-def test_a_cache_that_cannot_be_made_anew_stays(tmp_path, monkeypatch):
-    """One clip can be read by now, but the disk is full."""
+def test_a_cache_that_cannot_be_rebuilt_is_kept(tmp_path, monkeypatch):
+    """One more clip can be read now, but the disk is full."""
     plain, mended = tmp_path / "plain.wav", tmp_path / "x.wav"
     written(0.5 * SQUARE)(plain)
     written(0.9 * SQUARE)(mended)
@@ -346,7 +346,7 @@ SAMPLE = "fname,Bark,Run,Tap\nx.wav,0,0,0\ny.wav,0,0,0\n"
 
 @pytest.fixture
 def folder(tmp_path):
-    """Data in Kaggle's layout; nobody listens to the clips here."""
+    """Data in Kaggle's layout, with empty audio files."""
     for name, fnames in [("train_curated", "abc"), ("test", "xy")]:
         (tmp_path / name).mkdir()
         for fname in fnames:
@@ -356,7 +356,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-# What train_curated.csv, or (train_curated.csv, sample_submission.csv), may look like and mean the same.
+# Versions of train_curated.csv, or (train_curated.csv, sample_submission.csv), that mean the same.
 SAME = {
     "as it should be": TRAIN,
     "Windows line ends": (TRAIN.replace("\n", "\r\n"), SAMPLE.replace("\n", "\r\n")),
@@ -377,8 +377,8 @@ SAME = {
     "blank lines": TRAIN.replace("\n", "\n\n") + ",\n  \n",
     "no line end at the end": (TRAIN.rstrip(), SAMPLE.rstrip()),
 }
-# What they may not, and the sentence that says so.
-REFUSED = {
+# Invalid versions, and the sentence that says so.
+REJECTED = {
     "a clip twice": (TRAIN + "a.wav,Run\n", r"train_curated\.csv lists a\.wav more than once: keep one"),
     "a clip twice but for a space": (TRAIN + " a.wav,Run\n", r"train_curated\.csv lists a\.wav more than once"),
     "no label": (
@@ -477,9 +477,9 @@ def test_tables_that_mean_the_same_are_read_the_same(folder, what):
         assert list(competition.curated["licence"]) == ["CC0", "BY, 3.0", ""]
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_tables_that_cannot_be_right_get_one_sentence(folder, what):
-    tables, sentence = REFUSED[what]
+@pytest.mark.parametrize("what", REJECTED)
+def test_invalid_tables_are_rejected_in_one_sentence(folder, what):
+    tables, sentence = REJECTED[what]
     put(folder, tables)
     with pytest.raises(ValueError, match=sentence) as caught:
         data.Competition(folder)
@@ -494,7 +494,7 @@ def test_a_link_with_a_plain_name_is_a_clip(folder):
 
 
 @pytest.mark.parametrize("listed", ["é.wav", "?.wav"])
-def test_a_file_name_that_is_not_utf8_is_said_where_the_clips_are_read(folder, listed):
+def test_a_file_name_that_is_not_utf8_is_reported_when_clips_are_read(folder, listed):
     os.rename(folder / "train_curated/a.wav", os.fsencode(folder / "train_curated") + b"/\xe9.wav")
     (folder / "train_curated.csv").write_text(TRAIN.replace("a.wav", listed))
     with pytest.raises(

@@ -8,7 +8,7 @@ import torch
 from utils import config, mel_cache, models, run, setup, workspace
 
 
-def test_without_data_the_mini_set_is_made_and_said(competition, monkeypatch, capsys):
+def test_without_data_the_mini_set_is_made_and_announced(competition, monkeypatch, capsys):
     monkeypatch.delenv("FAT_DATA")
     monkeypatch.setattr(workspace, "find_data", lambda: None)
     kit = setup()
@@ -20,7 +20,7 @@ def test_without_data_the_mini_set_is_made_and_said(competition, monkeypatch, ca
     assert kit.submissions.is_dir()
 
 
-def test_the_environment_and_the_parameters_choose(competition, monkeypatch, tmp_path, capsys):
+def test_environment_and_parameters_are_used(competition, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     kit = setup(preset="full")
     assert (kit.folder, kit.preset.name) == (tmp_path, "full")
@@ -45,7 +45,7 @@ def test_a_named_folder_is_never_replaced_by_the_mini_set(monkeypatch, tmp_path)
         setup(str(tmp_path / "nowhere"))
 
 
-def test_an_unknown_preset_is_refused(competition):
+def test_an_unknown_preset_is_rejected(competition):
     with pytest.raises(ValueError, match="the preset 'fast' is not one of full, quick"):
         setup(preset="fast")
 
@@ -54,7 +54,7 @@ def test_an_unknown_preset_is_refused(competition):
     ("no kernel image is available", "this torch has no kernels for the Tesla P100: choose another accelerator"),
     ("out of memory.\nFree some", "the Tesla P100 cannot be used: out of memory."),
 ])  # fmt: skip
-def test_a_gpu_that_cannot_compute_is_named_and_not_used(competition, monkeypatch, capsys, error, said):
+def test_a_gpu_that_cannot_compute_is_reported_and_not_used(competition, monkeypatch, capsys, error, said):
     def no_kernels(*_, **__):
         raise RuntimeError(error)
 
@@ -98,7 +98,7 @@ def test_the_runner_shows_the_failing_cell(tmp_path, monkeypatch, capfd):
     assert (tmp_path / "work/notebooks/01_fails.ipynb").is_file()
 
 
-def test_relative_folders_are_those_of_the_shell(tmp_path, monkeypatch, capfd):
+def test_relative_folders_are_resolved_first(tmp_path, monkeypatch, capfd):
     import nbformat
 
     source = "import os; print('data is', os.environ['FAT_DATA'])"
@@ -112,19 +112,19 @@ def test_relative_folders_are_those_of_the_shell(tmp_path, monkeypatch, capfd):
     assert (tmp_path / "out/notebooks/01_x.ipynb").is_file()
 
 
-def test_the_end_of_a_run_names_the_clips_that_were_left_out(competition, tmp_path, monkeypatch, capfd):
+def test_the_runner_ends_with_unreadable_and_damaged_clips(competition, tmp_path, monkeypatch, capfd):
     import nbformat
     import pandas as pd
 
     table = competition.curated.head(20)[["fname", "path"]]
-    spoilt, cut = table["path"].copy(), tmp_path / "cut.wav"
+    paths, cut = table["path"].copy(), tmp_path / "cut.wav"
     for row in range(12):
         (tmp_path / f"{row}.wav").write_text("no audio")
-        spoilt[row] = str(tmp_path / f"{row}.wav")
+        paths[row] = str(tmp_path / f"{row}.wav")
     cut.write_bytes(Path(table["path"][15]).read_bytes()[:4000])
-    spoilt[15] = str(cut)
-    table.assign(path=spoilt).to_json(tmp_path / "table.json")
-    other = table.head(13).assign(path=spoilt)  # a cache that no notebook asks for
+    paths[15] = str(cut)
+    table.assign(path=paths).to_json(tmp_path / "table.json")
+    other = table.head(13).assign(path=paths)  # a cache that no notebook uses
     mel_cache.build(other, tmp_path / "work/cache", "other", config.MelConfig(), n_jobs=1)
     source = f"""
 import pandas as pd
@@ -155,7 +155,7 @@ def test_outputs_of_other_data_are_never_stored_in_the_notebooks(competition, ca
     assert "--inplace stores outputs of the mini set" in capsys.readouterr().err
 
 
-def test_the_runner_knows_its_notebooks():
+def test_the_runner_rejects_unknown_notebooks():
     shown = subprocess.run(
         [sys.executable, "-m", "utils.run", "99"], cwd=workspace.ROOT, capture_output=True, text=True
     )
