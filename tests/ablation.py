@@ -31,7 +31,7 @@ CROSS_ENTROPY = train.bce
 
 
 def lsep(logits, targets, activation):
-    """Half pairwise ranking loss (LSEP), half binary cross-entropy."""
+    """Pairwise ranking loss (LSEP) beside binary cross-entropy, weighted to be of similar size."""
     # Source: Li, Song and Luo 2017, Improving Pairwise Ranking for Multi-label Image Classification.
     negatives = logits.masked_fill(targets > 0, -1e4).logsumexp(dim=1)
     positives = (-logits).masked_fill(targets == 0, -1e4).logsumexp(dim=1)

@@ -164,7 +164,7 @@ def test_training_resumes_even_if_losses_are_scaled_differently(tiny, few, tmp_p
     undisturbed = fit(tiny, few, tmp_path / "undisturbed", config)
 
     def scale_losses(so: bool) -> None:
-        monkeypatch.setattr(torch.amp, "GradScaler", lambda enabled: scaler("cpu", init_scale=1024.0, enabled=so))
+        monkeypatch.setattr(torch.amp, "GradScaler", lambda enabled, **_: scaler("cpu", init_scale=1024.0, enabled=so))
 
     scaler = torch.amp.GradScaler
     scale_losses(scaled == "before")
@@ -230,7 +230,9 @@ def test_scores_are_the_mean_over_a_clips_test_time_crops(sets, run):
     assert inference.predict_scores(model, validation_set.subset(np.arange(0)), config).shape == (0, scores.shape[1])
     for row, length in enumerate(validation_set.lengths.tolist()):
         count = min(3, -(-length // 128))
-        offsets = torch.tensor([int(x) for x in np.linspace(0, max(0, length - 128), count)])
+        offsets = torch.tensor(
+            [int(x) for x in np.linspace(0, length - 128, count)] if length > 128 else [(length - 128) // 2]
+        )
         x = validation_set.crops(torch.full((count,), row), offsets, 128)
         with torch.inference_mode(), inference.autocast(torch.device("cpu")):
             expected = model(x.contiguous(memory_format=torch.channels_last)).sigmoid().mean(0)

@@ -130,10 +130,10 @@ def resize(x: Tensor, rate: Tensor, mel_scale: Tensor, mel_shift: Tensor) -> Ten
     `rate` (of time), `mel_scale` and `mel_shift` (a share of the mel axis) have shape (clips,). Above 1, the first two
     squeeze the spectrogram toward the middle of their axes; a `mel_shift` above 0 moves it down.
     """
-    theta = torch.zeros(len(x), 2, 3, device=x.device)
-    theta[:, 0, 0], theta[:, 1, 1], theta[:, 1, 2] = rate, mel_scale, 2 * mel_shift
+    height, width = ((2 * torch.arange(n, device=x.device) + 1) / n - 1 for n in x.shape[2:])  # centers, from -1 to 1
+    time, mel = rate[:, None] * width, mel_scale[:, None] * height + 2 * mel_shift[:, None]
     least = x.amin(dim=(1, 2, 3), keepdim=True)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    grid = torch.stack(torch.broadcast_tensors(time[:, None, :], mel[:, :, None]), dim=3)
     return F.grid_sample(x - least, grid, align_corners=False) + least
 
 

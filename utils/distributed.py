@@ -74,4 +74,4 @@ def wrap(model: nn.Module) -> nn.Module:
         return model
     if next(model.parameters()).is_cuda:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return DistributedDataParallel(model)
+    return DistributedDataParallel(model, broadcast_buffers=False)  # `broadcast_buffers` does it once, when needed

@@ -55,11 +55,11 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
     batches = list(zip(distributed.shard(rows).split(64), distributed.shard(offsets).split(64)))
     batches = [batch for batch in batches if len(batch[0])]  # a process may have none
     bar = tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, delay=1, disable=not progress)
-    for some, at in bar:
-        x = dataset.crops(some, at, config.n_frames)
-        with autocast(dataset.device):
+    with autocast(dataset.device):  # around all batches, for it casts the weights once
+        for some, at in bar:
+            x = dataset.crops(some, at, config.n_frames)
             logits = model(x.contiguous(memory_format=torch.channels_last))
-        total.index_add_(0, dataset.to_device(some), activate(logits.float(), config.activation))
+            total.index_add_(0, dataset.to_device(some), activate(logits.float(), config.activation))
     return (distributed.all_reduce(total) / dataset.to_device(count)[:, None]).cpu().numpy()
 
 

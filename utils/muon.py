@@ -52,10 +52,11 @@ def orthogonal(matrix: Tensor) -> Tensor:
     if len(matrix) > matrix.shape[1]:
         return orthogonal(matrix.T).T
     matrix = matrix / (matrix.norm() + 1e-7)
-    gram, product = matrix @ matrix.T, torch.eye(len(matrix), device=matrix.device)
+    gram, polynomials = matrix @ matrix.T, []
     a, b, c = NEWTON_SCHULZ
     for _ in range(ITERATIONS):
-        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        polynomial.diagonal().add_(a)
-        product, gram = polynomial @ product, polynomial @ gram @ polynomial
-    return product @ matrix
+        if polynomials:
+            gram = polynomials[-1] @ gram @ polynomials[-1]
+        polynomials.append(torch.addmm(gram, gram, gram, beta=b, alpha=c))
+        polynomials[-1].diagonal().add_(a)
+    return torch.linalg.multi_dot([*polynomials, matrix])  # polynomials of one matrix commute

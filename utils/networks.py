@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def standardize(x: Tensor) -> Tensor:
-    """Scale each spectrogram to mean 0 and standard deviation 1, so that its loudness does not matter."""
-    deviation, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True)
-    return (x - mean) / (deviation + 1e-5)
+    """Give each spectrogram mean 0 and standard deviation 1, so that loudness does not matter."""
+    return F.layer_norm(x, x.shape[1:])
 
 
 class Logits(nn.Linear):

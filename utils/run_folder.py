@@ -184,7 +184,7 @@ def find_runs(folder: str | Path) -> list[Run]:
 def _readable(run: Run) -> bool:
     """Whether its settings and scores can be read; prints why not."""
     try:
-        return bool(run.summary() and run.mel and (run.config or not run.has_weights))
+        return bool(run.summary() and run.mel and (not run.has_weights or run.config))
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         print(f"Skipped {run.folder}: {type(error).__name__}: {error}")
         return False

@@ -100,7 +100,7 @@ class Trainer:
         self.features = frozen_features(self.model, train_set, config)
         self.trained = distributed.wrap(self.model if self.features is None else Head(self.model))
         self.optimizers = optimizers(self.model, config)
-        self.scaler = torch.amp.GradScaler(enabled=autocast_dtype(self.device) == torch.float16)
+        self.scaler = torch.amp.GradScaler(init_scale=2.0**12, enabled=autocast_dtype(self.device) == torch.float16)
         self.steps_per_epoch = math.ceil(len(train_set) / config.batch_size)
         self.steps = config.steps(len(train_set))
 
@@ -206,7 +206,7 @@ def _check(
 
 def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint: Checkpoint) -> None:
     """Raise FloatingPointError if one of an epoch's `losses`, the last at `step`, or a weight is not finite."""
-    if losses.isfinite().all() and all(parameter.isfinite().all() for parameter in trainer.model.parameters()):
+    if losses.isfinite().all() and torch.stack([p.isfinite().all() for p in trainer.model.parameters()]).all():
         return
     finite = int(losses.isfinite().cumprod(0).sum())  # until the first that is not
     what = f"the loss is {losses[finite]}" if finite < len(losses) else "a weight is not finite"
