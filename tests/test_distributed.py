@@ -176,3 +176,9 @@ def test_the_command_line_trains_a_model(competition, cache, tmp_path, monkeypat
     assert (Run(written).config.max_steps, Run(written).config.batch_size) == (1, 8)
     with pytest.raises(SystemExit, match="No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS"):
         launch.main(["vgg19_transfer", "--data", str(competition.folder)])
+    with pytest.raises(SystemExit, match=r"train_curated\.csv"):
+        launch.main(["deep_cnn", "--data", str(tmp_path)])
+    for changes in ('{"learning_rte": 1}', '{"batch_size": "8"}', "[1]"):
+        with pytest.raises(SystemExit):
+            launch.main(["deep_cnn", "--config", changes])
+        assert "error: argument --config: " in capsys.readouterr().err

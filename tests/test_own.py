@@ -218,6 +218,7 @@ def test_the_command_line_shows_the_dataset_and_the_next_command(sounds, tmp_pat
     with pytest.raises(SystemExit):
         own.main([str(sounds), str(tmp_path / "my target")])
     assert "already exists" in capsys.readouterr().err
+    own.main([str(sounds), str(tmp_path / "my target"), "--replace"])
 
 
 def test_copies_of_a_sound_stay_together_and_cannot_have_different_labels(sounds, tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from copy import deepcopy
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -143,6 +144,13 @@ def test_a_clip_cannot_be_in_both_sets_which_are_saved_with_the_run(run, model, 
         train.fit(model, sets[0], sets[0].subset(np.arange(3)), TINY, tmp_path / "run", "Deep CNN")
     with pytest.raises(ValueError, match="is in both the training and the validation set"):
         baselines.fit("knn", sets[0], sets[0].subset(np.arange(3)), tmp_path / "run")
+
+
+def test_a_network_that_could_not_be_rebuilt_is_not_trained(model, sets, tmp_path):
+    other = deepcopy(model)
+    other.config = model.config | {"name": "Mine"}
+    with pytest.raises(ValueError, match="'Mine' is not a network of this kit"):
+        train.fit(other, *sets, TINY, tmp_path / "run", "Deep CNN")
 
 
 def test_find_runs_puts_the_best_first(copy, model, sets, capsys):

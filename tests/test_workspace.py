@@ -149,10 +149,15 @@ mel_cache.build(table, {str(tmp_path / "work/cache")!r}, "curated", config.MelCo
     assert end[13].startswith(f"  {table['fname'][15]} breaks off after ")
 
 
-def test_outputs_of_other_data_are_never_stored_in_the_notebooks(competition, capsys):
+def test_outputs_of_other_data_are_never_stored_in_the_notebooks(competition, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run.main(["01", "--inplace"])  # FAT_DATA is set
     assert "--inplace stores outputs of the mini set" in capsys.readouterr().err
+    monkeypatch.delenv("FAT_DATA")
+    monkeypatch.setattr(run, "find_data", lambda: None)
+    with pytest.raises(SystemExit):
+        run.main(["01", "--inplace"])  # FAT_WORK is set, too
+    assert "unset FAT_WORK" in capsys.readouterr().err
 
 
 def test_the_runner_rejects_unknown_notebooks():
