@@ -113,7 +113,7 @@ points, sums = explain.relevance(networks, x, labels)
 # the same for every clip. How large is the deviation, at most?
 
 # %%
-missed = (points.sum(dim=(1, 2)) - sums).abs() / sums.abs().clamp(min=1)
+missed = explain.missed(points, sums)
 print(f"within the tolerance of {explain.TOLERANCE}: {missed.max() < explain.TOLERANCE}")
 
 # %% tags=["nbval-ignore-output", "results"]

@@ -25,7 +25,7 @@ from .networks import Logits, TimeMean
 from .run_folder import Run
 
 BATCH = 16  # spectrograms at once, as the outputs of all layers are kept
-TOLERANCE = 1e-3  # how far relevances may miss their sum, as a share of it, or of 1 if it is smaller
+TOLERANCE = 1e-3  # the most that relevances may have `missed` of their sum
 LARGEST_FLAT = 11  # largest side, in points, of a first filter with the flat rule
 SHARES = (0.02, 0.05, 0.1, 0.2)  # of the points, deleted by `deletion`
 COVERED = (
@@ -55,6 +55,14 @@ def explainable(runs: Sequence[Run]) -> list[Run]:
     return found
 
 
+def missed(points: Tensor, sums: Tensor) -> Tensor:
+    """Return how far the relevances of each spectrogram miss their sum, as a share of it, or of 1 if it is smaller.
+
+    `points` (clips, n_mels, frames) and `sums` (clips,) as given by `relevance`; the result has shape (clips,).
+    """
+    return (points.sum(dim=(1, 2)) - sums).abs() / sums.abs().clamp(min=1)
+
+
 def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the relevance of each point for one label per spectrogram, (clips, n_mels, frames), and its sum, (clips,).
 
@@ -70,8 +78,7 @@ def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple
             name = network.config.get("network", network.config["name"])
             raise ValueError(f"Relevance propagation has no rule for {name}'s layer {layer}: choose another run.")
     points, sums = _mean(networks, x, labels, by_rules=True)
-    missed = (points.sum(dim=(1, 2)) - sums).abs() / sums.abs().clamp(min=1)
-    if missed.max() > 50 * TOLERANCE:  # a path that `uncovered` cannot see, in a forward function
+    if missed(points, sums).max() > 50 * TOLERANCE:  # a path that `uncovered` cannot see, in a forward function
         raise ValueError("The relevances do not add up to the logit: the network has a path around its layers.")
     return points, sums
 
