@@ -47,7 +47,7 @@ kit = setup(data_folder, preset)
 # %% [markdown]
 # ## The tables
 #
-# Each set is a table with one row per clip. The labels are comma-separated; top-5 accuracy looks only at the first one.
+# Each set is a table with one row per clip. The labels are comma-separated; top-5 accuracy (notebook 7) looks only at the first one.
 
 # %%
 import librosa
@@ -111,9 +111,9 @@ charts.durations(seconds)
 # %% [markdown]
 # ## One clip per class
 #
-# The first 2 s of the first clip with this label and no other. Brightness is the level relative to the clip's loudest point; black at the
-# right is padding. Percussive sounds are narrow in time, tonal sounds narrow in frequency, and noise fills both, so an image network can
-# tell them apart.
+# The first 2 s of the first clip with this label and no other. Brightness is the level relative to the clip's loudest point; black is 80 dB
+# or more below it, and padding at the right. Percussive sounds are narrow in time, tonal sounds narrow in frequency, and noise fills both,
+# so an image network can tell them apart.
 
 # %%
 from contextlib import suppress
@@ -151,8 +151,8 @@ for _, clip in some.iterrows():
 # %% [markdown]
 # ## Curated and noisy
 #
-# The noisy set has the same classes, but its labels are often wrong and it was recorded elsewhere. This clip of it has the first label
-# above, rightly or wrongly:
+# The noisy set has the same classes, but its labels are often wrong and it was recorded elsewhere. (In the mini set, two in five of its
+# labels are random.) This clip of it has the first label above, rightly or wrongly:
 
 # %% tags=["nbval-ignore-output"]
 same_label = noisy[noisy["labels"] == some["labels"].iloc[0]]

@@ -51,12 +51,14 @@ settings = kit.preset.mel
 as_table(settings)
 
 # %% [markdown]
-# `n_fft` and `hop_length` are in samples, `fmin` and `fmax` in Hz, `top_db` and `trim_db` in dB. The paper specifies 44.1 kHz, 128 bands,
-# 128 frames for 2 s, and the formula of the mel scale; the rest is as in the competition's starter kernels.
+# `n_fft` and `hop_length` are in samples, `fmin` and `fmax` in Hz, `top_db` and `trim_db` in dB; `amin` is the least power told from zero.
+# The paper specifies 44.1 kHz, 128 bands, 128 frames for 2 s, and the formula of the mel scale; the rest is as in the competition's starter
+# kernels.
 #
 # ## Step 1: read
 #
-# Mono samples between -1 and 1, at 44,100 Hz. Our example, of the first hundred clips, is the one over 2.5 s that step 2 shortens most.
+# Mono samples between -1 and 1, at 44,100 Hz. The example is the clip that step 2 shortens most, among the first hundred and longer than
+# 2.5 s.
 
 # %%
 from contextlib import suppress
@@ -116,15 +118,16 @@ plots.mel_scale(settings, filters)
 # %% [markdown]
 # ## Step 5: logarithm
 #
-# We hear loudness as ratios, too: power becomes dB. 88,200 samples give 128 frames, one every 694 from the first. This is the networks'
-# input; each first standardizes it (mean 0, standard deviation 1), so that loudness does not matter.
+# We hear loudness as ratios, too: power becomes dB, and what lies over 80 dB below the loudest point (`top_db`) is raised to that level.
+# 88,200 samples give 128 frames, one every 694 from the first. This is the networks' input; each first standardizes it (mean 0, standard
+# deviation 1), so that loudness does not matter.
 
 # %%
 log_mel = mel.log_mel(two_seconds, settings)
 log_mel.shape
 
 # %%
-plots.clip(two_seconds, log_mel, settings, "2 s, in dB")
+plots.clip(two_seconds, log_mel, settings, "2 s")
 
 # %% [markdown]
 # librosa's own calls give the same, more slowly:
@@ -144,7 +147,8 @@ print(f"greatest difference: {np.abs(log_mel - librosas).max():.2f} dB")
 #
 # The cache keeps whole clips, one after another in a single array, and a table of where each begins. The paper's input is then the first
 # 128 frames of a clip, and a random crop is another 128. (Cutting the spectrogram rather than the audio changes next to nothing: see
-# `mel_cache.Cache`.) One call per set makes its cache, on all cores. Notebook 6 makes and uses that of the noisy set.
+# `mel_cache.Cache`.) One call per set makes its cache, on all cores; called again, it reuses it. Notebook 6 makes and uses that of the
+# noisy set.
 
 # %% tags=["nbval-ignore-output"]
 competition = kit.competition
@@ -162,12 +166,10 @@ report = pd.concat({name: cache.unreadable for name, cache in caches.items()}, n
 report if len(report) else "every clip can be read"
 
 # %% [markdown]
-# A second call reuses the cache:
-
-# %% tags=["nbval-ignore-output"]
-cache = mel_cache.build(competition.curated, kit.cache, "curated", settings)
+# The array, and its type:
 
 # %%
+cache = caches["curated"]
 cache.frames.shape, cache.frames.dtype
 
 # %% [markdown]

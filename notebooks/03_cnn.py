@@ -55,11 +55,12 @@ config = entry.config(kit.preset.name)
 as_table(config)
 
 # %% [markdown]
-# `utils/config.py` explains each setting.
+# `utils/config.py` explains each setting. `min_steps` and `max_steps` prevail over `epochs`: 600 steps of the mini set are 100 epochs.
 #
 # ## The clips
 #
-# The validation split is a random fifth of the clips, stratified by class. Label corrections are applied.
+# The validation split is a random fifth of the clips, stratified by class: the first of notebook 6's five folds. Label corrections are
+# applied.
 
 # %%
 competition = kit.competition
@@ -69,7 +70,7 @@ len(train_set), len(validation_set)
 
 # %% [markdown]
 # With the `full` preset the model sees the first 2 s of each clip, with `quick` a different 2 s each time. Shorter clips are padded with
-# silence. Six clips without augmentation:
+# silence: `full` at the end, `quick` on both sides. Six clips without augmentation:
 
 # %%
 import dataclasses
@@ -91,7 +92,8 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 # [Simple 2D-CNN Classifier with PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch): four blocks of two 3x3
 # convolutions, each with batch normalization and ReLU, and average pooling. The result is averaged over time, the maximum over
 # frequency is kept, and one dense layer gives a logit per class. `full` begins with 64 channels and doubles them in each block. `quick` has
-# a stem that shrinks the spectrogram to a sixteenth of its area, and blocks half as wide: a step then takes a fiftieth of the arithmetic.
+# a stem that shrinks the spectrogram to a sixteenth of its area, and blocks half as wide, the last without pooling: a step then takes a
+# fiftieth of the arithmetic.
 #
 # One clip's way through the network: channels x mel bands x frames after each stage (not to scale).
 
@@ -144,9 +146,8 @@ print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameter
 # training. **LWLRAP**, the competition's metric, is 1 if every clip's labels are ranked above all other classes (notebook 7 works it out by
 # hand); **top-5** is the share of clips whose first label is among the five highest scores.
 #
-# During training, each validation clip is scored by one crop, its first 2 s; at the end, by all its crops. With several GPUs, such as
-# Kaggle's two T4s, `torchrun` starts a process for each, and every batch is split among them. (This was tested with processes on CPUs, not
-# yet on several GPUs.)
+# During training, each validation clip is scored by one crop, its first 2 s; at the end, by several crops from its beginning to its end,
+# whose scores are averaged (test-time augmentation).
 
 # %% tags=["nbval-ignore-output"]
 run = launch.fit(model, train_set, validation_set, config, kit.run_folder("deep_cnn"), entry.title)
@@ -154,23 +155,23 @@ run.history.dropna().set_index("epoch").tail()  # the epochs after which it was 
 
 # %% [markdown]
 # With `quick` the training loss lies above the validation loss, because mixed and masked clips are harder. The last tenth is trained
-# without augmentation: there the training loss drops and ends below the validation loss. Only from there on can the two be compared. The
-# score plots cut off the first epochs.
+# without augmentation: there the training loss drops and ends below the validation loss. Compare the two only there. The score plots leave
+# out the low scores of the first epochs.
 
 # %%
 charts.learning_curves({run.name: run.history})
 
 # %% [markdown]
-# What counts is the **last** epoch. The best one is shown only for comparison: it was picked on the very clips that it is scored on, which
-# flatters it. Both on one crop:
+# What counts is the **last** epoch. The one with the highest LWLRAP is shown only for comparison: it was picked on the very clips that it
+# is scored on, which tends to flatter it. Both on one crop:
 
 # %% tags=["nbval-ignore-output"]
 history = run.history.set_index("epoch")
-best = history["LWLRAP"].idxmax()
-pd.DataFrame({"last": history.iloc[-1], f"best (epoch {best})": history.loc[best]}).drop("steps")
+highest = history["LWLRAP"].idxmax()
+pd.DataFrame({"last": history.iloc[-1], f"highest (epoch {highest})": history.loc[highest]}).drop("steps")
 
 # %% [markdown]
-# With test-time augmentation (all crops averaged), the finished model reaches:
+# With test-time augmentation, the finished model reaches:
 
 # %% tags=["nbval-ignore-output"]
 summary = run.summary()

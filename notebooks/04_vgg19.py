@@ -20,7 +20,7 @@
 #
 # # 4. VGG19, with and without what it learned from photographs
 #
-# The paper's second question: does a large network trained on ImageNet transfer to spectrograms? VGG19 is trained twice: from ImageNet
+# The paper also asks: does a large network trained on ImageNet transfer to spectrograms? VGG19 is trained twice: from ImageNet
 # weights with its early layers frozen, and from random weights with nothing frozen, which the paper calls "no weight".
 #
 # The competition forbade pretrained weights: the transfer model is the paper's experiment and was not allowed as an entry.
@@ -108,8 +108,7 @@ table[table.nunique(axis="columns") > 1]
 for name in names:
     entry, options = models.MODELS[name], {"weights": weights} if name == "vgg19_transfer" else {}
     model = entry.build(len(competition.classes), kit.preset.name, **options)
-    run = launch.fit(model, train_set, validation_set, configs[name], kit.run_folder(name), entry.title)
-run.history.dropna().set_index("epoch").tail()
+    launch.fit(model, train_set, validation_set, configs[name], kit.run_folder(name), entry.title)
 
 # %% [markdown]
 # ## Compared with the Deep CNN

@@ -71,13 +71,12 @@ features = baselines.feature_table(train_set)
 features.shape
 
 # %% [markdown]
-# Two of the fifty, averaged over the training clips of each first label. One feature separates some classes and not others, so it takes
-# many:
+# Two of the fifty, averaged over the training clips of each first label: the spectral centroid in mel bands and the loudness in dB. One
+# feature separates some classes and not others, so it takes many:
 
 # %% tags=["nbval-ignore-output"]
 first_label = train_set.table["labels"].str.split(",").str[0].rename("first label")
-some = pd.DataFrame({"centroid, mel band": features[:, 20], "loudness, dB": features[:, 24]})
-some.groupby(first_label).mean().round(1)
+features[["centroid, mean", "loudness, mean"]].groupby(first_label).mean().round(1)
 
 # %% [markdown]
 # Each class has its own classifier, since a clip may have several labels. In k-NN, the ten nearest neighbors vote, weighted by distance;
@@ -93,7 +92,7 @@ for name in baselines.TITLES:
 #
 # [Piczak (2015)](https://doi.org/10.1109/MLSP.2015.7324337) was among the first to train a CNN on environmental sounds. It sees two
 # channels: a log-mel spectrogram of 60 bands and its **deltas**, the slope over time at each point, from a line through nine frames. Red is
-# rising, blue is falling:
+# rising, blue is falling. (The first and last four frames, where the line is cut short, are left out.)
 
 # %%
 x, _ = augment.example_batch(train_set, models.MODELS["piczak"].config(preset_name), 1)
@@ -143,9 +142,10 @@ charts.learning_curves({run.name: run.history for run in runs})
 # ## [6] Image networks
 #
 # [Hershey and others (2017)](https://arxiv.org/abs/1609.09430) trained AlexNet, VGG, Inception V3 and ResNet-50 on spectrograms of 70
-# million videos. As in their work, the first layers of three of them are changed so that a small input is not shrunk at once. Weights are random; with
-# `pretrained=True` as an option of `build` they start from ImageNet's, which the competition forbade. Their parameters and the millions of
-# multiply-accumulates (MMAC) per crop, at full size, for 80 classes (the smaller inputs of `quick` need smaller dense layers):
+# million videos. As in their work, the first layers of all but VGG19-BN are changed so that a small input is not shrunk at once. Weights
+# are random; with `pretrained=True` as an option of `build` they start from ImageNet's, which the competition forbade. Their parameters and
+# the millions of multiply-accumulates (MMAC) per crop, at full size, for 80 classes. (VGG19-BN has fewer parameters than the VGG19 of
+# notebook 4, whose first dense layer keeps ImageNet's size; the smaller inputs of `quick` need smaller ones still.)
 
 # %%
 hershey = ["alexnet", "vgg19_bn", "inception_v3", "resnet50"]
@@ -167,7 +167,7 @@ pd.DataFrame([run.history.iloc[-1] for run in runs[2:]], index=hershey).drop(col
 # Parameters, MMAC per crop, seconds of training, and scores on the same validation clips, together with the runs of notebooks 3 and 4 on
 # this dataset. `python -m tests.related` makes the comparison fairer: it shows every network each clip equally often. Optimizer,
 # augmentation and input size remain each model's own. With `full`, on the 562 recordings of the README, three of them are ahead of the
-# paper's Deep CNN (0.846): Piczak's CNN 0.885, AlexNet 0.883, VGG19-BN 0.870.
+# paper's Deep CNN (0.846), but within its interval (0.794 to 0.893): Piczak's CNN 0.885, AlexNet 0.883, VGG19-BN 0.870.
 #
 # Random guessing gives an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty. Inception V3 is below that with `quick`:
 # after its four steps all scores are zero, and ties share the worst rank.
@@ -182,7 +182,8 @@ table.set_index("run").drop(columns="model").round({"LWLRAP": 3, "top-5": 3, "MM
 charts.score_over_cost(table)
 
 # %% [markdown]
-# On the mini set the classical classifiers beat every network but the Deep CNN: synthetic sounds differ in exactly what the features
-# measure. Use it to try things, not to rank them.
+# (k-NN and naive Bayes have no MMAC.) On the mini set they beat every network but the Deep CNN. With `quick` it takes 600 steps, Piczak's
+# CNN and VGG19 200, SB-CNN 120, and the image networks four. Also, synthetic sounds differ in exactly what the features measure. Use the
+# mini set to try things, not to rank them.
 #
 # Next: `06_beyond_the_paper` trains the model that aims for a high score.

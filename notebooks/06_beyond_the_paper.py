@@ -68,12 +68,13 @@ as_table(config)
 #
 # A training clip is never the same twice: each time, a different 2 s are cropped and, with the probabilities above,
 #
-# - **mixed in power** with another clip, up to 12 dB below it. Two sounds add in power, not in dB: $10 \log_{10}(10^{a/10} + 10^{b/10})$.
-#   The mixture has the labels of both.
+# - **mixed in power** with another clip, whose peak is 0 to 12 dB lower. Two sounds add in power, not in dB:
+#   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mixture has the labels of both.
 # - **resized**: played at 0.75 to 1.33 times the tempo, scaled by up to 10% and shifted by up to 6% along the mel axis.
 # - **masked** in a band and a stretch of frames (SpecAugment).
 #
-# All three are off for the last tenth of the steps, so training ends on unaltered sounds.
+# All three are off for the last tenth of the steps, so training ends on unaltered sounds. Here each is shown alone, the resized one as slow
+# and as high as possible:
 
 # %%
 examples = augment.examples(curated, config)
@@ -90,8 +91,8 @@ for name, x in examples.items():
 # ## The optimizer
 #
 # Adam scales the step of each weight separately. [Muon](https://kellerjordan.github.io/posts/muon/) (2024) treats the weights of a
-# convolution as one matrix with a row per filter and makes each step nearly orthogonal: directions that few clips ask for move as far as
-# those that most clips ask for. Each step also shrinks the weights a little (weight decay).
+# convolution as one matrix with a row per filter and makes each step nearly orthogonal: directions that few clips ask for get steps as
+# long as those that most clips ask for. Each step also shrinks the weights a little (weight decay).
 #
 # Below are the singular values of one layer's gradient, scaled to a norm of 1, and of Muon's step. Compare how fast they fall, not how high
 # they lie.
@@ -111,10 +112,10 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # %% [markdown]
 # ## Ablation ladder
 #
-# What does each part give? Each row adds one to those above it. All use one validation split and 600 steps with `full`, 100 with `quick`,
-# so the intervals are wide: where they overlap widely, as in the stored outputs, do not trust the order. Augmentation pays off in longer
-# runs: on the 562 recordings of the README, with 1,000 steps per fold, `random crops` scores 0.879, `+ SpecAugment` 0.906 and `+ Muon`
-# 0.944. `python -m tests.ablation` trains each part on all folds of your data.
+# What does each part give? Each row adds one to those above it. All are trained for 600 steps with `full`, 100 with `quick`, and scored on
+# the few clips of one validation split, so the intervals are wide: where they overlap widely, as in the stored outputs, do not trust the
+# order. Augmentation pays off in longer runs: on the 562 recordings of the README, with 1,000 steps per fold, `random crops` scores 0.879,
+# `+ SpecAugment` 0.906 and `+ Muon` 0.944. `python -m tests.ablation` trains each part on all folds of your data.
 
 # %% tags=["nbval-ignore-output"]
 ladder = folds.ladder(curated, kit.preset, kit.runs / "ladder")
@@ -126,9 +127,9 @@ charts.intervals(ladder)
 # %% [markdown]
 # ## The noisy set
 #
-# Its labels were made automatically and are often wrong, so a model that has seen none of its clips decides: clips whose labels it ranks
-# above all other classes join the training. `quick` considers only the first 500. On the recordings of the README, they made no measurable
-# difference; several teams gained from those of the competition.
+# Its labels were made automatically and are often wrong, so a model trained only on curated clips decides: a noisy clip joins the training
+# if that model ranks its labels above all other classes. `quick` considers only the first 500. On the recordings of the README, they made
+# no measurable difference; several teams gained from those of the competition.
 
 # %% tags=["nbval-ignore-output"]
 noisy = None  # without a noisy set, best trains on curated clips
@@ -168,7 +169,7 @@ charts.learning_curves(folds.histories(run))
 # %% [markdown]
 # If there is a noisy set, its clips join after a third of the steps. The curves jump there because the learning rate schedule restarts; the
 # dip in training loss before it is the last tenth of the first stage, without augmentation. With `quick`, a fold has 100 steps, no more
-# than a row of the ladder, in two learning rate cycles, and `best` may score below every row: judge it with `full`.
+# than a row of the ladder, in two learning rate cycles: judge `best` with `full`.
 
 # %% [markdown]
 # Next: `07_evaluation` puts all runs side by side, and `08_submission` blends the folds by the geometric mean of their scores.

@@ -59,8 +59,8 @@ leader = runs[0]
 # ## The metric, by hand
 #
 # For every label of every clip, label-weighted label-ranking average precision (LWLRAP) asks: what share of the classes that score at least
-# as high are labels of the clip? Tied scores share the worst rank. The example is the clip with several labels that any of the three best
-# networks ranks worst. Its labels, highest score first:
+# as high are labels of the clip? Tied scores share the worst rank. The example has several labels; it is the clip with the lowest LWLRAP by
+# any of the three highest-ranked networks. Its labels, highest score first:
 
 # %% tags=["nbval-ignore-output"]
 networks = [run for run in runs if run.has_weights]
@@ -75,7 +75,7 @@ shares = " and ".join(f"{n}/{rank}" for n, rank in zip(by_hand["labels so far"],
 print(f"{by}: {shares} are on average {by_hand['precision'].mean():.3f}, the clip's LWLRAP")
 
 # %% [markdown]
-# The LWLRAP of many clips is the mean over all labels, so a clip with two labels counts twice. With $Y_i$ the labels of clip $i$ and $s_i$
+# The LWLRAP of many clips is the mean over all labels: a clip with two counts twice. With $Y_i$ the labels of clip $i$ and $s_i$
 # its scores:
 #
 # $$LWLRAP = \frac{1}{\sum_i |Y_i|} \sum_i \sum_{y \in Y_i}
@@ -95,8 +95,9 @@ paper = pd.DataFrame(
 paper
 
 # %% [markdown]
-# Ours are from the last epoch, all crops of a clip averaged. On other data or after fewer epochs, do not compare them with the paper's.
-# Guessing gives an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty.
+# Ours are from the last epoch, all crops of a clip averaged, on the validation clips that all runs share (of `best`, those of its first
+# fold). On other data, or with `quick`, which changes the networks and their training, do not compare them with the paper's. Guessing gives
+# an LWLRAP of 0.26 and a top-5 of 5/12 = 0.42 for one label among twelve classes, 0.06 and 5/80 among eighty.
 
 # %% tags=["nbval-ignore-output", "results"]
 print(f"Validation clips of {kit.competition.folder.name}, {len(kit.competition.classes)} classes; the paper: FSDKaggle2019, 80 classes")
@@ -117,7 +118,7 @@ charts.intervals(ours)
 #
 # During training, a network is validated on the first 2 s of each clip. The scores above average up to `test_crops` crops from its
 # beginning to its end (test-time augmentation). This costs no training and helps if clips are much longer than 2 s. (In the mini set, they
-# last 2.5 s on average, so little changes.)
+# last 2.5 s on average, so little changes.) Networks whose `test_crops` is 1 are not listed.
 
 # %% tags=["nbval-ignore-output"]
 several = [run for run in networks if not run.folds() and run.config.test_crops > 1]
@@ -132,16 +133,16 @@ table if len(table) else "each of these networks scores a clip by one crop"
 # have the class, recall the share of the clips with the class in which it is detected. F1 is their harmonic mean, or 0 without a correct
 # detection.
 #
-# The plot shows the mean F1 of all classes over the threshold, for the three best models that get well above its value at threshold 0,
-# where every class is detected in every clip. A dot marks the best threshold, which the tables below use; if it lies at the right end, a
-# higher one may be better.
+# The plot shows the mean F1 of all classes over the threshold, for the three highest-ranked models that rise clearly above its value at
+# threshold 0, where every class is detected in every clip. A dot marks the highest F1, whose threshold the tables below use; if it lies at
+# the right end, a higher one may be better.
 
 # %% tags=["nbval-ignore-output"]
 import numpy as np
 
 thresholds = np.linspace(0, 0.99, 100)
 curves = pd.DataFrame({run.name: metrics.f1_over_threshold(*run.on(common), thresholds) for run in runs})
-gained = (curves.max() - curves.iloc[0]) / (1 - curves.iloc[0])
+gained = (curves.max() - curves.iloc[0]) / (1 - curves.iloc[0])  # share of what is possible
 shown = [run for run in runs if gained[run.name] >= 0.25][:3] or runs[:1]
 curves = curves[[run.name for run in shown]]
 charts.f1_over_threshold(curves)
@@ -162,7 +163,7 @@ pd.DataFrame({"threshold": chosen, "mean F1": curves.max()})
 # Bass drum (0.94), Kids speaking, Harmonica and Hi-hat (0.92) and Finger snapping (0.91), and worst on Walk and footsteps (0), Squeak
 # (0.18), Fill with liquid (0.27), Scissors (0.31) and Sink (0.36).
 #
-# Our five best per model, by F1:
+# Our five best per model, by F1 (ties in alphabetical order):
 
 # %% tags=["nbval-ignore-output"]
 tables = {run.name: metrics.per_class_table(*run.on(common), run.classes, chosen[run.name]) for run in shown}
@@ -182,8 +183,8 @@ charts.per_class(pd.DataFrame({name: table["LWLRAP"] for name, table in tables.i
 
 # %% [markdown]
 # Would more clips help a class? If so, the dots rise to the right. They show the average precision of each class by the first of these
-# models over its number of curated clips, four fifths of them for training; a larger dot stands for several classes. (The mini set's
-# classes are too equal in size to tell.)
+# models over its number of curated clips, four fifths of them for training; a larger dot stands for several classes. (The mini set cannot
+# tell: its classes are of nearly equal size, and all are easy.)
 
 # %%
 labels = data.split_labels(kit.competition.curated["labels"]).explode()
@@ -193,7 +194,7 @@ charts.ap_over_clips(ap)
 # %% [markdown]
 # ## Most confused pairs
 #
-# The best model's validation clips whose top class is not one of their labels:
+# The validation clips of the highest-ranked model whose top class is not one of their labels:
 
 # %% tags=["nbval-ignore-output"]
 pairs = metrics.most_confused_pairs(leader.targets, leader.scores, leader.classes).head(10)

@@ -65,12 +65,12 @@ runs = find_runs(kit.runs)
 # pretrained weights. To blend several, name them from the list above.
 
 # %%
-names = [submission.default_run(runs).name]  # to blend: names = ["best-full", "deep_cnn-full"]
+names = [submission.default_run(runs).name]  # to blend the first two: [run.name for run in runs[:2]]
 names
 
 # %% [markdown]
-# A blend is the geometric mean of the scores, which also combines the folds of `best`. Would it do better? The three best networks that are
-# allowed, and their blend, on the same validation clips:
+# A blend is the geometric mean of the scores; the folds of `best` are combined the same way. Blend if it does better: here are the three
+# highest-ranked networks that are allowed, and their blend, on the same validation clips.
 
 # %% tags=["nbval-ignore-output"]
 allowed = [run for run in runs if run.has_weights and not run.pretrained][:3]
@@ -84,7 +84,7 @@ scores = metrics.blend([inference.score_run(run, test_set) for run in chosen])
 scores.shape
 
 # %% [markdown]
-# How confident is it? A score near 1 means the class is heard; most classes are absent from a clip:
+# How confident is it? Near 1, the model is sure that the class is there; most classes are absent from a clip:
 
 # %% tags=["nbval-ignore-output"]
 charts.score_histogram(scores)
@@ -136,7 +136,7 @@ plots.player(samples, kit.preset.mel)
 # ## The leaderboard, offline
 #
 # The public release on Zenodo has the labels of the test clips and says which of them made up Kaggle's Public and Private leaderboards.
-# With that data, this is what the leaderboards would have shown. Expect about 0.14 less than on validation clips:
+# With that data, this is what the leaderboards would have shown. Expect about 0.15 less than on validation clips:
 # [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), for example, had 0.862 in cross-validation on curated
 # clips and 0.723 on the Public leaderboard with one model, and 0.879 and 0.724 with noisy clips added.
 

@@ -101,12 +101,13 @@ scores = predict.tag(sounds, run, kit.device)
 predict.top_classes(scores, k=2).set_index(["fname", "class"])
 
 # %% [markdown]
-# `scores.to_csv("scores.csv")` saves all scores. The first three sounds, each with a player for its first two seconds:
+# `scores.to_csv("scores.csv")` saves all scores. (Those that stand in for your sounds are test clips, whose labels are withheld.) The first
+# three sounds, each with a player for its first two seconds:
 
 # %% tags=["nbval-ignore-output"]
 for fname in scores.index[:3]:
     samples = audio.load_clip(Path(sounds) / fname, run.mel)
-    found = " and ".join(f"{label} {score:.2f}" for label, score in scores.loc[fname].nlargest(2).items())
+    found = ", ".join(f"{label} {score:.2f}" for label, score in scores.loc[fname].nlargest(2).items())
     plots.clip(samples, mel.log_mel(samples, run.mel), run.mel, f"{fname}: {found}")
     display(plots.player(samples, run.mel))
 
@@ -137,9 +138,9 @@ plots.tagged_clip(siren, predict.tag(examples / "siren.wav", run).iloc[0], run.m
 plots.player(siren, run.mel)
 
 # %% [markdown]
-# Ideally, all its scores are low, but a model may also be fairly sure of a wrong class. So compare them with the table above, listen to
-# some of what it finds before you rely on it, or train it on your own classes, as below. With a softmax (`run.config.activation`), the
-# scores of a clip sum to one whatever is in it; with a sigmoid, all may be low.
+# Ideally, all its scores are low, but a model may also be fairly sure of a wrong class. The table above cannot warn you, since it counts
+# only clips of known classes. So listen to some of what it finds before you rely on it, or train it on your own classes, as below. With a
+# softmax (`run.config.activation`), the scores of a clip sum to one whatever is in it; with a sigmoid, all may be low.
 #
 # ## A long recording
 #
@@ -155,22 +156,15 @@ if recording is None:
     soundfile.write(recording, np.concatenate(two_seconds), run.mel.sample_rate)
 
 # %% [markdown]
-# The model sees 2 s at a time, here in a window every half second. The plot shows the spectrogram and, below it, when each class is
-# heard. A window also hears what comes before and after a short sound, and a faint row is a class that is probably not there. The player
-# has the first 10 s.
+# The model sees 2 s at a time, here in a window every half second. The plot shows the spectrogram and, below it, the scores of the five
+# classes with the highest peaks. A window also hears what comes before and after a short sound, and a pale row means that the class is
+# probably absent. The player has the first 10 s.
 
 # %% tags=["nbval-ignore-output"]
 samples = audio.load_clip(recording, run.mel)
 over_time = predict.tag_over_time(recording, run, seconds=0.5, device=kit.device)
 plots.tags_over_time(samples, over_time, run.mel)
 plots.player(samples, run.mel, seconds=10)
-
-# %% [markdown]
-# The middle of the window in which each class scores highest:
-
-# %% tags=["nbval-ignore-output"]
-best = pd.DataFrame({"highest score": over_time.max(), "middle of the window (s)": over_time.idxmax()})
-best.nlargest(5, "highest score").round(2)
 
 # %% [markdown]
 # ## A model of your own classes

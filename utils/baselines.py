@@ -19,14 +19,16 @@ from .run_folder import Run, save_run
 # speech and music, and k is our choice.
 TITLES = {"knn": "k-NN", "naive_bayes": "Naive Bayes"}
 N_MFCC = 20
+MEASURES = [*(f"MFCC {i}" for i in range(N_MFCC)), "centroid", "bandwidth", "roll-off", "flatness", "loudness"]
+NAMES = [f"{measure}, {statistic}" for statistic in ("mean", "standard deviation") for measure in MEASURES]
 NEIGHBOURS = 10
 
 
 def features(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
     """Compute features of a whole clip, float64 (50,), finite, from its log-mel spectrogram (n_mels, frames) in dB.
 
-    They are the mean and the standard deviation over time of the first 20 MFCCs, of the spectral centroid, bandwidth
-    and 85% roll-off in mel bands, of the spectral flatness in dB, and of the loudness in dB.
+    They are `NAMES`: the mean and the standard deviation over time of the first 20 MFCCs, of the spectral centroid,
+    bandwidth and 85% roll-off in mel bands, of the spectral flatness in dB, and of the loudness in dB.
     """
     power, bands = librosa.db_to_power(log_mel.astype(np.float64)), np.arange(settings.n_mels)
     loudness = librosa.power_to_db(power.sum(axis=0), amin=settings.amin, top_db=None)
@@ -41,9 +43,10 @@ def features(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
     return np.concatenate([over_time.mean(axis=1), over_time.std(axis=1)])
 
 
-def feature_table(dataset: MelDataset) -> np.ndarray:
-    """Compute `features` of each clip, float64 (clips, 50)."""
-    return np.stack([features(dataset.cache[fname], dataset.mel) for fname in dataset.table["fname"]])
+def feature_table(dataset: MelDataset) -> pd.DataFrame:
+    """Compute `features` of each clip: a row per clip, a column for each of `NAMES`."""
+    rows = [features(dataset.cache[fname], dataset.mel) for fname in dataset.table["fname"]]
+    return pd.DataFrame(rows, columns=NAMES)
 
 
 def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: str | Path) -> Run:
