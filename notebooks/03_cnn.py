@@ -112,7 +112,7 @@ for name, stage in stages:
     shapes[name] = x.shape[1:]
 x = x.mean(dim=3).amax(dim=2)
 shapes |= {"pooled": x.shape[1:], "dense": model.dense(x).shape[1:]}
-plots.architecture(shapes)
+charts.architecture(shapes)
 
 # %% [markdown]
 # The layers with weights; batch normalization adds a few parameters. `python -m tests.ablation` compares variants of the network on your

@@ -51,7 +51,7 @@ kit = setup(data_folder, preset)
 import pandas as pd
 import torch
 
-from utils import augment, baselines, charts, dataset, launch, mel_cache, models, related_networks
+from utils import augment, baselines, charts, dataset, launch, mel_cache, models, plots, related_networks
 from utils.run_folder import common_clips, find_runs
 
 competition, preset_name = kit.competition, kit.preset.name
@@ -97,7 +97,7 @@ for name in baselines.TITLES:
 # %%
 x, _ = augment.example_batch(train_set, models.MODELS["piczak"].config(preset_name), 1)
 channels = related_networks.PiczakCNN(n_classes=2, hidden=1).channels(torch.from_numpy(x))[0]
-charts.deltas(*channels[..., 4:-4].numpy())
+plots.deltas(*channels[..., 4:-4].numpy())
 
 # %% [markdown]
 # Its first filters are 57 bands high, so each spans most of the spectrum and can slide by only three bands. Two dense layers of 5,000

@@ -62,22 +62,21 @@ runs = find_runs(kit.runs)
 # ## One run, or a blend
 #
 # The default is the run with the highest validation LWLRAP, of those that can score clips and that the competition allows: it forbade
-# pretrained weights. To blend several, name them from the list above.
+# pretrained weights.
 
 # %%
-names = [submission.default_run(runs).name]  # to blend the first two: [run.name for run in runs[:2]]
-names
+allowed = submission.allowed(runs)
+chosen = allowed[:1]  # to blend the first two: allowed[:2]
+[run.name for run in chosen]
 
 # %% [markdown]
 # A blend is the geometric mean of the scores; the folds of `best` are combined the same way. Blend if it does better: here are the three
 # highest-ranked networks that are allowed, and their blend, on the same validation clips.
 
 # %% tags=["nbval-ignore-output"]
-allowed = [run for run in runs if run.has_weights and not run.pretrained][:3]
-submission.blend_table(allowed)
+submission.blend_table(allowed[:3])
 
 # %% tags=["nbval-ignore-output"]
-chosen = [{run.name: run for run in runs}[name] for name in names]
 cache = mel_cache.build(kit.competition.test, kit.cache, "test", kit.preset.mel)
 test_set = MelDataset(cache, cache.readable(kit.competition.test), kit.competition.classes, kit.device)
 scores = metrics.blend([inference.score_run(run, test_set) for run in chosen])

@@ -243,7 +243,7 @@ for next_best in others[:1]:
 # kHz.
 
 # %% tags=["nbval-ignore-output"]
-charts.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)
+plots.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)
 
 # %% [markdown]
 # For a sound of your own, `python -m utils.predict FILE --explain PICTURE.png` plots what speaks for the top class.

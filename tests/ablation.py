@@ -8,9 +8,10 @@ One process per core, one thread each. Finished trainings are kept in the work f
 import argparse
 import contextlib
 import io
+import operator
 import os
 from dataclasses import replace
-from itertools import product
+from itertools import accumulate, product
 from pathlib import Path
 
 import joblib
@@ -25,8 +26,8 @@ from utils import folds, mel_cache, metrics, models, setup, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset, load_labeled
 
-PLAIN, MIX, RESIZE, SPEC, MUON = folds.LADDER.values()
-RECIPE = PLAIN | MIX | RESIZE | SPEC | MUON
+LADDER = dict(zip(folds.LADDER, accumulate(folds.LADDER.values(), operator.or_)))
+*_, RECIPE = LADDER.values()
 CROSS_ENTROPY = train.bce
 
 
@@ -67,11 +68,7 @@ def no_normalization(model):
 
 # What a row changes: the network's options, the training config, and the built model (`change`), `loss` or `noisy`.
 ROWS = {
-    "random crops": ({}, PLAIN, {}),
-    "+ mixed in power": ({}, PLAIN | MIX, {}),
-    "+ resized": ({}, PLAIN | MIX | RESIZE, {}),
-    "+ SpecAugment": ({}, PLAIN | MIX | RESIZE | SPEC, {}),
-    "+ Muon, the recipe of quick": ({}, RECIPE, {}),
+    **{name: ({}, config, {}) for name, config in LADDER.items()},  # the last is the recipe of quick
     "+ noisy clips that agree, two thirds of the steps": ({}, RECIPE, {"noisy": True}),
     "no stem, width 16": ({"stem": 0, "width": 16}, RECIPE, {}),
     "width 48": ({"stem": 24, "width": 48}, RECIPE, {}),
@@ -125,7 +122,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.ablation", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="numbers of the rows to train, from 0 (default: all)")
+    parser.add_argument(
+        "rows", nargs="*", type=int, metavar="ROW", help="numbers of the rows to train, from 0 (default: all)"
+    )
     parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=1)
@@ -135,10 +134,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.list:
         return print(*(f"{number:2} {name}" for number, name in enumerate(ROWS)), sep="\n")
+    if options.rows and not 0 <= min(options.rows) <= max(options.rows) < len(ROWS):
+        parser.error(f"rows are numbered from 0 to {len(ROWS) - 1}; --list shows them")
     if options.data:
         os.environ["FAT_DATA"] = str(Path(options.data).resolve())
     kit, (curated, noisy) = setup(preset="quick"), datasets()
-    names = [list(ROWS)[int(number)] for number in options.rows] or list(ROWS)
+    names = [list(ROWS)[number] for number in options.rows] or list(ROWS)
     targets, table = curated.targets.numpy(), []
     for name, seed in product(names, range(options.seeds)):
         if "noisy" in ROWS[name][2] and noisy is None:

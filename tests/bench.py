@@ -95,10 +95,10 @@ class NpyClips(Dataset):
 
 def training_epoch(trainer: train.Trainer, batches: Iterable) -> None:
     """Train for an epoch on `batches` that come from elsewhere, with the same steps as `Trainer.step`."""
-    trainer.trained.train()
+    trainer.wrapped.train()
     for x, targets in batches:
         with inference.autocast(x.device):
-            logits = trainer.trained(x.contiguous(memory_format=torch.channels_last))
+            logits = trainer.wrapped(x.contiguous(memory_format=torch.channels_last))
         loss = train.bce(logits.float(), targets, trainer.config.activation).mean()
         trainer.update(loss)
 
@@ -208,7 +208,7 @@ def training(kit: Workspace, table: pd.DataFrame, folder: str, repeats: int) -> 
     if gpu:
         print(f"400 epochs of {n} clips at that rate: {400 * rows[-1]['ours'] / 60:.1f} minutes")
 
-    compiled.trained = torch.compile(compiled.trained)
+    compiled.wrapped = torch.compile(compiled.wrapped)
     began = time.perf_counter()
     compiled.epoch(1, 0, silent)
     print(f"torch.compile: the first epoch took {time.perf_counter() - began:.0f} s")

@@ -3,7 +3,7 @@
 Every network is shown each training clip `--epochs` times, with its own batch size and augmentation, and evaluated
 after its last step on the fifth of the clips that is held out; a seed draws that split, the weights and the crops.
 The preset sets network sizes: with `quick`, image networks see 32 x 32 or 64 x 64 points of a crop; with `full`, all of
-it, which takes ten times as long. Finished runs are kept in the work folder and skipped in a rerun.
+it, which takes ten times as long. Networks trained before are kept in the work folder and skipped in a rerun.
 """
 
 import argparse

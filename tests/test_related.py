@@ -7,6 +7,7 @@ import librosa
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from utils import baselines, inference, launch, metrics, models, predict, related_networks, train
 from utils.config import MelConfig, TrainingConfig
@@ -49,6 +50,15 @@ def test_a_network_overfits_three_clips(name, three):
         loss.backward()
         adam.step()
     assert loss < 0.1
+
+
+def test_inception_starts_from_imagenet_weights(monkeypatch):
+    imagenet = torchvision.models.inception_v3(weights=None, init_weights=False).state_dict()
+    monkeypatch.setattr(torchvision.models.Inception_V3_Weights, "get_state_dict", lambda *_, **__: imagenet)
+    model = models.MODELS["inception_v3"].build(5, "full", pretrained=True)
+    last = "Mixed_7c.branch1x1.conv.weight"
+    assert torch.equal(model.network.state_dict()[last], imagenet[last])
+    assert model.state_dict().keys() == models.build(model.config).state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["piczak", "sb_cnn", "inception_v3"])

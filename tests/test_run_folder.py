@@ -165,18 +165,18 @@ def test_find_runs_puts_the_best_first(copy, model, sets, capsys):
 
 def test_runs_are_ranked_on_the_clips_they_share(copy, run, capsys):
     other = shutil.copytree(run.folder, copy.folder.with_name("other"))
-    runs = find_runs(copy.folder.parent)
+    common_clips(find_runs(copy.folder.parent))
     assert capsys.readouterr().out == ""
     rank = metrics.label_rank(data.first_label(run.validation, run.classes), run.scores)
     best = run.validation[rank == 1]  # the other run has only the clips that this one gets right
     best.to_csv(other / "validation_scores.csv", index=False)
     runs = find_runs(copy.folder.parent)
-    assert f"compared on the {len(best)} validation clips that all of them were judged on" in capsys.readouterr().out
     common = common_clips(runs)
+    assert f"compared on the {len(best)} validation clips that all of them were judged on" in capsys.readouterr().out
     assert runs[0].summary(common)["LWLRAP"] == runs[1].summary(common)["LWLRAP"] > run.summary()["LWLRAP"]
     run.validation[rank > 1].to_csv(other / "validation_scores.csv", index=False)
     best.to_csv(copy.folder / "validation_scores.csv", index=False)
-    find_runs(copy.folder.parent)
+    assert common_clips(find_runs(copy.folder.parent)) is None
     assert "on different validation clips, so their figures cannot be compared" in capsys.readouterr().out
 
 

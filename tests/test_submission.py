@@ -73,12 +73,12 @@ def test_the_leaderboard_scores_public_and_private_clips(tmp_path):
         submission.leaderboard(file, competition)
 
 
-def test_the_default_run_is_the_best_that_the_competition_allows():
-    allowed = {"baseline": (False, False), "transfer": (True, True), "best": (True, False), "worse": (True, False)}
-    runs = [SimpleNamespace(name=name, has_weights=w, pretrained=p) for name, (w, p) in allowed.items()]
-    assert submission.default_run(runs).name == "best"
+def test_baselines_and_pretrained_networks_are_not_submitted():
+    kinds = {"baseline": (False, False), "transfer": (True, True), "best": (True, False), "worse": (True, False)}
+    runs = [SimpleNamespace(name=name, has_weights=w, pretrained=p) for name, (w, p) in kinds.items()]
+    assert [run.name for run in submission.allowed(runs)] == ["best", "worse"]
     with pytest.raises(ValueError, match=r"No run has a network without pretrained weights.*run 03_cnn"):
-        submission.default_run(runs[:2])
+        submission.allowed(runs[:2])
 
 
 def test_the_blend_is_evaluated_on_the_clips_that_all_runs_share():

@@ -1,12 +1,14 @@
-"""Charts of labels, durations, training, scores and relevance, in the style of `plots`."""
+"""Charts of labels, durations, networks, training and scores, in the style of `plots`."""
+
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
-from .config import MelConfig
-from .plots import mel_band, words
+from .plots import words
 
 
 def clips_per_class(counts: pd.DataFrame) -> None:
@@ -76,6 +78,23 @@ def ap_over_clips(table: pd.DataFrame) -> None:
     ax.grid(alpha=0.3)
 
 
+def architecture(shapes: dict[str, Sequence[int]]) -> None:
+    """Draw a network's feature maps in order: (channels, bands, frames) or (features,) each, by stage."""
+    _, ax = plt.subplots(figsize=(10, 2.4))
+    left = 0.0
+    for name, shape in shapes.items():
+        width, height = (np.sqrt(shape[2]), np.sqrt(shape[1])) if len(shape) == 3 else (0.5, np.log2(shape[0]))
+        sheets = 1 + int(np.log2(shape[0])) if len(shape) == 3 else 1
+        for sheet in 0.3 * np.arange(sheets)[::-1]:
+            box = {"facecolor": "tab:blue", "edgecolor": "white", "linewidth": 0.6}
+            ax.add_patch(Rectangle((left + sheet, sheet), width, height, **box))
+        middle = left + (width + 0.3 * (sheets - 1)) / 2
+        ax.text(middle, -0.6, f"{name}\n{' x '.join(map(str, shape))}", ha="center", va="top", fontsize=8)
+        left = max(left + width + 0.3 * sheets, middle + 2) + 1.6
+    ax.set(xlim=(-1, left), ylim=(-3.5, 12.5), aspect="equal")
+    ax.set_axis_off()
+
+
 def singular_values(values: dict[str, np.ndarray]) -> None:
     """Draw the singular values of each matrix, largest first, on a logarithmic axis."""
     _, ax = plt.subplots(figsize=(7, 2.6))
@@ -84,17 +103,6 @@ def singular_values(values: dict[str, np.ndarray]) -> None:
     ax.set(xlabel="Singular direction, the largest first", ylabel="Singular value")
     ax.grid(alpha=0.3)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def deltas(log_mel: np.ndarray, slope: np.ndarray) -> None:
-    """Draw a standardized log-mel spectrogram and its deltas, both (n_mels, frames): red is rising, blue is falling."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4), sharey=True)
-    options, largest = {"origin": "lower", "aspect": "auto"}, np.abs(slope).max()
-    figure.colorbar(left.imshow(log_mel, cmap="magma", **options), ax=left, label="Standard deviations")
-    slopes = right.imshow(slope, cmap="seismic", vmin=-largest, vmax=largest, **options)
-    figure.colorbar(slopes, ax=right, label="Standard deviations")
-    left.set(title="log-mel", xlabel="Frame", ylabel="Band")
-    right.set(title="deltas", xlabel="Frame")
 
 
 def score_histogram(scores: np.ndarray) -> None:
@@ -163,16 +171,3 @@ def deletion(curves: dict[str, pd.DataFrame]) -> None:
         ax.set(title=title, xlabel="Share of the points gone", ylabel="Mean score of the labels", xticks=table.index)
         ax.grid(alpha=0.3)
     axes[0, -1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def relevance_per_class(table: pd.DataFrame, settings: MelConfig) -> None:
-    """Draw a row per class (the index) over mel bands (the columns), smoothed over four and scaled by its maximum."""
-    smooth = table.T.rolling(4, center=True, min_periods=1).mean().T  # a first layer of stride 2 favors every other
-    scaled = smooth.div(smooth.abs().max(axis=1).replace(0, 1), axis=0)
-    figure, ax = plt.subplots(figsize=(10, 1 + 0.22 * len(table)))
-    image = ax.imshow(scaled, aspect="auto", cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")
-    marks = np.array([100, 500, 1000, 2000, 5000, 10_000, 20_000])
-    ax.set_xticks(mel_band(marks, settings), marks)
-    ax.set_yticks(range(len(table)), [words(name) for name in table.index])
-    ax.set(xlabel="Frequency (Hz)")
-    figure.colorbar(image, ax=ax, label="Relevance, scaled", pad=0.01)

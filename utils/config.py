@@ -79,8 +79,9 @@ class TrainingConfig:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: set it to one of {', '.join(known)}.")
         for name in ("epochs", "min_steps", "max_steps", "batch_size", "n_frames", "test_crops"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: set it to 1 or more.")
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} is {value}: set it to a whole number, 1 or more.")
         for name in (*NO_AUGMENTATION, "augmented"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: set it to a number from 0 to 1.")

@@ -50,7 +50,7 @@ class MelDataset:
         device = "GPU" if self.device.type == "cuda" else "CPU"
         return f"{len(self)} clips of a cache of {self.frames.nbytes / 1e6:,.0f} MB, {place} the {device}"
 
-    def __copy__(self) -> "MelDataset":
+    def __copy__(self) -> "MelDataset":  # by default, copy uses __getstate__, which drops the frames
         part = object.__new__(MelDataset)
         part.__dict__.update(self.__dict__)
         return part

@@ -25,7 +25,7 @@ from .networks import Logits, TimeMean
 from .run_folder import Run
 
 BATCH = 16  # spectrograms at once, as the outputs of all layers are kept
-TOLERANCE = 1e-3  # the most that relevances may have `missed` of their sum
+TOLERANCE = 0.05  # relevances that have `missed` more of their sum took a path around the layers
 LARGEST_FLAT = 11  # largest side, in points, of a first filter with the flat rule
 SHARES = (0.02, 0.05, 0.1, 0.2)  # of the points, deleted by `deletion`
 COVERED = (
@@ -78,7 +78,7 @@ def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple
             name = network.config.get("network", network.config["name"])
             raise ValueError(f"Relevance propagation has no rule for {name}'s layer {layer}: choose another run.")
     points, sums = _mean(networks, x, labels, by_rules=True)
-    if missed(points, sums).max() > 50 * TOLERANCE:  # a path that `uncovered` cannot see, in a forward function
+    if missed(points, sums).max() > TOLERANCE:  # a path that `uncovered` cannot see, in a forward function
         raise ValueError("The relevances do not add up to the logit: the network has a path around its layers.")
     return points, sums
 

@@ -14,8 +14,6 @@ ABANDONED_AFTER = 24 * 3600  # s without a change, after which nobody is still w
 CANNOT_WRITE = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST
 )  # fmt: skip
-# Windows cannot open a folder (EACCES), and some network file systems cannot sync one.
-CANNOT_SYNC_FOLDER = (errno.EACCES, errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 
 
 @contextmanager
@@ -32,10 +30,10 @@ def atomic_folder(target: Path, replace: bool = False) -> Iterator[Path]:
         unfinished.mkdir()
         try:
             yield unfinished
-            for path in [*unfinished.rglob("*"), unfinished]:
-                _sync(path)
+            for path in unfinished.rglob("*"):
+                if path.is_file() and not path.is_symlink():
+                    _sync(path)
             _put_in_place(unfinished, target, replace)
-            _sync(target.parent)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -49,7 +47,6 @@ def atomic_file(target: Path) -> Iterator[Path]:
             yield unfinished
             _sync(unfinished)
             unfinished.replace(target)
-            _sync(target.parent)
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -116,22 +113,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    """Flush `path`, a file or a folder, to disk."""
-    if path.is_symlink():
-        return
-    if path.is_dir():
-        try:
-            _sync_descriptor(os.open(path, os.O_RDONLY))
-        except OSError as error:
-            if error.errno not in CANNOT_SYNC_FOLDER:
-                raise
-    else:
-        _sync_descriptor(os.open(path, os.O_RDWR))  # Windows only syncs files open for writing
-
-
-def _sync_descriptor(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync(file: Path) -> None:
+    """Flush `file` to disk."""
+    with open(file, "rb+") as opened:  # Windows only syncs files open for writing
+        os.fsync(opened.fileno())

@@ -1,6 +1,5 @@
 """Score clips with a model, and evaluate the scores."""
 
-import contextlib
 import sys
 from functools import lru_cache
 
@@ -25,10 +24,10 @@ def autocast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if capabilities.get("avx512_bf16") else torch.float32
 
 
-def autocast(device: torch.device):  # noqa: ANN201
+def autocast(device: torch.device) -> torch.autocast:
     """Return the context in which a model computes on `device`."""
     dtype = autocast_dtype(device)
-    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def device_name(device: torch.device) -> str:

@@ -21,7 +21,10 @@ TRAININGS = ["03_cnn", "04_vgg19", "05_related_work", "06_beyond_the_paper"]
 READS = {  # the notebooks whose output each notebook reads
     "01_eda": [],
     "02_preprocessing": [],
-    **{notebook: ["02_preprocessing"] for notebook in TRAININGS},
+    "03_cnn": ["02_preprocessing"],
+    "04_vgg19": ["02_preprocessing", "03_cnn"],
+    "05_related_work": ["02_preprocessing", "03_cnn", "04_vgg19"],
+    "06_beyond_the_paper": ["02_preprocessing"],
     "07_evaluation": TRAININGS,
     "08_submission": ["02_preprocessing", *TRAININGS],
     "09_explanation": ["02_preprocessing", *TRAININGS],

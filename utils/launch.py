@@ -68,8 +68,8 @@ def fit(
     return Run(folder)
 
 
-def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int, device: torch.device) -> None:
-    """Call `fit(*arguments, bar)` for every training, with one progress bar for all their `steps`.
+def side_by_side(train_one: Callable[..., Run], chains: list[list[tuple]], steps: int, device: torch.device) -> None:
+    """Call `train_one(*arguments, bar)` for every training, with one progress bar for all their `steps`.
 
     The trainings of a chain run one after another. Chains run in parallel, each training in a process with its share of
     the threads: small networks gain more by that than by threads. If `device` is a GPU, all GPUs of its kind are used,
@@ -82,7 +82,7 @@ def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int,
         if at_once == 1:
             for trainings in chains:
                 for arguments in trainings:
-                    fit(*arguments, bar)
+                    train_one(*arguments, bar)
             return
         bar.set_description(f"{sum(map(len, chains))} trainings, {at_once} at once")
         context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of torch's threads
@@ -93,7 +93,7 @@ def side_by_side(fit: Callable[..., Run], chains: list[list[tuple]], steps: int,
                 while idle or running:
                     for rest in idle:  # the next training queues behind those that wait already
                         if arguments := next(rest, None):
-                            running[pool.submit(_work, pickle.dumps((fit, arguments)))] = rest
+                            running[pool.submit(_work, pickle.dumps((train_one, arguments)))] = rest
                     ended = wait(running, timeout=1, return_when=FIRST_COMPLETED).done
                     for future in ended:
                         future.result()
@@ -136,9 +136,9 @@ def _begin(done, started, at_once: int, n_threads: int, gpus: list[int]) -> None
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
-def _work(pickled: bytes) -> None:  # by side_by_side itself, by value, since shared memory may be small
-    fit, arguments = pickle.loads(pickled)
-    fit(*arguments, _Steps(disable=True))
+def _work(pickled: bytes) -> None:  # pickled by side_by_side: torch would send tensors by shared memory, often small
+    train_one, arguments = pickle.loads(pickled)
+    train_one(*arguments, _Steps(disable=True))
 
 
 def _weights() -> Path:

@@ -71,8 +71,10 @@ def log_mel(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
 
 def griffin_lim(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
     """Invert `log_mel`, (n_mels, frames), approximately: mono float32 samples with estimated phases."""
-    power = np.linalg.pinv(mel_filters(settings)) @ 10 ** (log_mel / 10)
-    magnitude = np.sqrt(power.clip(0))
+    magnitude = librosa.feature.inverse.mel_to_stft(
+        librosa.db_to_power(log_mel), sr=settings.sample_rate, n_fft=settings.n_fft,
+        fmin=settings.fmin, fmax=settings.fmax, htk=True,
+    )  # fmt: skip
     return librosa.griffinlim(magnitude, hop_length=settings.hop_length, n_fft=settings.n_fft, init=None)
 
 

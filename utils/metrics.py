@@ -1,5 +1,7 @@
 """LWLRAP, top-k accuracy, and their details by clip and by class."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -144,11 +146,12 @@ def blend(scores: list[np.ndarray]) -> np.ndarray:
 
 def by_number_of_labels(targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
     """Return number and LWLRAP of the clips with one label and of those with several, where there are any."""
-    count = (np.asarray(targets) > 0).sum(axis=1)
-    groups = {"one label": count == 1, "several labels": count > 1}
-    rows = {
-        name: {"clips": rows.sum(), "LWLRAP": lwlrap(targets[rows], scores[rows])}
-        for name, rows in groups.items()
-        if rows.any()
-    }
+    several = (np.asarray(targets) > 0).sum(axis=1) > 1
+    return lwlrap_by(np.where(several, "several labels", "one label"), targets, scores)
+
+
+def lwlrap_by(group: Sequence[str], targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    """Return number and LWLRAP of the clips of each group; `group` names that of each clip."""
+    groups = pd.Series(group).groupby(np.asarray(group)).indices  # row numbers
+    rows = {name: {"clips": len(rows), "LWLRAP": lwlrap(targets[rows], scores[rows])} for name, rows in groups.items()}
     return pd.DataFrame.from_dict(rows, orient="index").astype({"clips": int})

@@ -51,8 +51,8 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
     """Score one window (2 s) every `seconds` of a recording, untrimmed: a row per window, a column per class.
 
     The index `seconds` is the middle of the window, to 0.01 s. The last window ends within half a step of the
-    recording's end, so part of it may lie beyond; a recording shorter than a window has one row. Raises
-    FileNotFoundError and ValueError as `tag` does, and ValueError if `seconds` is less than a frame.
+    recording's end, so part of it may lie beyond; a recording shorter than a window has one row, as if it began with
+    the window. Raises FileNotFoundError and ValueError as `tag` does, and ValueError if `seconds` is less than a frame.
     """
     frame = run.mel.hop_length / run.mel.sample_rate
     if not seconds >= frame:
@@ -80,7 +80,8 @@ def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, 
     label = int(tag(path, run, device).to_numpy()[0].argmax())
     networks = run.models()
     with _untrimmed(path, run, device) as clips:
-        rows, offsets = tta_crops(clips.lengths, run.config)
+        every_crop = replace(run.config, test_crops=int(clips.lengths[0]))  # fewer could miss the sound
+        rows, offsets = tta_crops(clips.lengths, every_crop)
         x = clips.crops(rows, offsets, run.config.n_frames)
     points, sums = explain.relevance(networks, x, torch.full((len(x),), label))
     best = sums.argmax()

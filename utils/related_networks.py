@@ -97,7 +97,8 @@ class ImageNetwork(nn.Module):
         self.config = {"name": "ImageNetwork", "n_classes": n_classes, "network": network, "downsample": downsample}
         self.pretrained = pretrained
         self.downsample = nn.AvgPool2d(downsample) if downsample > 1 else nn.Identity()
-        options = {"aux_logits": False, "init_weights": not pretrained} if network == "inception_v3" else {}
+        # torchvision loads its weights only into a network with the auxiliary output, which is removed below.
+        options = {"aux_logits": pretrained, "init_weights": not pretrained} if network == "inception_v3" else {}
         model = torchvision.models.get_model(network, weights="DEFAULT" if pretrained else None, **options)
         first, last = LAYERS[network]
         model.set_submodule(first, _one_channel(model.get_submodule(first)))
@@ -109,7 +110,7 @@ class ImageNetwork(nn.Module):
         elif network == "vgg19_bn":
             _fit_dense(model, "classifier.0", side=4 // downsample)
         elif network == "inception_v3":
-            model.transform_input = False
+            model.transform_input, model.aux_logits, model.AuxLogits = False, False, None
             for name in ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"):
                 model.set_submodule(name, nn.Identity())
         else:

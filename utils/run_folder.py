@@ -166,18 +166,14 @@ def find_runs(folder: str | Path) -> list[Run]:
     """Find the finished runs in `folder`, highest validation LWLRAP first.
 
     On Kaggle, also finds those on the same data in attached notebooks' outputs. Runs are ranked on the validation clips
-    that all of them share; prints how many, if some have more. Raises FileNotFoundError if there are none.
+    that all of them share. Raises FileNotFoundError if there are none.
     """
     found = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
     found = [Run(file.parent) for file in found if not files.is_temporary(file.parent)]
     runs = list({run.name: run for run in found if _readable(run)}.values())  # those in `folder` come last, and win
     if not runs:
         raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first (python -m utils.run 02 03).")
-    common = common_clips(runs)
-    if not common:
-        print("These runs were judged on different validation clips, so their figures cannot be compared.")
-    elif any(len(run.validation) > len(common) for run in runs):
-        print(f"These runs are compared on the {len(common)} validation clips that all of them were judged on.")
+    common = _shared_clips(runs)
     return sorted(runs, key=lambda run: run.summary(common)["LWLRAP"], reverse=True)
 
 
@@ -191,7 +187,19 @@ def _readable(run: Run) -> bool:
 
 
 def common_clips(runs: list[Run]) -> set[str] | None:
-    """Return the validation clips that all runs have, with the same labels; None if there are none."""
+    """Return the validation clips that all runs have, with the same labels; None if there are none.
+
+    Prints a line if there are none, or if some runs have more.
+    """
+    common = _shared_clips(runs)
+    if not common:
+        print("These runs were judged on different validation clips, so their figures cannot be compared.")
+    elif any(len(run.validation) > len(common) for run in runs):
+        print(f"These runs are compared on the {len(common)} validation clips that all of them were judged on.")
+    return common
+
+
+def _shared_clips(runs: list[Run]) -> set[str] | None:
     judged = (set(zip(run.validation["fname"], run.validation["labels"])) for run in runs)
     return {fname for fname, _ in set.intersection(*judged)} or None
 

@@ -11,19 +11,19 @@ import pandas as pd
 from . import files
 from .config import KAGGLE_WORKING
 from .data import Competition, first_label, multi_hot
-from .metrics import blend, lwlrap, top_k_accuracy
+from .metrics import blend, lwlrap, lwlrap_by, top_k_accuracy
 from .run_folder import Run, common_clips
 
 
-def default_run(runs: Sequence[Run]) -> Run:
-    """Return the first of `runs` that can score clips and has no pretrained weights, which the competition forbade.
+def allowed(runs: Sequence[Run]) -> list[Run]:
+    """Return those of `runs` that can score clips and have no pretrained weights, which the competition forbade.
 
-    Raises ValueError if there is none.
+    Raises ValueError if there are none.
     """
-    for run in runs:
-        if run.has_weights and not run.pretrained:
-            return run
-    raise ValueError("No run has a network without pretrained weights, as the competition requires: run 03_cnn.")
+    found = [run for run in runs if run.has_weights and not run.pretrained]
+    if not found:
+        raise ValueError("No run has a network without pretrained weights, as the competition requires: run 03_cnn.")
+    return found
 
 
 def blend_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -83,9 +83,7 @@ def leaderboard(file: str | Path, competition: Competition) -> pd.DataFrame:
         raise ValueError(f"{competition.folder.name} has no test labels: use the public release on Zenodo.")
     scores = check(file, competition)[competition.classes].to_numpy()
     targets = multi_hot(competition.test, competition.classes)
-    groups = competition.test.groupby("usage").indices  # row numbers
-    table = {name: {"clips": len(rows), "LWLRAP": lwlrap(targets[rows], scores[rows])} for name, rows in groups.items()}
-    return pd.DataFrame.from_dict(table, orient="index").astype({"clips": int})
+    return lwlrap_by(competition.test["usage"], targets, scores)
 
 
 def check(file: str | Path, competition: Competition) -> pd.DataFrame:

@@ -98,7 +98,7 @@ class Trainer:
         torch.set_float32_matmul_precision("highest")  # Muon needs it; some containers set TF32
         self.model = copy.deepcopy(model).to(self.device, memory_format=torch.channels_last)
         self.features = frozen_features(self.model, train_set, config)
-        self.trained = distributed.wrap(self.model if self.features is None else Head(self.model))
+        self.wrapped = distributed.wrap(self.model if self.features is None else Head(self.model))
         self.optimizers = optimizers(self.model, config)
         self.scaler = torch.amp.GradScaler(init_scale=2.0**12, enabled=autocast_dtype(self.device) == torch.float16)
         self.steps_per_epoch = math.ceil(len(train_set) / config.batch_size)
@@ -127,7 +127,7 @@ class Trainer:
         # What is drawn in an epoch depends on its number alone, so a run resumes as if it had not been stopped.
         generator = torch.Generator().manual_seed(self.config.seed + 1_000_003 * number)
         torch.manual_seed(self.config.seed + 1_000_003 * number + 10_007 * distributed.rank())  # dropout differs
-        self.trained.train()
+        self.wrapped.train()
         batches = torch.randperm(len(self.train_set), generator=generator).tensor_split(self.steps_per_epoch)
         losses = []
         for rows in batches[: self.steps - step]:
@@ -144,7 +144,7 @@ class Trainer:
         """Take one optimizer step on this process's shard of a batch; return its part of the batch's mean loss."""
         x, targets = augment.make_batch(self.train_set, draw, self.config, self.features)
         with autocast(self.device):
-            logits = self.trained(x)
+            logits = self.wrapped(x)
         loss = bce(logits.float(), targets, self.config.activation).sum() / batch_size
         # The mean of the gradients over the processes is then that over the batch.
         self.update(loss * distributed.world_size())
