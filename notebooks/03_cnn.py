@@ -59,8 +59,7 @@ as_table(config)
 #
 # ## The clips
 #
-# The validation split is a random fifth of the clips, stratified by class: the first of notebook 6's five folds. Label corrections are
-# applied.
+# The validation split is a random fifth of the clips, stratified by class. Label corrections are applied.
 
 # %%
 competition = kit.competition

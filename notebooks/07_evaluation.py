@@ -95,9 +95,9 @@ paper = pd.DataFrame(
 paper
 
 # %% [markdown]
-# Ours are from the last epoch, all crops of a clip averaged, on the validation clips that all runs share (of `best`, those of its first
-# fold). On other data, or with `quick`, which changes the networks and their training, do not compare them with the paper's. Guessing gives
-# an LWLRAP of 0.26 and a top-5 of 5/12 = 0.42 for one label among twelve classes, 0.06 and 5/80 among eighty.
+# Ours are from the last epoch, all crops of a clip averaged, on the validation clips that all runs share (`best` has scores of more). On
+# other data, or with `quick`, which changes the networks and their training, do not compare them with the paper's. Guessing gives an LWLRAP
+# of 0.26 and a top-5 of 5/12 = 0.42 for one label among twelve classes, 0.06 and 5/80 among eighty.
 
 # %% tags=["nbval-ignore-output", "results"]
 print(f"Validation clips of {kit.competition.folder.name}, {len(kit.competition.classes)} classes; the paper: FSDKaggle2019, 80 classes")

@@ -137,18 +137,18 @@ def test_multi_hot_first_label_and_label_pairs():
 def test_split_uses_every_clip_once_and_stratifies_by_class(capsys):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"fname": range(1000), "labels": rng.choice(list("abcdefghij"), 1000)})
-    train_rows, validation_rows = splits.split(table, 5, seed=0)
+    train_rows, validation_rows = splits.split(table, seed=0)
     assert sorted([*train_rows, *validation_rows]) == list(range(1000))
     assert len(validation_rows) == 200
     share = table["labels"].iloc[validation_rows].value_counts() / table["labels"].value_counts()
     assert share.between(0.18, 0.22).all()
-    assert splits.split(table, 5, seed=0)[1].tolist() == validation_rows.tolist()
-    assert splits.split(table, 5, seed=1)[1].tolist() != validation_rows.tolist()
+    assert splits.split(table, seed=0)[1].tolist() == validation_rows.tolist()
+    assert splits.split(table, seed=1)[1].tolist() != validation_rows.tolist()
     capsys.readouterr()
-    assert len(splits.split(table.iloc[:4], 5, seed=0)[1]) == 1
+    assert len(splits.split(table.iloc[:4], seed=0)[1]) == 1
     assert "4 clips, or groups of clips, fill only 4 of 5 folds" in capsys.readouterr().out
     with pytest.raises(ValueError, match="1 clips of one group cannot be split: add clips"):
-        splits.split(table.iloc[:1], 5, seed=0)
+        splits.split(table.iloc[:1], seed=0)
 
 
 def test_split_of_the_mini_set_does_not_change(competition):
@@ -159,7 +159,7 @@ def test_split_of_the_mini_set_does_not_change(competition):
     ]  # fmt: skip
     table = competition.curated
     for same in (table, table.assign(freesound_id=range(len(table))), table.assign(group=""), table.assign(group=None)):
-        assert splits.split(same, 5, seed=0)[1].tolist() == validation_rows
+        assert splits.split(same, seed=0)[1].tolist() == validation_rows
 
 
 @pytest.mark.parametrize("columns", [["group"], ["freesound_id"], ["group", "freesound_id"]])
@@ -169,7 +169,7 @@ def test_split_keeps_groups_together_and_stratifies_by_class(columns):
     table = pd.DataFrame({"labels": rng.choice(list("abcdefghij"), 400)[group], columns[0]: group})
     if len(columns) == 2:
         table["freesound_id"] = range(2000)  # `group` takes precedence
-    train_rows, validation_rows = splits.split(table, 5, seed=0)
+    train_rows, validation_rows = splits.split(table, seed=0)
     assert sorted([*train_rows, *validation_rows]) == list(range(2000))
     assert not set(group[train_rows]) & set(group[validation_rows])
     share = table["labels"].iloc[validation_rows].value_counts() / table["labels"].value_counts()
@@ -181,10 +181,10 @@ def test_with_groups_the_validation_split_is_the_fold_nearest_its_share_and_vari
     big = pd.DataFrame({"group": ["tape"] * 40 + list(range(80)), "labels": list("a" * 60 + "b" * 30 + "c" * 30)})
     even = pd.DataFrame({"group": np.repeat(range(10), 10), "labels": list("abcdefghij") * 10})
     for seed in range(4):
-        validation = big.iloc[splits.split(big, 5, seed)[1]]
+        validation = big.iloc[splits.split(big, seed)[1]]
         assert "tape" not in set(validation["group"])
         assert len(validation) == 17  # closer to 24, a fifth of 120, than the 52 of the tape's fold
-    assert len({tuple(even["group"].iloc[splits.split(even, 5, seed)[1]]) for seed in range(4)}) > 1
+    assert len({tuple(even["group"].iloc[splits.split(even, seed)[1]]) for seed in range(4)}) > 1
 
 
 def test_copies_and_their_groups_stay_together():

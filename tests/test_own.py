@@ -117,7 +117,7 @@ def test_the_test_set_is_the_first_fold_if_there_are_folds(sounds, tmp_path):
     curated, test = data.Competition(target).curated, data.read_table(target / "test_labels.csv", ["fold"])
     assert (len(set(curated["fold"])), len(set(test["fold"])), len(test)) == (4, 1, 3)
     assert not set(curated["fold"]) & set(test["fold"])
-    assert all(map(len, splits.split(curated, 5, seed=0)))  # and a validation split remains
+    assert all(map(len, splits.split(curated, seed=0)))  # and a validation split remains
     for folds, sentence in (
         ([""] + [1, 2, 3] * 4 + [1, 2], "the column fold is empty in 1 rows"),
         ([1] * 15, "give 3 folds"),

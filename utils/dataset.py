@@ -148,7 +148,7 @@ def load_split(
 ) -> tuple[MelDataset, MelDataset]:
     """Return the training and validation sets, labels corrected: the same for every model of a preset."""
     clips = load_labeled(cache, table, classes, preset, device)
-    train_rows, validation_rows = splits.split(clips.table, preset.n_folds, preset.seed)
+    train_rows, validation_rows = splits.split(clips.table, preset.seed)
     return clips.subset(train_rows), clips.subset(validation_rows)
 
 

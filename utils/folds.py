@@ -90,9 +90,7 @@ def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFr
     `python -m tests.ablation` uses all folds.
     """
     entry, chains, folder = MODELS[NAME], [], Path(folder)
-    train_set, validation_set = (
-        curated.subset(rows) for rows in splits.split(curated.table, preset.n_folds, preset.seed)
-    )
+    train_set, validation_set = (curated.subset(rows) for rows in splits.split(curated.table, preset.seed))
     config = entry.config(preset.name)
     steps = min(LADDER_STEPS, config.steps(len(train_set)))
     torch.manual_seed(preset.seed)

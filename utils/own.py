@@ -51,7 +51,7 @@ def make_data_set(
     table["fname"] = [_plain_name(row, number, digits) for number, row in enumerate(table.itertuples(), 1)]
     if "fold" in table and table["fold"].nunique() < MIN_FOLDS:
         raise ValueError(f"{source}: give {MIN_FOLDS} folds or more, or remove the column fold.")
-    curated, test = (table.iloc[rows] for rows in splits.split(table, 5, seed))
+    curated, test = (table.iloc[rows] for rows in splits.split(table, seed))
     untrained = set(classes) - set(data.split_labels(curated["labels"]).explode())
     if untrained:
         alone = f"all clips of the class {min(untrained)!r} are test clips"

@@ -11,12 +11,12 @@ GROUPS = ("group", "freesound_id")  # columns that tell which clips must stay to
 CONTENT = "content_hash"  # column added by `MelDataset`: the same for copies of one sound
 
 
-def split(table: pd.DataFrame, n_folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return row numbers of the training and validation clips: validation is the first of `n_folds` folds.
+def split(table: pd.DataFrame, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return row numbers of the training and validation clips: validation is the first of five folds.
 
-    With five folds it is the paper's random 80% and 20% (section III). Raises ValueError as `folds` does.
+    That is the paper's random 80% and 20% (section III). Raises ValueError as `folds` does.
     """
-    fold = folds(table, n_folds, seed)
+    fold = folds(table, 5, seed)
     return np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
 
 
