@@ -31,6 +31,7 @@ from .run_folder import Run
 from .workspace import ROOT, setup, short_path
 
 ARGUMENTS = "arguments.pickle"  # of `fit`, for its processes
+MOST_PER_GPU = 5  # processes of `side_by_side`: more gained nothing, and each needs memory
 STOP = -(2**62)  # step count that tells the processes of `side_by_side` to stop
 ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # best is several, in notebook 06
 
@@ -73,11 +74,11 @@ def side_by_side(train_one: Callable[..., Run], chains: list[list[tuple]], steps
 
     The trainings of a chain run one after another. Chains run in parallel, each training in a process with its share of
     the threads: small networks gain more by that than by threads. If `device` is a GPU, all GPUs of its kind are used,
-    by several processes each: a small network leaves a GPU idle most of the time. If one training fails, the others
+    by up to five processes each: a small network leaves a GPU idle most of the time. If one training fails, the others
     stop and its exception is raised.
     """
     n_threads, gpus = torch.get_num_threads(), _gpus_like(device)
-    at_once = min(max(n_threads, len(gpus)), len(chains))
+    at_once = min(max(n_threads, len(gpus)), len(chains), MOST_PER_GPU * len(gpus) or len(chains))
     with tqdm(total=steps, unit="step", file=sys.stdout, mininterval=1) as bar:
         if at_once == 1:
             for trainings in chains:
