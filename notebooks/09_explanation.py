@@ -227,7 +227,8 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 # supports relevance no more than loudness. Gradient times input falls fast while few points are gone: like an adversarial example, it finds
 # scattered points to which the network is most sensitive. Deleted in squares, these matter less.
 #
-# The next best run, on the first 32 labels:
+# The next best run, on the first 32 labels. In the stored outputs, relevance is ahead of loudness for this one: the verdict depends on the
+# network.
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
@@ -240,7 +241,7 @@ for next_best in others[:1]:
 #
 # Each row, on its own scale, shows where along the frequency axis the relevance for a class lies, averaged over its validation clips and
 # time. Compare with the spectrograms in notebook 1: in the mini set, a bass drum has its body below 220 Hz, and a cricket is at 3.5 to 5.5
-# kHz.
+# kHz. What does not fit may come from clips with two labels, or from silence that the network counts on.
 
 # %% tags=["nbval-ignore-output"]
 plots.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)

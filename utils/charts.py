@@ -74,7 +74,7 @@ def ap_over_clips(table: pd.DataFrame) -> None:
     ax.scatter(dots["curated clips"], dots["AP"], 30 * dots["classes"])
     for name, row in table[table["AP"] < 1].nsmallest(5, "AP").iterrows():
         ax.annotate(words(name), (row["curated clips"], row["AP"]), (4, 4), textcoords="offset points", fontsize=7)
-    ax.set(xlabel="Curated clips of the class", ylabel="Average precision")
+    ax.set(xlabel="Curated clips of the class", ylabel="Average precision", ylim=(table["AP"].min() - 0.05, 1.02))
     ax.grid(alpha=0.3)
 
 

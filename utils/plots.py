@@ -30,7 +30,7 @@ HZ = np.array([100, 500, 2000, 10_000])  # ticks on a mel axis
 
 def words(label: str) -> str:
     """Turn 'Waves_and_surf,Run' into 'Waves and surf, Run'."""
-    return label.replace("_", " ").replace(",", ", ")
+    return ", ".join(part.strip() for part in label.replace("_", " ").split(","))
 
 
 def waveform(ax: Axes, samples: np.ndarray, settings: MelConfig, title: str, kept: Sequence[int] | None = None) -> None:
