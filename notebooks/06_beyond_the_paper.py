@@ -24,8 +24,9 @@
 # model for a high score. It follows the competition's rules: no pretrained weights, no other data.
 #
 # **You get** each augmentation to see and to hear, an ablation of the recipe, and `best`, trained fold by fold. **Reads** the cache of
-# notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** three and a half minutes with `quick` on two
-# cores; with `full`, 50 minutes for 885 clips and an estimated two and a half hours for the competition's 24,785, or minutes on a GPU.
+# notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** two to four minutes with `quick` on two
+# cores; with `full`, 25 minutes (without AVX-512: an hour) for 885 clips and an estimated five hours for the competition's 24,785, or
+# minutes on a GPU.
 # Interrupted training resumes.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
