@@ -145,8 +145,8 @@ print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameter
 # training. **LWLRAP**, the competition's metric, is 1 if every clip's labels are ranked above all other classes (notebook 7 works it out by
 # hand); **top-5** is the share of clips whose first label is among the five highest scores.
 #
-# During training, each validation clip is scored by one crop, its first 2 s; at the end, by several crops from its beginning to its end,
-# whose scores are averaged (test-time augmentation).
+# During training, each validation clip is scored by one crop, its first 2 s; at the end, with `quick`, by up to eight crops from its
+# beginning to its end, whose scores are averaged (test-time augmentation).
 
 # %% tags=["nbval-ignore-output"]
 run = launch.fit(model, train_set, validation_set, config, kit.run_folder("deep_cnn"), entry.title)
@@ -170,7 +170,7 @@ highest = history["LWLRAP"].idxmax()
 pd.DataFrame({"last": history.iloc[-1], f"highest (epoch {highest})": history.loc[highest]}).drop("steps")
 
 # %% [markdown]
-# With test-time augmentation, the finished model reaches:
+# By all its crops, the finished model reaches:
 
 # %% tags=["nbval-ignore-output"]
 summary = run.summary()

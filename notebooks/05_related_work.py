@@ -167,7 +167,7 @@ pd.DataFrame([run.history.iloc[-1] for run in runs[2:]], index=hershey).drop(col
 # Parameters, MMAC per crop, seconds of training, and scores on the same validation clips, together with the runs of notebooks 3 and 4 on
 # this dataset. `python -m tests.related` makes the comparison fairer: it shows every network each clip equally often. Optimizer,
 # augmentation and input size remain each model's own. With `full`, on the 562 recordings of the README, three of them are ahead of the
-# paper's Deep CNN (0.846), but within its interval (0.794 to 0.893): Piczak's CNN 0.885, AlexNet 0.883, VGG19-BN 0.870.
+# paper's Deep CNN: Piczak's CNN 0.885, AlexNet 0.883 and VGG19-BN 0.870 to 0.846 (interval 0.794 to 0.893, on 113 clips).
 #
 # Random guessing gives an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty. Inception V3 is below that with `quick`:
 # after its four steps all scores are zero, and ties share the worst rank.
@@ -183,7 +183,7 @@ charts.score_over_cost(table)
 
 # %% [markdown]
 # (k-NN and naive Bayes have no MMAC.) On the mini set they beat every network but the Deep CNN. With `quick` it takes 600 steps, Piczak's
-# CNN and VGG19 200, SB-CNN 120, and the image networks four. Also, synthetic sounds differ in exactly what the features measure. Use the
-# mini set to try things, not to rank them.
+# CNN and VGG19 without weights 200, SB-CNN 120, and the image networks four. Also, synthetic sounds differ in exactly what the features
+# measure. Use the mini set to try things, not to rank them.
 #
 # Next: `06_beyond_the_paper` trains the model that aims for a high score.

@@ -142,9 +142,9 @@ if len(competition.noisy):
 # %% [markdown]
 # ## `best`, fold by fold
 #
-# The curated clips are split into ten folds (`quick`: five), stratified by class. For each fold, a model is trained on all others, then
-# further on these and the noisy clips that it agrees with. Neither stage sees a clip of the held-out fold. Ten folds leave each model more
-# clips to learn from than five do, and take as long if each model takes half of the steps.
+# The curated clips are split into ten folds (`quick`: five; or as a column `fold` says), stratified by class. For each fold, a model is
+# trained on all others, then further on these and the noisy clips that it agrees with. Neither stage sees a clip of the held-out fold. With
+# ten, each model learns from more clips than with five.
 
 # %% tags=["nbval-ignore-output"]
 run = folds.fit(curated, noisy, kit.preset, kit.run_folder("best"))

@@ -118,7 +118,7 @@ charts.intervals(ours)
 #
 # During training, a network is validated on the first 2 s of each clip. The scores above average up to `test_crops` crops from its
 # beginning to its end (test-time augmentation). This costs no training and helps if clips are much longer than 2 s. (In the mini set, they
-# last 2.5 s on average, so little changes.) Networks whose `test_crops` is 1 are not listed.
+# last 2.5 s on average, so little changes.) Networks whose `test_crops` is 1 and `best` are not listed.
 
 # %% tags=["nbval-ignore-output"]
 several = [run for run in networks if not run.folds() and run.config.test_crops > 1]
@@ -183,7 +183,7 @@ charts.per_class(pd.DataFrame({name: table["LWLRAP"] for name, table in tables.i
 
 # %% [markdown]
 # Would more clips help a class? If so, the dots rise to the right. They show the average precision of each class by the first of these
-# models over its number of curated clips, four fifths of them for training; a larger dot stands for several classes. (The mini set cannot
+# models over its number of curated clips, most of them for training; a larger dot stands for several classes. (The mini set cannot
 # tell: its classes are of nearly equal size, and all are easy.)
 
 # %%

@@ -80,8 +80,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: set it to one of {', '.join(known)}.")
         for name in ("epochs", "min_steps", "max_steps", "batch_size", "n_frames", "test_crops"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} is {value}: set it to a whole number, 1 or more.")
+            if (value is not None or name != "max_steps") and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} is {value!r}: set it to a whole number, 1 or more.")
         for name in (*NO_AUGMENTATION, "augmented"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: set it to a number from 0 to 1.")

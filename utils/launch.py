@@ -31,7 +31,7 @@ from .run_folder import Run
 from .workspace import ROOT, setup, short_path
 
 ARGUMENTS = "arguments.pickle"  # of `fit`, for its processes
-MOST_PER_GPU = 5  # processes of `side_by_side`: more gained nothing, and each needs memory
+MOST_PER_GPU = 5  # processes of `side_by_side`, each of which needs memory; five kept a GPU busy
 STOP = -(2**62)  # step count that tells the processes of `side_by_side` to stop
 ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # best is several, in notebook 06
 

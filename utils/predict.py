@@ -78,15 +78,17 @@ def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, 
     ImportError as `explain.relevance` does.
     """
     label = int(tag(path, run, device).to_numpy()[0].argmax())
-    networks = run.models()
+    networks = [network.to(device).eval() for network in run.models()]
     with _untrimmed(path, run, device) as clips:
         every_crop = replace(run.config, test_crops=int(clips.lengths[0]))  # fewer could miss the sound
         rows, offsets = tta_crops(clips.lengths, every_crop)
         x = clips.crops(rows, offsets, run.config.n_frames)
-    points, sums = explain.relevance(networks, x, torch.full((len(x),), label))
-    best = sums.argmax()
+    with torch.no_grad():
+        batches = [sum(network(some)[:, label] for network in networks) for some in x.split(explain.BATCH)]
+    best = int(torch.cat(batches).argmax())
+    points, _ = explain.relevance(networks, x[[best]], torch.tensor([label]))
     begin = int(offsets[best]) * run.mel.hop_length / run.mel.sample_rate
-    return run.classes[label], begin, x[best, 0].cpu().numpy(), points[best].cpu().numpy()
+    return run.classes[label], begin, x[best, 0].cpu().numpy(), points[0].cpu().numpy()
 
 
 def best_run() -> Run:

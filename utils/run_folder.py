@@ -166,7 +166,7 @@ def find_runs(folder: str | Path) -> list[Run]:
     """Find the finished runs in `folder`, highest validation LWLRAP first.
 
     On Kaggle, also finds those on the same data in attached notebooks' outputs. Runs are ranked on the validation clips
-    that all of them share. Raises FileNotFoundError if there are none.
+    that all of them share; prints a line if there are none. Raises FileNotFoundError if there is no run.
     """
     found = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
     found = [Run(file.parent) for file in found if not files.is_temporary(file.parent)]
@@ -174,6 +174,8 @@ def find_runs(folder: str | Path) -> list[Run]:
     if not runs:
         raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first (python -m utils.run 02 03).")
     common = _shared_clips(runs)
+    if not common:
+        print("These runs were judged on different validation clips, so their figures cannot be compared.")
     return sorted(runs, key=lambda run: run.summary(common)["LWLRAP"], reverse=True)
 
 
@@ -189,12 +191,10 @@ def _readable(run: Run) -> bool:
 def common_clips(runs: list[Run]) -> set[str] | None:
     """Return the validation clips that all runs have, with the same labels; None if there are none.
 
-    Prints a line if there are none, or if some runs have more.
+    Prints how many, if some runs have more.
     """
     common = _shared_clips(runs)
-    if not common:
-        print("These runs were judged on different validation clips, so their figures cannot be compared.")
-    elif any(len(run.validation) > len(common) for run in runs):
+    if common and any(len(run.validation) > len(common) for run in runs):
         print(f"These runs are compared on the {len(common)} validation clips that all of them were judged on.")
     return common
 
