@@ -22,7 +22,7 @@ def autocast_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot tell
-    return torch.bfloat16 if capabilities.get("avx512_bf16") else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and capabilities.get("avx512_bf16") else torch.float32
 
 
 def autocast(device: torch.device) -> AbstractContextManager:
