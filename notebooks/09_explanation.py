@@ -234,8 +234,8 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 # supports relevance no more than loudness. Gradient times input falls fast while few points are gone: like an adversarial example, it finds
 # scattered points to which the network is most sensitive. Deleted in squares, these matter less.
 #
-# The next best run, on its own first 32 validation clips. In the stored outputs, relevance is ahead of loudness for this one once 5% of the
-# points are gone: on so few clips, the test is a first look.
+# The next best run, on its own first 32 validation clips. In the stored outputs, relevance is ahead of loudness for this one once a tenth of
+# the points is gone: on so few clips, the test is a first look.
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
