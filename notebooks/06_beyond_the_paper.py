@@ -25,8 +25,8 @@
 #
 # **You get** each augmentation to see and to hear, an ablation of the recipe, and `best`, trained fold by fold. **Reads** the cache of
 # notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** two to four minutes with `quick` on two
-# cores; with `full`, 25 minutes (without AVX-512: an hour) for 885 clips and an estimated five hours for the competition's 24,785, or
-# minutes on a GPU.
+# cores; with `full`, 20 minutes (without AVX-512: 50) for 885 clips and an estimated two and a half hours for the competition's 24,785,
+# or minutes on a GPU.
 # Interrupted training resumes.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
@@ -142,9 +142,8 @@ if len(competition.noisy):
 # %% [markdown]
 # ## `best`, fold by fold
 #
-# The curated clips are split into ten folds (`quick`: five; or as a column `fold` says), stratified by class. For each fold, a model is
-# trained on all others, then further on these and the noisy clips that it agrees with. Neither stage sees a clip of the held-out fold. With
-# ten, each model learns from more clips than with five.
+# The curated clips are split into five folds, stratified by class (or as a column `fold` says). For each fold, a model is trained on the
+# other four, then further on these and the noisy clips that it agrees with. Neither stage sees a clip of the held-out fold.
 
 # %% tags=["nbval-ignore-output"]
 run = folds.fit(curated, noisy, kit.preset, kit.run_folder("best"))

@@ -25,7 +25,7 @@
 # **You get** a checked `submission.csv`, the steps to submit it and, with the public release of the data, its score. **Reads** the runs of
 # the earlier notebooks and the test cache of notebook 2, which is rebuilt if the test clips have changed, as in the second stage of the
 # competition. **Writes** `submissions/submission.csv` and, beside it, a JSON record of how it was made. **Takes** seconds on the mini set;
-# with `best` on the competition's data, about ten minutes on two cores.
+# with `best` on the competition's data, about five minutes on two cores.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`

@@ -44,7 +44,7 @@ _QUICK = TrainingConfig(
     activation="sigmoid", crop="random", test_crops=8, mix_probability=0.5, resize_probability=0.4,
     spec_augment_probability=0.5,
 )  # fmt: skip
-_BEST = replace(_QUICK, epochs=50, min_steps=2000, max_steps=None)
+_BEST = replace(_QUICK, epochs=50, min_steps=3000, max_steps=None)
 _QUICK_BEST = replace(_BEST, epochs=20, min_steps=1, max_steps=100)
 _QUICK_VGG19 = replace(
     _QUICK, epochs=40, max_steps=200, optimizer="adam", learning_rate=1e-3, test_crops=1, **NO_AUGMENTATION
