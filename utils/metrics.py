@@ -152,6 +152,6 @@ def by_number_of_labels(targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame
 
 def lwlrap_by(group: Sequence[str], targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
     """Return number and LWLRAP of the clips of each group; `group` names that of each clip."""
-    groups = pd.Series(group).groupby(np.asarray(group)).indices  # row numbers
-    rows = {name: {"clips": len(rows), "LWLRAP": lwlrap(targets[rows], scores[rows])} for name, rows in groups.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").astype({"clips": int})
+    groups = pd.DataFrame({"group": group}).groupby("group").indices  # row numbers
+    table = {name: {"clips": len(rows), "LWLRAP": lwlrap(targets[rows], scores[rows])} for name, rows in groups.items()}
+    return pd.DataFrame.from_dict(table, orient="index").astype({"clips": int})

@@ -63,11 +63,10 @@ def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     if there < n_folds:
         print(f"{there} clips, or groups of clips, fill only {there} of {n_folds} folds.")
         n_folds = there
-    small = np.bincount(strata).max() < n_folds  # every class has fewer clips than there are folds
-    if small and there == len(table):  # scikit-learn refuses: deal out the clips, class by class
-        order = np.lexsort((np.random.default_rng(seed).permutation(there), strata))
-        return np.argsort(order) % n_folds
-    if small:
+    if np.bincount(strata).max() < n_folds:  # scikit-learn refuses: every class has fewer clips than there are folds
+        if there == len(table):  # deal out the clips, class by class
+            order = np.lexsort((np.random.default_rng(seed).permutation(there), strata))
+            return np.argsort(order) % n_folds
         strata[:] = 0
     if there == len(table):
         splitter, group = StratifiedKFold(n_folds, shuffle=True, random_state=seed), None
