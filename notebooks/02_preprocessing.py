@@ -166,7 +166,7 @@ report = pd.concat({name: cache.unreadable for name, cache in caches.items()}, n
 report if len(report) else "every clip can be read"
 
 # %% [markdown]
-# The array, and its type:
+# The array's shape, (frames, bands), and its type:
 
 # %%
 cache = caches["curated"]
