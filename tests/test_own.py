@@ -99,16 +99,18 @@ def test_groups_stay_together_and_every_column_is_kept(sounds, tmp_path):
     assert {os.path.dirname(path) for path in curated["path"]} == {str(target / "train_curated")}
 
 
-def test_copies_in_different_groups_are_rejected(sounds, tmp_path):
-    first, second, *_ = audio.find_sounds(sounds)
-    shutil.copy(first, second)
-    csv = listed(sounds, tmp_path, freesound_id=[1, *range(1, 15)])
-    own.make_data_set(sounds, tmp_path / "one", csv)
-    for ids in (range(15), ["", *range(1, 15)]):
-        with pytest.raises(
-            ValueError, match=f"{first.name} and .*{second.name} are the same sound: give them the same"
-        ):
-            own.make_data_set(sounds, tmp_path / "two", listed(sounds, tmp_path, freesound_id=ids))
+def test_copies_join_the_groups_they_are_in(sounds, tmp_path, capsys):
+    paths = audio.find_sounds(sounds)
+    shutil.copy(paths[0], paths[14])
+    labels = {"labels": ["Bark", "Zipper"] * 7 + ["Bark"]}
+    groups = [i // 3 for i in range(15)]
+    for seed in range(4):
+        csv = listed(sounds, tmp_path, group=groups, **labels)
+        target = own.make_data_set(sounds, tmp_path / "target", csv, seed=seed, replace=True)
+        curated, test = data.Competition(target).curated, data.read_table(target / "test_labels.csv", ["group"])
+        assert {"0", "4"} <= set(curated["group"]) or {"0", "4"} == set(test["group"])
+        assert not set(curated["group"]) & set(test["group"])
+        assert "copies of another sound: 1" in capsys.readouterr().out
 
 
 def test_the_test_set_is_the_first_fold_if_there_are_folds(sounds, tmp_path):

@@ -29,14 +29,14 @@ def make_data_set(
 
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
     `folder`) and `labels` (comma-separated). A random fifth, stratified by class (the first label), becomes the test
-    set, whose labels are kept in `target`/test_labels.csv. Clips of one `group` or `freesound_id`, if `csv` has such a
-    column, stay together, and otherwise so do copies of one sound; with a column `fold`, the first fold is the test
-    set. Other columns are kept in both tables. Sounds are linked where the system allows it, else copied, as
-    CLASS-NUMBER-NAME. With `replace`, a `target` made here before is overwritten.
+    set, whose labels are kept in `target`/test_labels.csv. Copies of one sound stay together, and so do clips of one
+    `group` or `freesound_id`, if `csv` has such a column; with a column `fold`, the first fold is the test set. Other
+    columns are kept in both tables. Sounds are linked where the system allows it, else copied, as CLASS-NUMBER-NAME.
+    With `replace`, a `target` made here before is overwritten.
 
     Raises FileExistsError if anything else is there; FileNotFoundError if a sound does not exist; ValueError if a file
-    is listed twice, lies outside the folder or in no class, copies differ in labels or groups, a name is not UTF-8, a
-    class has an invalid name or no training clip, or there are too few classes, clips per class, groups or folds.
+    is listed twice, lies outside the folder or in no class, copies differ in labels, a name is not UTF-8, a class has
+    an invalid name or no training clip, or there are too few classes, clips per class, groups or folds.
     """
     folder, target = Path(folder), Path(target)
     if os.path.lexists(target) and not (replace and (target / TEST_LABELS).is_file()):
@@ -45,13 +45,13 @@ def make_data_set(
     source = folder if csv is None else Path(csv)
     table = _table_of_folders(folder) if csv is None else _table_of_csv(folder, Path(csv))
     _refuse_repeated(table, source)
-    _group_copies(table, source)
+    content = _content_hashes(table, source)
     classes = _classes(table, source)
     digits = len(str(len(table)))
     table["fname"] = [_plain_name(row, number, digits) for number, row in enumerate(table.itertuples(), 1)]
     if "fold" in table and table["fold"].nunique() < MIN_FOLDS:
         raise ValueError(f"{source}: give {MIN_FOLDS} folds or more, or remove the column fold.")
-    curated, test = (table.iloc[rows] for rows in splits.split(table, seed))
+    curated, test = (table.iloc[rows] for rows in splits.split(table.assign(**{splits.CONTENT: content}), seed))
     untrained = set(classes) - set(data.split_labels(curated["labels"]).explode())
     if untrained:
         alone = f"all clips of the class {min(untrained)!r} are test clips"
@@ -78,22 +78,16 @@ def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
             raise ValueError(f"{source}: {other} and {path} are the same file: keep one of them, with all its labels.")
 
 
-def _group_copies(table: pd.DataFrame, source: Path) -> None:
-    """Add a column `group` to `table` if some files are copies and no column groups them.
-
-    Raises ValueError if copies have different labels or groups.
-    """
-    column = splits.group_column(table)
-    content = table["path"].map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest()[:12])
+def _content_hashes(table: pd.DataFrame, source: Path) -> pd.Series:
+    """Return a hash per file, equal for copies. Raises ValueError if they have different labels."""
+    content = table["path"].map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
     for _, copies in table[content.duplicated(keep=False)].groupby(content):
         if copies["labels"].nunique() > 1:
             both = " and ".join(map(str, copies.drop_duplicates("labels")["path"][:2]))
             raise ValueError(f"{source}: {both} are the same sound: keep one of them, with all its labels.")
-        if column and (copies[column].nunique() > 1 or (copies[column] == "").any()):
-            both = " and ".join(map(str, copies["path"][:2]))
-            raise ValueError(f"{source}: {both} are the same sound: give them the same {column}, or keep one of them.")
-    if content.duplicated().any() and not column:
-        table["group"] = content
+    if count := int(content.duplicated().sum()):
+        print(f"{source}: copies of another sound: {count}. They stay with it in every split.")
+    return content
 
 
 def _table_of_folders(folder: Path) -> pd.DataFrame:
