@@ -22,10 +22,10 @@
 #
 # One model, or a blend of several, scores each class for every test clip.
 #
-# **You get** a checked `submission.csv`, the steps to submit it and, with the public release of the data, its score. **Reads** the runs of
-# the earlier notebooks and the test cache of notebook 2, which is rebuilt if the test clips have changed, as in the second stage of the
-# competition. **Writes** `submissions/submission.csv` and, beside it, a JSON record of how it was made. **Takes** seconds on the mini set;
-# with `best` on the competition's data, about five minutes on two cores.
+# **You get** a checked `submission.csv`, its score where the labels of the test clips are known, and the steps to submit it. **Reads** the
+# runs of the earlier notebooks and the test cache of notebook 2, which is rebuilt if the test clips have changed, as in the second stage
+# of the competition. **Writes** `submissions/submission.csv` and, beside it, a JSON record of how it was made. **Takes** seconds on the
+# mini set; with `best` on the competition's data, about five minutes on two cores.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
@@ -118,6 +118,23 @@ plots.tagged_clip(samples, pd.Series(scores[0], kit.competition.classes), kit.pr
 plots.player(samples, kit.preset.mel)
 
 # %% [markdown]
+# ## Its score
+#
+# Kaggle keeps the labels of the test clips to itself. The mini set, a dataset of your own sounds (notebook 10) and the public release on
+# Zenodo have them. Zenodo's also says which clips made up the Public and Private leaderboards, so this is what they would have shown.
+# Expect about 0.15 less there than on validation clips:
+# [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), for example, had 0.862 in cross-validation on curated
+# clips and 0.723 on the Public leaderboard with one model, and 0.879 and 0.724 with noisy clips added.
+#
+# Nothing was trained or chosen on the test clips, so this score is honest once. It is no longer if you use it to choose between models.
+
+# %% tags=["nbval-ignore-output", "results"]
+if "labels" in kit.competition.test:
+    display(submission.score(file, kit.competition).rename_axis("LWLRAP of the submission"))
+else:
+    print("This data has no labels for the test clips.")
+
+# %% [markdown]
 # ## Submit it on Kaggle
 #
 # The competition accepts only notebooks that write the file, and still takes late submissions. In a shell, in the kit's folder:
@@ -131,19 +148,6 @@ plots.player(samples, kit.preset.mel)
 #    `kaggle competitions submit freesound-audio-tagging-2019 -k YOU/freesound-tagging-kit-08-submission -v 1 -f submission.csv -m best`
 # 4. Kaggle reruns it on its own test clips, where it must finish within an hour on a GPU.
 #    `kaggle competitions submissions freesound-audio-tagging-2019` shows the score.
-#
-# ## The leaderboard, offline
-#
-# The public release on Zenodo has the labels of the test clips and says which of them made up Kaggle's Public and Private leaderboards.
-# With that data, this is what the leaderboards would have shown. Expect about 0.15 less than on validation clips:
-# [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), for example, had 0.862 in cross-validation on curated
-# clips and 0.723 on the Public leaderboard with one model, and 0.879 and 0.724 with noisy clips added.
-
-# %% tags=["nbval-ignore-output"]
-if "usage" in kit.competition.test:
-    display(submission.leaderboard(file, kit.competition))
-else:
-    print("This data has no labels for the test clips.")
 
 # %% [markdown]
 # Next: `09_explanation` asks what in a sound speaks for a label.

@@ -196,8 +196,7 @@ runs = examples / "runs" if Path(labeled).is_relative_to(examples) else own_kit.
 
 # %%
 competition = own_kit.competition
-test = data.read_table(target / "test_labels.csv", ["fname", "labels"])
-sets = {"curated": competition.curated, "test": test}
+sets = {"curated": competition.curated, "test": competition.test}
 clips = {name: data.split_labels(table["labels"]).explode().value_counts() for name, table in sets.items()}
 pd.DataFrame(clips).fillna(0).astype(int)
 
@@ -228,7 +227,7 @@ pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epo
 
 # %% tags=["nbval-ignore-output"]
 says = predict.tag(target / "test", own_run, kit.device).idxmax(axis=1).rename("the model")
-said = data.split_labels(test.set_index("fname")["labels"]).str[0].rename("you")
+said = data.split_labels(competition.test.set_index("fname")["labels"]).str[0].rename("you")
 pd.crosstab(*said.align(says, join="inner"))
 
 # %% [markdown]
@@ -242,6 +241,6 @@ import shlex
 from utils.workspace import short_path
 
 data_set, model_folder = (shlex.quote(short_path(folder)) for folder in (target, own_run.folder))
-print(f"python -m utils.run --data {data_set} --preset quick 02 03")
-print(f"python -m utils.run --data {data_set} --preset full 02 06")
+print(f"python -m utils.run --data {data_set} --preset quick 02 03 08")
+print(f"python -m utils.run --data {data_set} --preset full 02 06 08")
 print(f"python -m utils.predict FOLDER --run {model_folder}")

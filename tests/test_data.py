@@ -55,6 +55,18 @@ def test_both_layouts_are_read_the_same(kaggle, zenodo):
     assert set(b.test["usage"]) == {"Public"}
 
 
+def test_the_labels_of_the_test_clips_are_read_in_the_order_of_the_sample(kaggle):
+    fnames = list(Competition(kaggle).test["fname"])
+    labels = pd.DataFrame({"fname": fnames[::-1], "labels": "Knock"})
+    labels.to_csv(kaggle / "test_labels.csv", index=False)
+    test = Competition(kaggle).test
+    assert list(test["fname"]) == fnames
+    assert list(test["labels"]) == ["Knock"] * 6
+    labels[1:].to_csv(kaggle / "test_labels.csv", index=False)
+    with pytest.raises(ValueError, match=r"test_labels\.csv lists other clips than sample_submission\.csv"):
+        Competition(kaggle)
+
+
 def test_the_noisy_set_may_be_missing(kaggle):
     (kaggle / "train_noisy.csv").unlink()
     shutil.rmtree(kaggle / "train_noisy")
@@ -226,5 +238,5 @@ def test_the_mini_set_is_reproducible_byte_for_byte(tmp_path, monkeypatch):
     monkeypatch.setattr(mini, "CLIPS", {"train_curated": 2, "train_noisy": 1, "test": 1})
     one, two = mini.make_mini_set(tmp_path / "one"), mini.make_mini_set(tmp_path / "two")
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
-    assert len(files) == 12 * 4 + 3
+    assert len(files) == 12 * 4 + 4
     assert all((one / file).read_bytes() == (two / file).read_bytes() for file in files)

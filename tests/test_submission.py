@@ -61,16 +61,17 @@ def test_on_kaggle_a_copy_goes_where_the_competition_looks(competition, scores, 
     assert (tmp_path / "working/submission.csv").read_bytes() == file.read_bytes()
 
 
-def test_the_leaderboard_scores_public_and_private_clips(tmp_path):
+def test_a_submission_is_scored_where_the_test_labels_are_known(tmp_path):
     test = pd.DataFrame({"fname": ["a", "b", "c"], "labels": ["x", "y", "y"], "usage": ["Public", "Private", "Public"]})
     competition = SimpleNamespace(classes=["x", "y"], test=test, folder=tmp_path)
     scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
     file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
-    table = submission.leaderboard(file, competition)
-    assert table.T.to_dict("list") == {"Private": [1, 0.5], "Public": [2, 0.75]}
+    assert submission.score(file, competition).T.to_dict("list") == {"Private": [1, 0.5], "Public": [2, 0.75]}
+    competition.test = test[["fname", "labels"]]
+    assert submission.score(file, competition).T.to_dict("list") == {"Test": [3, 2 / 3]}
     competition.test = test[["fname"]]
     with pytest.raises(ValueError, match="use the public release on Zenodo"):
-        submission.leaderboard(file, competition)
+        submission.score(file, competition)
 
 
 def test_baselines_and_pretrained_networks_are_not_submitted():

@@ -23,6 +23,7 @@ LABEL_CORRECTIONS: dict[str, str | None] = {
 }
 
 ZENODO_META = "FSDKaggle2019.meta"
+TEST_LABELS = "test_labels.csv"  # in the mini set and in what `utils.own` makes; the competition's data has none
 LAYOUT_MARKERS = ("train_curated.csv", ZENODO_META)  # mark a folder in Kaggle's and in Zenodo's layout
 
 
@@ -35,8 +36,9 @@ class Competition:
     """The competition's data: `.classes`, and one table per set with a row per clip.
 
     `.curated` and `.noisy` have the columns `fname`, `labels` (comma-separated, as published) and `path`; `.test` has
-    `fname` and `path`, and in the Zenodo layout also `labels` and `usage`. `.noisy` is empty if the folder has no noisy
-    set, or none of its sounds, which is printed. Other columns are kept as text.
+    `fname` and `path`, and `labels` if they are known: from Zenodo, with `usage`, or from test_labels.csv, which the
+    mini set and datasets of your own sounds have. `.noisy` is empty if the folder has no noisy set, or none of its
+    sounds, which is printed. Other columns are kept as text.
 
     Tables are CSV in UTF-8, with or without a byte-order mark; the order of columns, the line endings and spaces around
     a name, a label or any other field do not matter. Raises FileNotFoundError or ValueError, naming the file and the
@@ -68,6 +70,12 @@ class Competition:
         self.curated = self._labelled("train_curated.csv", "train_curated")
         self.noisy = self._labelled("train_noisy.csv", "train_noisy", optional=True)
         self.test = _with_paths(sample[["fname"]], sample_file, self.folder / "test")
+        if (self.folder / TEST_LABELS).is_file():
+            labeled = self._labelled(TEST_LABELS, "test").set_index("fname")
+            if set(labeled.index) != set(sample["fname"]):
+                other = f"lists other clips than {sample_file.name}"
+                raise ValueError(f"{self.folder / TEST_LABELS} {other}: correct the list or remove the file.")
+            self.test = labeled.loc[sample["fname"]].reset_index()
 
     def _read_zenodo(self) -> None:
         def audio(name: str) -> str:

@@ -235,14 +235,16 @@ def _write(folder: Path) -> None:
         fnames = [f"{value:08x}.wav" for value in rng.choice(2**32, len(labels), replace=False)]
         noisy = name == "train_noisy"
         for fname, sounds in zip(fnames, labels):
-            samples = _clip(rng, sounds, noise_db=(12, 30) if noisy else (20, 60))
-            soundfile.write(folder / name / fname, samples, RATE, subtype="PCM_16")
+            noise_db = (12, 30) if noisy else (20, 60)
+            soundfile.write(folder / name / fname, _clip(rng, sounds, noise_db), RATE, subtype="PCM_16")
         if noisy:
             labels = [_draw_labels(rng, rng.choice([*RECIPES])) if rng.random() < 0.4 else sounds for sounds in labels]
         table = pd.DataFrame({"fname": fnames, "labels": map(",".join, labels)}).sort_values("fname")
+        tables = {name: table}
         if name == "test":
-            name, table = "sample_submission", table[["fname"]].assign(**dict.fromkeys(RECIPES, 0))
-        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+            tables = {"test_labels": table, "sample_submission": table[["fname"]].assign(**dict.fromkeys(RECIPES, 0))}
+        for name, table in tables.items():
+            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
 
 
 def _draw_labels(rng: Generator, label: str) -> list[str]:

@@ -14,7 +14,6 @@ from . import audio, data, files, splits
 
 MIN_CLIPS_PER_CLASS = 3  # one for each of the training, validation and test sets
 MIN_FOLDS = 3  # for the same reason, if the clips come in folds
-TEST_LABELS = "test_labels.csv"  # no other dataset has it: it marks a folder that was made here
 RESERVED = ("", "fname", "labels")  # names of other columns of the tables
 
 
@@ -29,7 +28,7 @@ def make_data_set(
 
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
     `folder`) and `labels` (comma-separated). A random fifth, stratified by class (the first label), becomes the test
-    set, whose labels are kept in `target`/test_labels.csv. Copies of one sound stay together, and so do clips of one
+    set, whose labels are in `target`/test_labels.csv. Copies of one sound stay together, and so do clips of one
     `group` or `freesound_id`, if `csv` has such a column; with a column `fold`, the first fold is the test set. Other
     columns are kept in both tables. Sounds are linked where the system allows it, else copied, as CLASS-NUMBER-NAME.
     With `replace`, a `target` made here before is overwritten.
@@ -39,7 +38,7 @@ def make_data_set(
     an invalid name or no training clip, or there are too few classes, clips per class, groups or folds.
     """
     folder, target = Path(folder), Path(target)
-    if os.path.lexists(target) and not (replace and (target / TEST_LABELS).is_file()):
+    if os.path.lexists(target) and not (replace and (target / data.TEST_LABELS).is_file()):
         remedy = "remove it, choose another name, or --replace it if it was made by this command"
         raise FileExistsError(f"{target} already exists: {remedy}.")
     source = folder if csv is None else Path(csv)
@@ -63,7 +62,7 @@ def make_data_set(
             for row in part.itertuples():
                 _link(row.path, unfinished / name / row.fname)
         curated[columns].to_csv(unfinished / "train_curated.csv", index=False)
-        test[columns].to_csv(unfinished / TEST_LABELS, index=False)
+        test[columns].to_csv(unfinished / data.TEST_LABELS, index=False)
         sample = pd.DataFrame(0, index=pd.Index(test["fname"]), columns=classes)
         sample.to_csv(unfinished / "sample_submission.csv")
     return target
@@ -160,11 +159,11 @@ def main(arguments: list[str] | None = None) -> None:
         target = make_data_set(options.folder, options.target, options.csv, replace=options.replace)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    tables = {"train_curated": "train_curated.csv", "test": TEST_LABELS}
+    tables = {"train_curated": "train_curated.csv", "test": data.TEST_LABELS}
     labels = {name: data.read_table(target / file, ["fname", "labels"])["labels"] for name, file in tables.items()}
     clips = pd.DataFrame({name: data.split_labels(part).explode().value_counts() for name, part in labels.items()})
     print(clips.fillna(0).astype(int).sort_index().to_string())
-    print(f"\nNext, run: python -m utils.run --data {shlex.quote(str(target))} --preset quick 02 03")
+    print(f"\nNext, run: python -m utils.run --data {shlex.quote(str(target))} --preset quick 02 03 08")
 
 
 if __name__ == "__main__":

@@ -73,17 +73,18 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
     return file
 
 
-def leaderboard(file: str | Path, competition: Competition) -> pd.DataFrame:
-    """Return a submission's LWLRAP on the Public and Private test clips, as the leaderboard would have.
+def score(file: str | Path, competition: Competition) -> pd.DataFrame:
+    """Return a submission's LWLRAP on the test clips; with Zenodo's data, on the Public and Private ones.
 
     The columns are `clips` and `LWLRAP`. Raises ValueError if the submission is not valid, or if the data has no labels
-    of the test clips, which only Zenodo's layout has.
+    of the test clips.
     """
-    if not {"labels", "usage"} <= set(competition.test.columns):
+    if "labels" not in competition.test:
         raise ValueError(f"{competition.folder.name} has no test labels: use the public release on Zenodo.")
     scores = check(file, competition)[competition.classes].to_numpy()
     targets = multi_hot(competition.test, competition.classes)
-    return lwlrap_by(competition.test["usage"], targets, scores)
+    group = competition.test.get("usage", pd.Series("Test", competition.test.index))
+    return lwlrap_by(group, targets, scores)
 
 
 def check(file: str | Path, competition: Competition) -> pd.DataFrame:
