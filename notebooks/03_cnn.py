@@ -146,7 +146,7 @@ print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameter
 # hand); **top-5** is the share of clips whose first label is among the five highest scores.
 #
 # During training, each validation clip is scored by one crop, its first 2 s; at the end, with `quick`, by up to eight crops from its
-# beginning to its end, whose scores are averaged (test-time augmentation).
+# beginning to its end, whose scores are averaged, each weighted by the crop's RMS amplitude (test-time augmentation).
 
 # %% tags=["nbval-ignore-output"]
 run = launch.fit(model, train_set, validation_set, config, kit.run_folder("deep_cnn"), entry.title)

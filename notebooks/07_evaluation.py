@@ -117,8 +117,9 @@ charts.intervals(ours)
 # ## One crop, or several
 #
 # During training, a network is validated on the first 2 s of each clip. The scores above average up to `test_crops` crops from its
-# beginning to its end (test-time augmentation). This costs no training and helps if clips are much longer than 2 s. (In the mini set, they
-# last 2.5 s on average, so little changes.) Networks whose `test_crops` is 1 and `best` are not listed.
+# beginning to its end, each weighted by its RMS amplitude (test-time augmentation). This costs no training and helps if clips are much
+# longer than 2 s. (In the mini set, they last 2.5 s on average, so little changes.) Networks whose `test_crops` is 1 and `best` are not
+# listed.
 
 # %% tags=["nbval-ignore-output"]
 several = [run for run in networks if not run.folds() and run.config.test_crops > 1]

@@ -224,7 +224,7 @@ def test_bce_is_the_papers_formula(activation):
         assert torch.isfinite(certain.grad).all()
 
 
-def test_scores_are_the_mean_over_a_clips_test_time_crops(sets, run):
+def test_scores_are_the_mean_over_a_clips_test_time_crops_weighted_by_amplitude(sets, run):
     validation_set, model = sets[1].subset(np.arange(8)), run.models()[0].eval()
     config = replace(run.config, test_crops=3)
     scores = inference.predict_scores(model, validation_set, config)
@@ -236,8 +236,10 @@ def test_scores_are_the_mean_over_a_clips_test_time_crops(sets, run):
         )
         x = validation_set.crops(torch.full((count,), row), offsets, 128)
         with torch.inference_mode(), inference.autocast(torch.device("cpu")):
-            expected = model(x.contiguous(memory_format=torch.channels_last)).sigmoid().mean(0)
-        assert np.allclose(scores[row], expected.numpy(), atol=0.01)
+            each = model(x.contiguous(memory_format=torch.channels_last)).float().sigmoid()
+        amplitude = (10 ** (x / 10)).mean(dim=(1, 2, 3)).sqrt()
+        expected = np.average(each.numpy(), axis=0, weights=amplitude.numpy())
+        assert np.allclose(scores[row], expected, atol=0.01)
 
 
 def test_muon_steps_equally_far_in_all_directions_of_a_filter_and_adamw_trains_the_rest(tiny, few):

@@ -153,6 +153,11 @@ def spec_augment(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
     return x
 
 
+def rms(x: Tensor) -> Tensor:
+    """Return the root mean square amplitude of each spectrogram in dB: (clips,)."""
+    return (POWER * x).exp().mean(dim=(1, 2, 3)).sqrt()
+
+
 def tta_crops(lengths: Tensor, config: TrainingConfig) -> tuple[Tensor, Tensor]:
     """Return row and first frame, both (crops,), of the test-time augmentation crops of clips with these lengths.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import data, distributed, metrics
-from .augment import tta_crops
+from .augment import rms, tta_crops
 from .config import TrainingConfig
 from .dataset import MelDataset
 from .run_folder import Run
@@ -45,13 +45,14 @@ def activate(logits: Tensor, activation: str) -> Tensor:
 def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig, progress: str = "") -> np.ndarray:
     """Score each clip: probabilities, float32 (clips, classes), averaged over at most `config.test_crops` crops.
 
-    Under torchrun, every process calls it, takes its shard of the crops, and gets the scores of all clips.
+    A crop's weight is its RMS amplitude: the faint tail of a sound says less than its attack. Under torchrun, every
+    process calls it, takes its shard of the crops, and gets the scores of all clips.
     """
     model.to(dataset.device, memory_format=torch.channels_last).eval()
     distributed.broadcast_buffers(model)
     rows, offsets = tta_crops(dataset.lengths, config)
-    count = torch.bincount(rows, minlength=len(dataset))
     total = torch.zeros(len(dataset), len(dataset.classes), device=dataset.device)
+    weights = total.new_zeros(len(dataset), 1)
     batches = list(zip(distributed.shard(rows).split(64), distributed.shard(offsets).split(64)))
     batches = [batch for batch in batches if len(batch[0])]  # a process may have none
     bar = tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, delay=1, disable=not progress)
@@ -59,8 +60,10 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
         for some, at in bar:
             x = dataset.crops(some, at, config.n_frames)
             logits = model(x.contiguous(memory_format=torch.channels_last))
-            total.index_add_(0, dataset.to_device(some), activate(logits.float(), config.activation))
-    return (distributed.all_reduce(total) / dataset.to_device(count)[:, None]).cpu().numpy()
+            clips, weight = dataset.to_device(some), rms(x)[:, None]
+            total.index_add_(0, clips, weight * activate(logits.float(), config.activation))
+            weights.index_add_(0, clips, weight)
+    return (distributed.all_reduce(total) / distributed.all_reduce(weights)).cpu().numpy()
 
 
 def score_run(run: Run, dataset: MelDataset) -> np.ndarray:
