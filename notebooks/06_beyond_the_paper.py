@@ -72,8 +72,9 @@ as_table(config)
 #   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mixture has the labels of both.
 # - **resized**: played at 0.75 to 1.33 times the tempo, scaled by up to 10% and shifted by up to 6% along the mel axis.
 # - **masked** in a band and a stretch of frames (SpecAugment).
+# - **filtered**: some frequencies get up to 12 dB louder, others softer, as with another microphone or room (FilterAugment).
 #
-# All three are off for the last tenth of the steps, so training ends on unaltered sounds. Here each is shown alone, the resized one as slow
+# All four are off for the last tenth of the steps, so training ends on unaltered sounds. Here each is shown alone, the resized one as slow
 # and as high as possible:
 
 # %%

@@ -7,13 +7,20 @@ import pytest
 import torch
 
 from utils import models, train
-from utils.augment import draw_batch, example_batch, make_batch, mix_in_power, resize, spec_augment, tta_crops
-from utils.config import TrainingConfig
+from utils.augment import (
+    draw_batch,
+    example_batch,
+    filter_augment,
+    make_batch,
+    mix_in_power,
+    resize,
+    spec_augment,
+    tta_crops,
+)
+from utils.config import NO_AUGMENTATION, TrainingConfig
 from utils.dataset import MelDataset
 
-AUGMENTED = TrainingConfig(
-    epochs=1, crop="random", mix_probability=0.5, resize_probability=0.5, spec_augment_probability=0.5
-)
+AUGMENTED = TrainingConfig(epochs=1, crop="random", **dict.fromkeys(NO_AUGMENTATION, 0.5))
 
 
 def noise(n=4, n_mels=32, n_frames=48):
@@ -62,7 +69,7 @@ def test_test_time_crops_go_from_the_first_frame_to_the_last(most, crop):
 def test_each_process_makes_its_shard_of_the_same_batch(sets):
     rows = torch.arange(40)
     whole = draw(sets[0], rows, AUGMENTED)
-    assert {"gain", "rate", "mask_width"} <= whole.keys()
+    assert {"gain", "rate", "mask_width", "filter_gain"} <= whole.keys()
     x, targets = make_batch(sets[0], whole, AUGMENTED)
     for processes in (3, 40):
         for rank in range(processes):
@@ -72,7 +79,8 @@ def test_each_process_makes_its_shard_of_the_same_batch(sets):
             assert torch.equal(part[1], targets[rank::processes])
     plain, _ = make_batch(sets[0], {name: whole[name] for name in ("rows", "offsets")}, AUGMENTED)
     changed = ((x - plain).abs() > 1e-3).flatten(1).any(dim=1)
-    expected = (whole["gain"] > -torch.inf) | whole["resized"] | (whole["mask_width"] > 0).any(dim=1)
+    expected = (whole["gain"] > -torch.inf) | whole["resized"]
+    expected |= (whole["mask_width"] > 0).any(dim=1) | (whole["filter_gain"] != 0).any(dim=1)
     assert torch.equal(changed, expected)
     assert 0 < expected.sum() < len(rows)
 
@@ -144,6 +152,14 @@ def test_spec_augment_masks_frequency_and_time():
         assert (hidden.int().diff(dim=1).abs().sum(dim=1) <= 2).all()  # contiguous
     assert torch.equal(masked, torch.where(changed[:, None], x.mean(dim=(1, 2, 3), keepdim=True), x))
     assert torch.equal(spec_augment(x, start, torch.zeros(64, 2)), x)
+
+
+def test_filter_augment_adds_a_gain_that_is_linear_between_its_points():
+    x = noise(n_mels=41)
+    added = filter_augment(x, torch.tensor([[-12.0, 0, 4, 2, 2]] + [[0.0] * 5] * 3)) - x
+    curve = np.interp(np.arange(41), [0, 10, 20, 30, 40], [-12, 0, 4, 2, 2])
+    assert np.allclose(added[0, 0].T, curve, atol=1e-4)
+    assert not added[1:].any()
 
 
 def test_example_batches_are_reproducible(sets):

@@ -31,7 +31,7 @@ inference.autocast_dtype = lambda device: torch.float32
 # At the usual, higher learning rate, Adam makes rounding errors visible.
 common = dict(optimizer="muon", schedule="cosine", activation="sigmoid", test_crops=3, learning_rate=1e-4)
 random = config.TrainingConfig(
-    3, batch_size=37, crop="random", mix_probability=0.5, resize_probability=0.5, spec_augment_probability=0.5, **common
+    3, batch_size=37, crop="random", **dict.fromkeys(config.NO_AUGMENTATION, 0.5), **common
 )
 uneven = config.TrainingConfig(1, batch_size=17, **common)
 

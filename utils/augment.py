@@ -15,6 +15,7 @@ GAIN = (-12.0, 0.0)  # dB, peak of a mixed-in clip relative to the peak of the c
 RATE = (0.75, 1.33)  # of time: above 1, a sound is faster
 MEL_SCALE, MEL_SHIFT = 0.1, 0.06  # largest changes, as shares of the mel axis
 LARGEST_MASK = 0.2  # share of either axis
+FILTER_GAIN, FILTER_POINTS = 12.0, 5  # largest gain in dB, and at how many points of the mel axis it is drawn
 POWER = math.log(10) / 10  # converts dB to the natural logarithm of power
 
 
@@ -49,6 +50,9 @@ def draw_batch(
     if augmented and config.spec_augment_probability:
         masked = uniform(0, 1) < config.spec_augment_probability
         draw |= {"mask_width": uniform(0, LARGEST_MASK, 2) * masked[:, None], "mask_start": uniform(0, 1, 2)}
+    if augmented and config.filter_probability:
+        filtered = uniform(0, 1) < config.filter_probability
+        draw["filter_gain"] = uniform(-FILTER_GAIN, FILTER_GAIN, FILTER_POINTS) * filtered[:, None]
     return draw
 
 
@@ -76,6 +80,8 @@ def make_batch(
         x = x.index_copy(0, some, resize(x[some], *factors))
     if "mask_width" in draw:
         x = spec_augment(x, dataset.to_device(draw["mask_start"]), dataset.to_device(draw["mask_width"]))
+    if "filter_gain" in draw:
+        x = filter_augment(x, dataset.to_device(draw["filter_gain"]))
     return x.contiguous(memory_format=torch.channels_last), dataset.to_device(targets)
 
 
@@ -98,6 +104,7 @@ def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarra
         "mixed in power": replace(plain, mix_probability=1.0),
         "resized": replace(plain, resize_probability=1.0),
         "masked (SpecAugment)": replace(plain, spec_augment_probability=1.0),
+        "filtered (FilterAugment)": replace(plain, filter_probability=1.0),
     }
     rows = torch.arange(min(8, len(dataset)))
     shown = {}
@@ -151,6 +158,15 @@ def spec_augment(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
         masked = (place >= begin) & (place < begin + width[:, axis - 2, None])
         x = torch.where(masked.view(shape), mean, x)
     return x
+
+
+def filter_augment(x: Tensor, gain: Tensor) -> Tensor:
+    """Filter each sound as another microphone or room would: add a gain in dB that changes along the mel axis.
+
+    `gain`, (clips, points), is spread evenly from the lowest band to the highest and linear in between.
+    """
+    # Source: Nam, Kim and Park 2022, FilterAugment: an acoustic environmental data augmentation method, linear type.
+    return x + F.interpolate(gain[:, None], x.shape[2], mode="linear", align_corners=True)[..., None]
 
 
 def rms(x: Tensor) -> Tensor:

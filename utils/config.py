@@ -8,7 +8,9 @@ import pandas as pd
 
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
-NO_AUGMENTATION = {"mix_probability": 0.0, "resize_probability": 0.0, "spec_augment_probability": 0.0}
+NO_AUGMENTATION = dict.fromkeys(
+    ("mix_probability", "resize_probability", "spec_augment_probability", "filter_probability"), 0.0
+)
 
 
 def attached(pattern: str) -> list[Path]:
@@ -67,7 +69,8 @@ class TrainingConfig:
     mix_probability: float = 0.0  # of adding another clip, in power; the mixture has the labels of both
     resize_probability: float = 0.0  # of changing a crop's tempo and its position on the mel axis
     spec_augment_probability: float = 0.0  # of applying a frequency mask and a time mask (SpecAugment)
-    augmented: float = 0.9  # share of the steps, from the first on, with these three augmentations
+    filter_probability: float = 0.0  # of changing the balance of low and high frequencies (FilterAugment)
+    augmented: float = 0.9  # share of the steps, from the first on, with these four augmentations
     seed: int = 0
 
     def __post_init__(self) -> None:

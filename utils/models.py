@@ -42,7 +42,7 @@ _FULL_VGG19 = replace(_FULL, learning_rate=1e-4)
 _QUICK = TrainingConfig(
     epochs=70, max_steps=1000, optimizer="muon", learning_rate=3e-3, weight_decay=0.01, schedule="cosine",
     activation="sigmoid", crop="random", test_crops=8, mix_probability=0.5, resize_probability=0.4,
-    spec_augment_probability=0.5,
+    spec_augment_probability=0.5, filter_probability=1.0,
 )  # fmt: skip
 _BEST = replace(_QUICK, epochs=50, min_steps=3000, max_steps=None)
 _QUICK_BEST = replace(_BEST, epochs=20, min_steps=1, max_steps=100)
@@ -61,7 +61,9 @@ _FULL_PICZAK = TrainingConfig(
 )  # fmt: skip
 _FULL_SBCNN = replace(_FULL_PICZAK, epochs=50, learning_rate=1e-3, mix_probability=0.5, resize_probability=0.5)
 _FULL_HERSHEY = replace(_FULL_PICZAK, epochs=100, batch_size=128, weight_decay=0.0)
-_QUICK_SBCNN = replace(_QUICK, epochs=40, max_steps=120, optimizer="adam", spec_augment_probability=0.0)
+_QUICK_SBCNN = replace(
+    _QUICK, epochs=40, max_steps=120, optimizer="adam", spec_augment_probability=0.0, filter_probability=0.0
+)
 _QUICK_PICZAK = replace(_QUICK_VGG19, epochs=50, max_steps=200, test_crops=8)
 _QUICK_HERSHEY = replace(_QUICK_VGG19, epochs=1, max_steps=4)  # these networks need thousands of steps
 _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e-4, crop="start")

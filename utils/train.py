@@ -113,6 +113,7 @@ class Trainer:
     def fingerprint(self, validation_set: MelDataset) -> str:
         """Return a hash that identifies this training."""
         augmentation = (augment.GAIN, augment.RATE, augment.MEL_SCALE, augment.MEL_SHIFT, augment.LARGEST_MASK)
+        augmentation += (augment.FILTER_GAIN, augment.FILTER_POINTS)
         filters = (muon.LR_SCALE, muon.MOMENTUM, muon.WEIGHT_DECAY, muon.NEWTON_SCHULZ, muon.ITERATIONS)
         clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (self.train_set, validation_set)]
         return fingerprint(
