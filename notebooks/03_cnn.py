@@ -172,9 +172,9 @@ pd.DataFrame({"last": history.iloc[-1], f"highest (epoch {highest})": history.lo
 # %% [markdown]
 # By all its crops, the finished model reaches:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "results"]
 summary = run.summary()
-print(f"LWLRAP {summary['LWLRAP']:.3f}, top-5 {summary['top-5']:.1%}")
+print(f"{entry.title}, {len(run.validation)} validation clips: LWLRAP {summary['LWLRAP']:.3f}, top-5 {summary['top-5']:.1%}")
 
 # %% [markdown]
 # ## A first look
