@@ -130,7 +130,7 @@ plots.player(samples, kit.preset.mel)
 
 # %% tags=["nbval-ignore-output", "results"]
 if "labels" in kit.competition.test:
-    display(submission.score(file, kit.competition).rename_axis("LWLRAP of the submission"))
+    display(submission.score(file, kit.competition).rename_axis("test clips"))
 else:
     print("This data has no labels for the test clips.")
 

@@ -68,7 +68,7 @@ def test_a_submission_is_scored_where_the_test_labels_are_known(tmp_path):
     file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
     assert submission.score(file, competition).T.to_dict("list") == {"Private": [1, 0.5], "Public": [2, 0.75]}
     competition.test = test[["fname", "labels"]]
-    assert submission.score(file, competition).T.to_dict("list") == {"Test": [3, 2 / 3]}
+    assert submission.score(file, competition).T.to_dict("list") == {"all": [3, 2 / 3]}
     competition.test = test[["fname"]]
     with pytest.raises(ValueError, match="use the public release on Zenodo"):
         submission.score(file, competition)

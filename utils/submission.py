@@ -83,7 +83,7 @@ def score(file: str | Path, competition: Competition) -> pd.DataFrame:
         raise ValueError(f"{competition.folder.name} has no test labels: use the public release on Zenodo.")
     scores = check(file, competition)[competition.classes].to_numpy()
     targets = multi_hot(competition.test, competition.classes)
-    group = competition.test.get("usage", pd.Series("Test", competition.test.index))
+    group = competition.test.get("usage", pd.Series("all", competition.test.index))
     return lwlrap_by(group, targets, scores)
 
 
