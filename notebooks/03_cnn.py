@@ -78,8 +78,8 @@ plain = dataclasses.replace(config, **NO_AUGMENTATION)
 plots.batch(*augment.example_batch(train_set, plain, 6), competition.classes, kit.preset.mel)
 
 # %% [markdown]
-# The same clips as `quick` trains on them: some are mixed with another and get its labels too, some are resized, some are filtered, and
-# some have a band and a stretch of time masked. Notebook 6 shows each augmentation alone. `full`, like the paper, uses none.
+# The same clips as `quick` trains on them: some are mixed with another and get its labels too, some are resized, some have a band and a
+# stretch of time masked, and some are filtered. Notebook 6 shows each augmentation alone. `full`, like the paper, uses none.
 
 # %%
 plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, kit.preset.mel)

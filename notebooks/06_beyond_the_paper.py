@@ -72,7 +72,7 @@ as_table(config)
 #   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mixture has the labels of both.
 # - **resized**: played at 0.75 to 1.33 times the tempo, scaled by up to 10% and shifted by up to 6% along the mel axis.
 # - **masked** in a band and a stretch of frames (SpecAugment).
-# - **filtered**: some frequencies get up to 12 dB louder, others softer, as with another microphone or room (FilterAugment).
+# - **filtered**, as by another microphone or room: each frequency gets up to 12 dB louder or softer (FilterAugment).
 #
 # All four are off for the last tenth of the steps, so training ends on unaltered sounds. Here each is shown alone, the resized one as slow
 # and as high as possible:
@@ -116,8 +116,9 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # What does each part give? Each row adds one to those above it. All are trained for 600 steps with `full`, 100 with `quick`, and scored on
 # the few clips of one validation split, so the intervals are wide: where they overlap widely, as in the stored outputs, do not trust the
 # order. Augmentation pays off in longer runs: on the 562 recordings of the README, with 1,000 steps per fold, `random crops` scores 0.879,
-# `+ SpecAugment` 0.906 and `+ Muon` 0.944. `+ FilterAugment` makes no difference there, where clips of one recording may be on both sides,
-# but seems to help with drum kits that the model has never heard. `python -m tests.ablation` trains each part on all folds of your data.
+# `+ SpecAugment` 0.906 and `+ Muon` 0.944. `+ FilterAugment` makes no measurable difference there, where clips of one recording may be on
+# both sides, and may help with drum kits that the model has never heard. `python -m tests.ablation` trains each part on all folds of your
+# data.
 
 # %% tags=["nbval-ignore-output"]
 ladder = folds.ladder(curated, kit.preset, kit.runs / "ladder")

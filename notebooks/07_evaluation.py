@@ -95,7 +95,7 @@ paper = pd.DataFrame(
 paper
 
 # %% [markdown]
-# Ours are from the last epoch, all crops of a clip averaged, on the validation clips that all runs share (`best` has scores of more). On
+# Ours are from the last epoch, all crops of a clip together, on the validation clips that all runs share (`best` has scores of more). On
 # other data, or with `quick`, which changes the networks and their training, do not compare them with the paper's. Guessing gives an LWLRAP
 # of 0.26 and a top-5 of 5/12 = 0.42 for one label among twelve classes, 0.06 and 5/80 among eighty.
 

@@ -122,11 +122,11 @@ plots.player(samples, kit.preset.mel)
 #
 # Kaggle keeps the labels of the test clips to itself. The mini set, a dataset of your own sounds (notebook 10) and the public release on
 # Zenodo have them. Zenodo's also says which clips made up the Public and Private leaderboards, so this is what they would have shown.
-# Expect about 0.15 less there than on validation clips:
+# Expect about 0.15 less on the leaderboards than on validation clips:
 # [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), for example, had 0.862 in cross-validation on curated
 # clips and 0.723 on the Public leaderboard with one model, and 0.879 and 0.724 with noisy clips added.
 #
-# Nothing was trained or chosen on the test clips, so this score is honest once. It is no longer if you use it to choose between models.
+# Nothing was trained or chosen on the test clips. The score is honest as long as you do not choose between models by it.
 
 # %% tags=["nbval-ignore-output", "results"]
 if "labels" in kit.competition.test:

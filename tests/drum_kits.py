@@ -36,14 +36,15 @@ def sounds(kits: Path) -> pd.DataFrame:
     rows = []
     for kit in sorted(kits.glob("*/drumkit.xml")):
         for instrument in ElementTree.parse(kit).iterfind(".//{*}instrument"):
-            name = instrument.findtext("{*}name").lower()
+            name = instrument.findtext("{*}name", "").lower()
             label = next((label for label, pattern in CLASSES.items() if re.search(pattern, name)), None)
-            files = {kit.with_name(element.text) for element in instrument.iterfind(".//{*}filename") if element.text}
+            files = {kit.parent / element.text for element in instrument.iterfind(".//{*}filename") if element.text}
             rows += [(file, label, kit.parent.name) for file in sorted(files) if label and file.is_file()]
     if not rows:
         raise SystemExit(f"There are no drum kits in {kits}: apt-get install hydrogen-data hydrogen-drumkits.")
     table = pd.DataFrame(rows, columns=["path", "labels", "group"])
-    table["group"] = table["group"].replace("GMRockKit", "The Black Pearl 1.0")  # most of its sounds are copies
+    # Most sounds of the first are copies from the second, and the others are of the same drums.
+    table["group"] = table["group"].replace("GMRockKit", "The Black Pearl 1.0")
     content = table["path"].map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
     silent = table["path"].map(lambda path: path.name.startswith("emptySample"))
     unclear = table.groupby(content)["labels"].transform("nunique") > 1  # one sound for two instruments

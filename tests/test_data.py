@@ -57,11 +57,12 @@ def test_both_layouts_are_read_the_same(kaggle, zenodo):
 
 def test_the_labels_of_the_test_clips_are_read_in_the_order_of_the_sample(kaggle):
     fnames = list(Competition(kaggle).test["fname"])
-    labels = pd.DataFrame({"fname": fnames[::-1], "labels": "Knock"})
+    labels = pd.DataFrame({"fname": fnames[::-1], "labels": [*mini.RECIPES][:6]})
     labels.to_csv(kaggle / "test_labels.csv", index=False)
     test = Competition(kaggle).test
     assert list(test["fname"]) == fnames
-    assert list(test["labels"]) == ["Knock"] * 6
+    assert list(test["labels"]) == [*mini.RECIPES][:6][::-1]
+    assert all(path.endswith(fname) for path, fname in zip(test["path"], fnames))
     labels[1:].to_csv(kaggle / "test_labels.csv", index=False)
     with pytest.raises(ValueError, match=r"test_labels\.csv lists other clips than sample_submission\.csv"):
         Competition(kaggle)

@@ -70,7 +70,7 @@ def test_a_submission_is_scored_where_the_test_labels_are_known(tmp_path):
     competition.test = test[["fname", "labels"]]
     assert submission.score(file, competition).T.to_dict("list") == {"all": [3, 2 / 3]}
     competition.test = test[["fname"]]
-    with pytest.raises(ValueError, match="use the public release on Zenodo"):
+    with pytest.raises(ValueError, match="has no test labels"):
         submission.score(file, competition)
 
 

@@ -80,7 +80,7 @@ def make_batch(
         x = x.index_copy(0, some, resize(x[some], *factors))
     if "mask_width" in draw:
         x = spec_augment(x, dataset.to_device(draw["mask_start"]), dataset.to_device(draw["mask_width"]))
-    if "filter_gain" in draw:
+    if "filter_gain" in draw:  # after the masks, which are thus not flat either
         x = filter_augment(x, dataset.to_device(draw["filter_gain"]))
     return x.contiguous(memory_format=torch.channels_last), dataset.to_device(targets)
 

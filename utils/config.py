@@ -65,7 +65,7 @@ class TrainingConfig:
     activation: str = "softmax"  # the paper's; or "sigmoid", independent for each class
     n_frames: int = 128  # frames per crop, 2 s
     crop: str = "start"  # the paper's: the first 2 s of each clip; or "random", another 2 s each time
-    test_crops: int = 1  # test-time augmentation: evenly spaced crops to score a clip by, at most
+    test_crops: int = 1  # test-time augmentation: a clip is scored by at most this many crops
     mix_probability: float = 0.0  # of adding another clip, in power; the mixture has the labels of both
     resize_probability: float = 0.0  # of changing a crop's tempo and its position on the mel axis
     spec_augment_probability: float = 0.0  # of applying a frequency mask and a time mask (SpecAugment)

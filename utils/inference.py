@@ -43,9 +43,9 @@ def activate(logits: Tensor, activation: str) -> Tensor:
 
 @torch.no_grad()  # not inference_mode: weights that `to` moves in it could not be trained afterwards
 def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig, progress: str = "") -> np.ndarray:
-    """Score each clip: probabilities, float32 (clips, classes), averaged over at most `config.test_crops` crops.
+    """Score each clip: probabilities, float32 (clips, classes), a mean over at most `config.test_crops` crops.
 
-    A crop's weight is its RMS amplitude: the faint tail of a sound says less than its attack. Under torchrun, every
+    It is weighted by RMS amplitude: the faint tail of a sound says less than its attack. Under torchrun, every
     process calls it, takes its shard of the crops, and gets the scores of all clips.
     """
     model.to(dataset.device, memory_format=torch.channels_last).eval()
@@ -63,7 +63,8 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
             clips, weight = dataset.to_device(some), rms(x)[:, None]
             total.index_add_(0, clips, weight * activate(logits.float(), config.activation))
             weights.index_add_(0, clips, weight)
-    return (distributed.all_reduce(total) / distributed.all_reduce(weights)).cpu().numpy()
+    mean = distributed.all_reduce(total) / distributed.all_reduce(weights)
+    return mean.clamp(max=1).cpu().numpy()  # the two sums round differently
 
 
 def score_run(run: Run, dataset: MelDataset) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""The mini set: synthetic demo data in the competition's Kaggle layout.
+"""The mini set: synthetic demo data in the competition's Kaggle layout. The same seed gives the same bytes.
 
 Each class is a short physical recipe whose pitch, pace, color and decay vary from clip to clip, over background noise;
-some clips have a second sound or silent ends. The same seed gives the same bytes.
+some clips have a second sound or silent ends.
 """
 
 from collections.abc import Callable
@@ -221,8 +221,8 @@ def make_mini_set(folder: str | Path) -> Path:
     two in five are redrawn, whatever the sound.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        with files.atomic_folder(folder) as unfinished:
+    if not (folder / "test_labels.csv").is_file():  # nor has a set that an older version made
+        with files.atomic_folder(folder, replace=folder.is_dir()) as unfinished:
             _write(unfinished)
     return folder
 
@@ -233,18 +233,17 @@ def _write(folder: Path) -> None:
         rng = np.random.default_rng([SEED, number])
         labels = [_draw_labels(rng, label) for label in RECIPES for _ in range(clips_per_class)]
         fnames = [f"{value:08x}.wav" for value in rng.choice(2**32, len(labels), replace=False)]
-        noisy = name == "train_noisy"
+        noise_db = (12, 30) if name == "train_noisy" else (20, 60)
         for fname, sounds in zip(fnames, labels):
-            noise_db = (12, 30) if noisy else (20, 60)
             soundfile.write(folder / name / fname, _clip(rng, sounds, noise_db), RATE, subtype="PCM_16")
-        if noisy:
+        if name == "train_noisy":
             labels = [_draw_labels(rng, rng.choice([*RECIPES])) if rng.random() < 0.4 else sounds for sounds in labels]
         table = pd.DataFrame({"fname": fnames, "labels": map(",".join, labels)}).sort_values("fname")
         tables = {name: table}
         if name == "test":
             tables = {"test_labels": table, "sample_submission": table[["fname"]].assign(**dict.fromkeys(RECIPES, 0))}
-        for name, table in tables.items():
-            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        for csv, rows in tables.items():
+            rows.to_csv(folder / f"{csv}.csv", index=False, lineterminator="\n")
 
 
 def _draw_labels(rng: Generator, label: str) -> list[str]:

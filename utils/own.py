@@ -14,6 +14,7 @@ from . import audio, data, files, splits
 
 MIN_CLIPS_PER_CLASS = 3  # one for each of the training, validation and test sets
 MIN_FOLDS = 3  # for the same reason, if the clips come in folds
+MARKER = ".made-by-utils-own"  # empty file in a dataset that was made here, which may be replaced
 RESERVED = ("", "fname", "labels")  # names of other columns of the tables
 
 
@@ -29,7 +30,7 @@ def make_data_set(
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
     `folder`) and `labels` (comma-separated). A random fifth, stratified by class (the first label), becomes the test
     set, whose labels are in `target`/test_labels.csv. Copies of one sound stay together, and so do clips of one
-    `group` or `freesound_id`, if `csv` has such a column; with a column `fold`, the first fold is the test set. Other
+    `group` or `freesound_id`, if `csv` has such a column; with a column `fold`, the test set is the first fold. Other
     columns are kept in both tables. Sounds are linked where the system allows it, else copied, as CLASS-NUMBER-NAME.
     With `replace`, a `target` made here before is overwritten.
 
@@ -38,7 +39,7 @@ def make_data_set(
     an invalid name or no training clip, or there are too few classes, clips per class, groups or folds.
     """
     folder, target = Path(folder), Path(target)
-    if os.path.lexists(target) and not (replace and (target / data.TEST_LABELS).is_file()):
+    if os.path.lexists(target) and not (replace and (target / MARKER).is_file()):
         remedy = "remove it, choose another name, or --replace it if it was made by this command"
         raise FileExistsError(f"{target} already exists: {remedy}.")
     source = folder if csv is None else Path(csv)
@@ -65,6 +66,7 @@ def make_data_set(
         test[columns].to_csv(unfinished / data.TEST_LABELS, index=False)
         sample = pd.DataFrame(0, index=pd.Index(test["fname"]), columns=classes)
         sample.to_csv(unfinished / "sample_submission.csv")
+        (unfinished / MARKER).touch()
     return target
 
 
@@ -84,7 +86,7 @@ def _content_hashes(table: pd.DataFrame, source: Path) -> pd.Series:
         if copies["labels"].nunique() > 1:
             both = " and ".join(map(str, copies.drop_duplicates("labels")["path"][:2]))
             raise ValueError(f"{source}: {both} are the same sound: keep one of them, with all its labels.")
-    if count := int(content.duplicated().sum()):
+    if (count := int(content.duplicated().sum())) and "fold" not in table:
         print(f"{source}: copies of another sound: {count}. They stay with it in every split.")
     return content
 

@@ -29,7 +29,7 @@ class Run:
     run of `baselines` has only scores: no weights, and an empty `.history`.
 
     `.history` has a row per epoch; its LWLRAP and top-5 are of one crop per clip. `.validation` has the validation
-    clips with their `labels` and, a column per class, the finished model's scores, averaged over all crops; `.targets`
+    clips with their `labels` and, a column per class, the finished model's scores over all crops; `.targets`
     and `.scores` are the same as arrays (clips, classes). `.record` has configs, classes, versions, times.
     """
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from . import files
 from .config import KAGGLE_WORKING
-from .data import Competition, first_label, multi_hot
+from .data import TEST_LABELS, Competition, first_label, multi_hot
 from .metrics import blend, lwlrap, lwlrap_by, top_k_accuracy
 from .run_folder import Run, common_clips
 
@@ -80,7 +80,7 @@ def score(file: str | Path, competition: Competition) -> pd.DataFrame:
     of the test clips.
     """
     if "labels" not in competition.test:
-        raise ValueError(f"{competition.folder.name} has no test labels: use the public release on Zenodo.")
+        raise ValueError(f"{competition.folder.name} has no test labels: add {TEST_LABELS}, or use Zenodo's release.")
     scores = check(file, competition)[competition.classes].to_numpy()
     targets = multi_hot(competition.test, competition.classes)
     group = competition.test.get("usage", pd.Series("all", competition.test.index))

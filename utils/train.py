@@ -25,7 +25,7 @@ from .run_folder import Run, fingerprint, finished, save_run
 from .workspace import short_path
 
 EVALUATIONS = 50  # on the validation set during a training, at most
-VERSION = 2  # raise it when what a training computes changes: finished trainings are then repeated
+VERSION = 3  # raise it when what a training computes changes: finished trainings are then repeated
 
 
 def fit(
