@@ -161,8 +161,8 @@ def main(arguments: list[str] | None = None) -> None:
         target = make_data_set(options.folder, options.target, options.csv, replace=options.replace)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    tables = {"train_curated": "train_curated.csv", "test": data.TEST_LABELS}
-    labels = {name: data.read_table(target / file, ["fname", "labels"])["labels"] for name, file in tables.items()}
+    competition = data.Competition(target)
+    labels = {"train_curated": competition.curated["labels"], "test": competition.test["labels"]}
     clips = pd.DataFrame({name: data.split_labels(part).explode().value_counts() for name, part in labels.items()})
     print(clips.fillna(0).astype(int).sort_index().to_string())
     print(f"\nNext, run: python -m utils.run --data {shlex.quote(str(target))} --preset quick 02 03 08")
