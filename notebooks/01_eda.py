@@ -151,7 +151,7 @@ for _, clip in some.iterrows():
 # %% [markdown]
 # ## Curated and noisy
 #
-# The noisy set has the same classes, but its labels are often wrong and it was recorded elsewhere. (In the mini set, two in five of its
+# The noisy set has the same classes, but its labels are often wrong and its clips come from Flickr videos, not Freesound. (In the mini set, two in five of its
 # labels are random.) This clip of it has the first label above, rightly or wrongly:
 
 # %% tags=["nbval-ignore-output"]

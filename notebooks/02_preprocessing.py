@@ -51,7 +51,7 @@ settings = kit.preset.mel
 as_table(settings)
 
 # %% [markdown]
-# `n_fft` and `hop_length` are in samples, `fmin` and `fmax` in Hz, `top_db` and `trim_db` in dB; `amin` is the least power told from zero.
+# `n_fft` and `hop_length` are in samples, `fmin` and `fmax` in Hz, `top_db` and `trim_db` in dB; powers below `amin` count as `amin`.
 # The paper specifies 44.1 kHz, 128 bands, 128 frames for 2 s, and the formula of the mel scale; the rest is as in the competition's starter
 # kernels.
 #
@@ -130,7 +130,7 @@ log_mel.shape
 plots.clip(two_seconds, log_mel, settings, "2 s")
 
 # %% [markdown]
-# librosa's own calls give the same, more slowly:
+# librosa's own calls give the same, 2.8 times as slowly on two cores (`python -m tests.bench`):
 
 # %%
 import numpy as np

@@ -21,10 +21,11 @@
 # # 3. The Deep CNN
 #
 # The paper's best model is its own small network of convolutions and pooling, trained from scratch on four fifths of the curated clips,
-# evaluated on the rest.
+# evaluated on the rest. That is the `full` preset. The outputs stored here are of `quick`, a smaller network trained in another way; each
+# section says where the two differ.
 #
 # **You get** the network layer by layer, its learning curves and first predictions. **Reads** the cache of notebook 2. **Writes** a run to
-# `work/runs`. **Takes** two to four minutes with the `quick` preset on two cores.
+# `work/runs`. **Takes** one to four minutes with the `quick` preset on two cores.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02`

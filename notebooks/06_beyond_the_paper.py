@@ -68,7 +68,7 @@ as_table(config)
 #
 # A training clip is never the same twice: each time, a different 2 s are cropped and, with the probabilities above,
 #
-# - **mixed in power** with another clip, whose peak is 0 to 12 dB lower. Two sounds add in power, not in dB:
+# - **mixed in power** (a form of mixup) with another clip, whose peak is 0 to 12 dB lower. Two sounds add in power, not in dB:
 #   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mixture has the labels of both.
 # - **resized**: played at 0.75 to 1.33 times the tempo, scaled by up to 10% and shifted by up to 6% along the mel axis.
 # - **masked** in a band and a stretch of frames (SpecAugment).
@@ -113,7 +113,7 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # %% [markdown]
 # ## Ablation ladder
 #
-# What does each part give? Each row adds one to those above it. All are trained for 600 steps with `full`, 100 with `quick`, and scored on
+# What does each part give? Each row adds one to those above it (a cumulative ablation). All are trained for 600 steps with `full`, 100 with `quick`, and scored on
 # the few clips of one validation split, so the intervals are wide: where they overlap widely, as in the stored outputs, do not trust the
 # order. Augmentation pays off in longer runs: on the 562 recordings of the README, with 1,000 steps per fold, `random crops` scores 0.879,
 # `+ SpecAugment` 0.906 and `+ Muon` 0.944. `+ FilterAugment` makes no measurable difference there, where clips of one recording may be on

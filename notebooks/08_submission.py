@@ -83,7 +83,7 @@ scores = metrics.blend([inference.score_run(run, test_set) for run in chosen])
 scores.shape
 
 # %% [markdown]
-# How confident is it? Near 1, the model is sure that the class is there; most classes are absent from a clip:
+# How confident is it? Near 1, the model is sure, rightly or not, that the class is there; most classes are absent from a clip:
 
 # %% tags=["nbval-ignore-output"]
 charts.score_histogram(scores)
@@ -122,11 +122,11 @@ plots.player(samples, kit.preset.mel)
 #
 # Kaggle keeps the labels of the test clips to itself. The mini set, a dataset of your own sounds (notebook 10) and the public release on
 # Zenodo have them. Zenodo's also says which clips made up the Public and Private leaderboards, so this is what they would have shown.
-# Expect about 0.15 less on the leaderboards than on validation clips:
-# [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), for example, had 0.862 in cross-validation on curated
-# clips and 0.723 on the Public leaderboard with one model, and 0.879 and 0.724 with noisy clips added.
+# Expect about 0.15 less on the leaderboards than on validation clips. For example,
+# [ebouteillon's](https://github.com/ebouteillon/freesound-audio-tagging-2019#results) model, trained on the noisy set and then on the
+# curated clips, had 0.862 in cross-validation and 0.723 on the Public leaderboard; with noisy clips that agree with it, 0.879 and 0.724.
 #
-# Nothing was trained or chosen on the test clips. The score is honest as long as you do not choose between models by it.
+# Nothing was trained or chosen on the test clips. The score is unbiased as long as you do not choose between models by it.
 
 # %% tags=["nbval-ignore-output", "results"]
 if "labels" in kit.competition.test:
@@ -142,8 +142,8 @@ else:
 # 1. Accept the [rules](https://www.kaggle.com/c/freesound-audio-tagging-2019/rules), `pip install kaggle`, and save the token from [your
 #    settings](https://www.kaggle.com/settings/api) as `~/.kaggle/access_token`.
 # 2. `python -m utils.kaggle YOU` writes the notebooks for your account and prints the commands that upload the kit and push them. Push
-#    `02_preprocessing`, then `03_cnn` or `06_beyond_the_paper`, then `08_submission`, each after the previous one has finished. This
-#    notebook finds their outputs, runs without internet, as the rules require, and writes `/kaggle/working/submission.csv`.
+#    `02_preprocessing`, then `06_beyond_the_paper` for a high score (or `03_cnn` for the paper's), then `08_submission`, each after the
+#    previous one has finished. This notebook finds their outputs, runs without internet, as the rules require, and writes `/kaggle/working/submission.csv`.
 # 3. Press *Submit to competition* beside the notebook's output, or submit the version that the last push printed, here 1:
 #    `kaggle competitions submit freesound-audio-tagging-2019 -k YOU/freesound-tagging-kit-08-submission -v 1 -f submission.csv -m best`
 # 4. Kaggle reruns it on its own test clips, where it must finish within an hour on a GPU.

@@ -107,7 +107,7 @@ print(f"{len(clips)} clips, {len(x)} labels to ask about")
 # $$R_j = \sum_k \frac{a_j w_{jk}}{\sum_i a_i w_{ik}} R_k \quad\text{(dense layers)} \qquad
 # R_j = \sum_k \frac{(a_j w_{jk})^+}{\sum_i (a_i w_{ik})^+} R_k \quad\text{(convolutions)}$$
 #
-# A small $\epsilon$ keeps the first denominator away from 0. $(\cdot)^+$ is the positive part: the relevance of a convolution goes to what
+# These are the $\epsilon$ rule, whose small $\epsilon$ keeps the first denominator away from 0, and the $z^+$ rule. $(\cdot)^+$ is the positive part: the relevance of a convolution goes to what
 # raised its output. The first convolution spreads it evenly over the points that its filter saw. Batch normalization is merged into the
 # convolution before it, max pooling passes everything to the maximum, and propagation ends at the standardized spectrogram.
 
@@ -116,12 +116,12 @@ networks = run.models()
 points, sums = explain.relevance(networks, x, labels)
 
 # %% [markdown]
-# No relevance may be added or lost on the way: over a spectrogram, it must sum to the logit minus the bias of the output layer, which is
+# No relevance may be added or lost on the way (conservation): over a spectrogram, it must sum to the logit minus the bias of the output layer, which is
 # the same for every clip. How large is the deviation, at most?
 
 # %% tags=["nbval-ignore-output", "results"]
 missed = explain.missed(points, sums)
-print(f"relevance misses that sum by at most {missed.max():.1e} of it in {len(missed)} spectrograms")
+print(f"largest deviation: {missed.max():.1e} of that sum, in {len(missed)} spectrograms")
 
 # %% [markdown]
 # ## Seeing relevance
@@ -135,7 +135,7 @@ other = logits.where(targets == 0, -torch.inf).max(dim=1)  # the likeliest class
 lead = logits.gather(1, labels[:, None])[:, 0] - other.values
 right, wrong = int(lead.argmax()), int(lead.argmin())
 names = [[classes[labels[row]], classes[other.indices[row]], float(lead[row])] for row in (right, wrong)]
-pd.DataFrame(names, index=["right", "wrong"], columns=["label", "likeliest other class", "lead of the logit"]).round(2)
+pd.DataFrame(names, index=["right", "wrong"], columns=["label", "likeliest other class", "lead in logits"]).round(2)
 
 # %% [markdown]
 # Red points speak for the class in the title, blue ones against it; the number is their sum, negative if the sound speaks against the
@@ -155,7 +155,7 @@ of_right = show(right, labels[right], other.indices[right])
 # Both look alike because convolutions pass relevance to all that raised their output; red or blue comes from the last layer. Each is scaled
 # by its strongest points: compare the numbers, not the colors. The fine grid is the stride of the first convolution.
 #
-# Now the clip that it gets wrong: its label, and the class it is taken for.
+# Now the clip that it gets wrong: its label, and the class that it is confused with.
 
 # %% tags=["nbval-ignore-output"]
 of_wrong = show(wrong, labels[wrong], other.indices[wrong])
@@ -206,7 +206,7 @@ for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rat
 # %% [markdown]
 # ## Testing relevance
 #
-# A plausible plot can be wrong. If relevance shows what the network needs, deleting the most relevant points lowers the score, and faster
+# A plausible plot can be wrong. The deletion test (pixel flipping) asks: if relevance shows what the network needs, deleting the most relevant points lowers the score, and faster
 # than deleting as many of the **loudest** points, of those with the highest **gradient times input**, or of **random** ones. Deleted points
 # take the value of the clip's quietest one. On the right, squares of 4 x 4 are deleted.
 

@@ -101,7 +101,7 @@ scores = predict.tag(sounds, run, kit.device)
 predict.top_classes(scores, k=2).set_index(["fname", "class"])
 
 # %% [markdown]
-# `scores.to_csv("scores.csv")` saves all scores. (Those that stand in for your sounds are test clips, whose labels are withheld.) The first
+# `scores.to_csv("scores.csv")` saves all scores. (Those that stand in for your sounds are test clips of the data above.) The first
 # three sounds, each with a player for its first two seconds:
 
 # %% tags=["nbval-ignore-output"]
@@ -112,7 +112,7 @@ for fname in scores.index[:3]:
     display(plots.player(samples, run.mel))
 
 # %% [markdown]
-# ## How to read the scores
+# ## How to read the scores: calibration
 #
 # How often the model was right on clips of its own classes, by its highest score (validation clips, on which it was not trained):
 
@@ -123,6 +123,8 @@ bins = pd.cut(table["highest score"], [0, 0.3, 0.5, 0.7, 0.9, 1])
 table.groupby(bins, observed=True)["right"].agg(["size", "mean"]).round(2).set_axis(["clips", "share right"], axis=1)
 
 # %% [markdown]
+# (On the mini set, nearly all clips score above 0.9, so the table says little about lower scores.)
+#
 # If all scores are low, read "none of my classes, or too faint", not the class on top. A high score is no proof either: the model has never
 # been shown sounds outside its classes, so it may take one for the class that is nearest. Here is a siren, for which neither the
 # competition nor the mini set has a class:

@@ -172,7 +172,7 @@ def test_runs_are_ranked_on_the_clips_they_share(copy, run, capsys):
     best.to_csv(other / "validation_scores.csv", index=False)
     runs = find_runs(copy.folder.parent)
     common = common_clips(runs)
-    assert f"compared on the {len(best)} validation clips that all of them were judged on" in capsys.readouterr().out
+    assert f"compared on the {len(best)} validation clips that all of them were scored on" in capsys.readouterr().out
     assert runs[0].summary(common)["LWLRAP"] == runs[1].summary(common)["LWLRAP"] > run.summary()["LWLRAP"]
     run.validation[rank > 1].to_csv(other / "validation_scores.csv", index=False)
     best.to_csv(copy.folder / "validation_scores.csv", index=False)

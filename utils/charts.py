@@ -74,7 +74,9 @@ def ap_over_clips(table: pd.DataFrame) -> None:
     ax.scatter(dots["curated clips"], dots["AP"], 30 * dots["classes"])
     for name, row in table[table["AP"] < 1].nsmallest(5, "AP").iterrows():
         ax.annotate(words(name), (row["curated clips"], row["AP"]), (4, 4), textcoords="offset points", fontsize=7)
-    ax.set(xlabel="Curated clips of the class", ylabel="Average precision", ylim=(table["AP"].min() - 0.05, 1.02))
+    lowest = table["AP"].min()
+    ax.set(xlabel="Curated clips of the class", ylabel="Average precision", ylim=(lowest - 0.05, 1.02))
+    ax.set_yticks([tick for tick in ax.get_yticks() if lowest - 0.05 <= tick <= 1])  # an AP is at most 1
     ax.grid(alpha=0.3)
 
 
@@ -100,7 +102,7 @@ def singular_values(values: dict[str, np.ndarray]) -> None:
     _, ax = plt.subplots(figsize=(7, 2.6))
     for name, some in values.items():
         ax.semilogy(some, label=name)
-    ax.set(xlabel="Singular direction, the largest first", ylabel="Singular value")
+    ax.set(xlabel="Index, largest first", ylabel="Singular value")
     ax.grid(alpha=0.3)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -110,7 +112,7 @@ def score_histogram(scores: np.ndarray) -> None:
     _, axes = plt.subplots(1, 2, figsize=(10, 2.2), sharex=True)
     for ax, (title, values) in zip(axes, {"all scores": scores.ravel(), "highest of each clip": scores.max(1)}.items()):
         ax.hist(values, bins=np.linspace(0, 1, 41), log=True)
-        ax.set(title=title, xlabel="Score", ylabel="Scores" if ax is axes[0] else "Clips")
+        ax.set(title=title, xlabel="Score", ylabel=f"Number of {'scores' if ax is axes[0] else 'clips'}")
 
 
 def intervals(table: pd.DataFrame) -> None:
@@ -135,7 +137,7 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
             marker = "." if len(evaluated) < 10 else ""
             ax.plot(evaluated["epoch"], evaluated[column], color=color, label=title, marker=marker)
             ax.set(title=f"validation {column}, one crop", xlabel="Epoch")
-    axes[0].set(title="validation loss (dotted: training)", yscale="log")
+    axes[0].set(title="validation loss (dotted: training)", ylabel="Loss (log scale)", yscale="log")
     axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes[0].yaxis.set_major_formatter("{x:g}")
     axes[0].yaxis.set_minor_formatter("")

@@ -175,7 +175,7 @@ def find_runs(folder: str | Path) -> list[Run]:
         raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first (python -m utils.run 02 03).")
     common = _shared_clips(runs)
     if not common:
-        print("These runs were judged on different validation clips, so their figures cannot be compared.")
+        print("These runs were scored on different validation clips, so their figures cannot be compared.")
     return sorted(runs, key=lambda run: run.summary(common)["LWLRAP"], reverse=True)
 
 
@@ -195,13 +195,13 @@ def common_clips(runs: list[Run]) -> set[str] | None:
     """
     common = _shared_clips(runs)
     if common and any(len(run.validation) > len(common) for run in runs):
-        print(f"These runs are compared on the {len(common)} validation clips that all of them were judged on.")
+        print(f"These runs are compared on the {len(common)} validation clips that all of them were scored on.")
     return common
 
 
 def _shared_clips(runs: list[Run]) -> set[str] | None:
-    judged = (set(zip(run.validation["fname"], run.validation["labels"])) for run in runs)
-    return {fname for fname, _ in set.intersection(*judged)} or None
+    scored = (set(zip(run.validation["fname"], run.validation["labels"])) for run in runs)
+    return {fname for fname, _ in set.intersection(*scored)} or None
 
 
 def finished(folder: Path, key: str) -> bool:

@@ -41,7 +41,7 @@ def fit(
 
     Binary cross-entropy of each class and Adam (paper, section IV), or Muon. During training, validation clips are
     scored by one crop each; at the end, by all their test-time crops. The saved weights and scores are those of the
-    **last** epoch: saving the best would mean choosing by the clips it is judged on. A stopped training, called again,
+    **last** epoch: saving the best would mean choosing by the clips it is evaluated on. A stopped training, called again,
     resumes after the last saved epoch: to the same weights on a CPU, and as near to them as two trainings come on a
     GPU. Under torchrun, every process calls it and takes its shard of each batch. `bar`: the progress bar of a series
     of trainings; a finished training only advances it by its steps. Raises FloatingPointError if the loss or a weight
