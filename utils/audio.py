@@ -1,5 +1,6 @@
 """Read sound files of any format, and detect unreadable and damaged ones."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -169,14 +170,18 @@ def _named(path: str | Path) -> Iterator[None]:
 def find_sounds(folder: str | Path) -> list[Path]:
     """List the .wav, .flac, .ogg and .mp3 files in `folder` and below, sorted, without hidden ones.
 
-    Prints how many other files were skipped. Raises FileNotFoundError if there is no sound, and ValueError if a name is
-    not UTF-8 or a folder is a link.
+    Prints how many other files were skipped. Raises FileNotFoundError if there is no sound, PermissionError if a folder
+    cannot be read, and ValueError if a name is not UTF-8 or a folder is a link.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the folder that holds the sounds.")
-    # On other systems' disks, macOS leaves a ._NAME.wav that is not audio beside each NAME.wav.
-    shown = [path for path in sorted(folder.rglob("*")) if "/." not in f"/{path.relative_to(folder).as_posix()}"]
+    shown = []
+    for top, folders, names in os.walk(folder, onerror=_cannot_read):  # Path.rglob passes over what it cannot read
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        # On other systems' disks, macOS leaves a ._NAME.wav that is not audio beside each NAME.wav.
+        shown += [Path(top, name) for name in folders + names if not name.startswith(".")]
+    shown.sort()
     if linked := next((path for path in shown if path.is_symlink() and path.is_dir()), None):
         raise ValueError(f"{linked} is a link to a folder, which is not followed: replace it with the folder itself.")
     shown = [path for path in shown if path.is_file()]
@@ -186,5 +191,10 @@ def find_sounds(folder: str | Path) -> list[Path]:
     files.refuse_undecodable([str(file.relative_to(folder)) for file in sounds], folder)
     others = [path.name for path in shown if path.suffix.lower() not in SUFFIXES]
     if others:
-        print(f"{folder}: skipped {len(others)} of {len(shown)} files, such as {others[0]}: not {', '.join(SUFFIXES)}")
+        example = os.fsencode(others[0]).decode(errors="replace")
+        print(f"{folder}: skipped {len(others)} of {len(shown)} files, such as {example}: not {', '.join(SUFFIXES)}")
     return sounds
+
+
+def _cannot_read(error: OSError) -> None:
+    raise PermissionError(f"{error.filename} cannot be read ({error.strerror}): allow it, or move it away.")

@@ -101,7 +101,8 @@ class Competition:
         unknown = labels[~labels.isin(self.classes)]
         if len(unknown):
             label = unknown.iloc[0]
-            what, remedy = "an empty label", "add the label or remove the row"
+            what = "an empty label"
+            remedy = f"add the label or remove the {'file' if csv == TEST_LABELS else 'row'}"
             if label:
                 what = f"the label {label!r}, which is not one of the {len(self.classes)} classes"
                 remedy = "correct the label or add the class"

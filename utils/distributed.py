@@ -25,7 +25,7 @@ def world_size() -> int:
 @contextmanager
 def process_group() -> Iterator[None]:
     """Join torchrun's processes, each with its own GPU if there are enough; only the first one prints."""
-    if "WORLD_SIZE" not in os.environ:  # not started by torchrun
+    if "LOCAL_WORLD_SIZE" not in os.environ:  # not started by torchrun
         yield
         return
     backend, device = "gloo", None

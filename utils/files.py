@@ -82,7 +82,7 @@ def _begin(target: Path) -> Path:
     """Return a unique path beside `target` to write to, after making its folder and removing leftovers."""
     target.parent.mkdir(parents=True, exist_ok=True)
     kinds = "part|old" if target.exists() else "part"  # .old may be the only copy, after a kill between two renames
-    leftover = re.compile(rf"{re.escape(target.name)}\.[0-9a-f]+\.({kinds})")
+    leftover = re.compile(rf"{re.escape(target.name)}\.[0-9a-f]{{32}}\.({kinds})")
     for path in [path for path in target.parent.iterdir() if leftover.fullmatch(path.name)]:
         with suppress(FileNotFoundError):  # another process is cleaning up too
             stats = [file.lstat() for file in [path, *path.rglob("*")]]

@@ -24,7 +24,7 @@ LADDER = {  # the recipe, step by step: each row's changes to the config before 
     "+ resized": {"resize_probability": 0.4},
     "+ SpecAugment": {"spec_augment_probability": 0.5},
     "+ Muon": {"optimizer": "muon"},
-    "+ FilterAugment": {"filter_probability": 0.5},
+    "+ FilterAugment": {"filter_probability": 1.0},
 }
 LADDER_STEPS = 600
 STAGES = ["-curated", ""]  # suffixes of a fold's run folders, one per stage, if there is a noisy set

@@ -184,10 +184,10 @@ def main(arguments: list[str] | None = None) -> None:
             sets = load_split(cache, table, classes, kit.preset, kit.device)
             weights = {"weights": _weights()} if entry.pretrained else {}
             model = entry.build(len(classes), kit.preset.name, **weights)
-        except (OSError, ValueError) as error:
+            config = replace(entry.config(kit.preset.name), **options.config)
+            run = train.fit(model, *sets, config, kit.run_folder(options.model), entry.title)
+        except (FloatingPointError, OSError, ValueError) as error:
             raise SystemExit(str(error)) from None
-        config = replace(entry.config(kit.preset.name), **options.config)
-        run = train.fit(model, *sets, config, kit.run_folder(options.model), entry.title)
         print(run.history.tail().round(3).to_string(index=False))
         print(f"written: {short_path(run.folder)}")
 

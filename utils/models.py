@@ -42,7 +42,7 @@ _FULL_VGG19 = replace(_FULL, learning_rate=1e-4)
 _QUICK = TrainingConfig(
     epochs=70, max_steps=1000, optimizer="muon", learning_rate=3e-3, weight_decay=0.01, schedule="cosine",
     activation="sigmoid", crop="random", test_crops=8, mix_probability=0.5, resize_probability=0.4,
-    spec_augment_probability=0.5, filter_probability=0.5,
+    spec_augment_probability=0.5, filter_probability=1.0,
 )  # fmt: skip
 _BEST = replace(_QUICK, epochs=50, min_steps=3000, max_steps=None)
 _QUICK_BEST = replace(_BEST, epochs=20, min_steps=1, max_steps=100)

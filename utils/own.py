@@ -2,10 +2,12 @@
 
 import argparse
 import hashlib
+import io
 import os
 import re
 import shlex
 import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pandas as pd
@@ -38,10 +40,12 @@ def make_data_set(
     is listed twice, lies outside the folder or in no class, copies differ in labels, a name is not UTF-8, a class has
     an invalid name or no training clip, or there are too few classes, clips per class, groups or folds.
     """
-    folder, target = Path(folder), Path(target)
+    folder, target = Path(folder), Path(os.path.abspath(target))
     if os.path.lexists(target) and not (replace and (target / MARKER).is_file()):
-        remedy = "remove it, choose another name, or --replace it if it was made by this command"
+        remedy = "remove it, choose another name, or --replace it if this version of the command made it"
         raise FileExistsError(f"{target} already exists: {remedy}.")
+    if csv is None and target.resolve().is_relative_to(folder.resolve()):  # its sounds would be found in the next call
+        raise ValueError(f"{target} is in {folder}, the folder of the sounds: choose a target outside.")
     source = folder if csv is None else Path(csv)
     table = _table_of_folders(folder) if csv is None else _table_of_csv(folder, Path(csv))
     _refuse_repeated(table, source)
@@ -52,6 +56,11 @@ def make_data_set(
     if "fold" in table and table["fold"].nunique() < MIN_FOLDS:
         raise ValueError(f"{source}: give {MIN_FOLDS} folds or more, or remove the column fold.")
     curated, test = (table.iloc[rows] for rows in splits.split(table.assign(**{splits.CONTENT: content}), seed))
+    with redirect_stdout(io.StringIO()):  # training will print it again
+        try:
+            splits.split(curated.assign(**{splits.CONTENT: content[curated.index]}), seed)
+        except ValueError as error:
+            raise ValueError(f"{source}: of the clips left for training, {error}") from error
     untrained = set(classes) - set(data.split_labels(curated["labels"]).explode())
     if untrained:
         alone = f"all clips of the class {min(untrained)!r} are test clips"
@@ -165,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
     labels = {"train_curated": competition.curated["labels"], "test": competition.test["labels"]}
     clips = pd.DataFrame({name: data.split_labels(part).explode().value_counts() for name, part in labels.items()})
     print(clips.fillna(0).astype(int).sort_index().to_string())
-    print(f"\nNext, run: python -m utils.run --data {shlex.quote(str(target))} --preset quick 02 03 08")
+    print(f"\nNext, run: python -m utils.run --data {shlex.quote(options.target)} --preset quick 02 03 08")
 
 
 if __name__ == "__main__":

@@ -158,6 +158,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if (options.over_time or options.explain) and (len(options.paths) > 1 or Path(options.paths[0]).is_dir()):
         parser.error("--over_time and --explain plot one sound: give one file")
+    if options.top < 1:
+        parser.error(f"--top is {options.top}: give 1 or more")
     try:
         run = open_run(options.run)
         described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"

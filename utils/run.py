@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 from .config import PRESETS
@@ -36,8 +36,8 @@ class Client(NotebookClient):
 def run_notebook(file: Path, copy: Path, bar: tqdm) -> None:
     """Run `file` top to bottom, with its own folder as working directory, and save the result as `copy`.
 
-    Raises CellExecutionError with the failing cell and its traceback, or DeadKernelError; `copy` then holds the
-    notebook up to there.
+    Raises CellExecutionError with the failing cell and its traceback, or RuntimeError if the kernel dies; `copy` then
+    holds the notebook up to there.
     """
     notebook = nbformat.read(file, as_version=4)
     client = Client(
@@ -116,7 +116,11 @@ def main(arguments: list[str] | None = None) -> int:
             executed.append(copies / file.name)
             try:
                 run_notebook(file, copies / file.name, bar)
-            except (CellExecutionError, DeadKernelError, KeyboardInterrupt, AssertionError) as error:
+            except OSError as error:  # such as a full disk
+                bar.close()
+                print(f"\n{file.stem} stopped: {error}", file=sys.stderr)
+                return 1
+            except (CellExecutionError, RuntimeError, KeyboardInterrupt, AssertionError) as error:
                 # The last two come from Ctrl-C.
                 bar.close()
                 print(unreadable_and_damaged(executed))

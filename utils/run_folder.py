@@ -74,11 +74,11 @@ class Run:
 
     @property
     def targets(self) -> np.ndarray:
-        return data.multi_hot(self.validation, self.classes)
+        return self.on(None)[0]
 
     @property
     def scores(self) -> np.ndarray:
-        return self.validation[self.classes].to_numpy()
+        return self.on(None)[1]
 
     @property
     def pretrained(self) -> bool:

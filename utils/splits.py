@@ -29,7 +29,7 @@ def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     share. If the table has a column `fold`, it is used as is, its values in order. There are fewer folds if there are
     fewer clips or groups. Prints a line if so, if a class is in one fold only, or if the column splits a group. A
     single group of two clips is enough to change the draw. Raises ValueError if there is one group, or if the column
-    has gaps or a single value.
+    has gaps, a single value, or one without a digit.
     """
     fold = _given_folds(table) if "fold" in table else _drawn_folds(table, n_folds, seed)
     labels = pd.DataFrame({"label": split_labels(table["labels"]).to_numpy(), "fold": fold}).explode("label")
@@ -45,6 +45,8 @@ def _given_folds(table: pd.DataFrame) -> np.ndarray:
     if column.isna().any() or (names == "").any():
         empty = (column.isna() | (names == "")).sum()
         raise ValueError(f"the column fold is empty in {empty} rows: fill or remove it.")
+    if len(words := names[~names.str.contains(r"\d")]):  # "train" and "valid" would change places
+        raise ValueError(f"the column fold has the value {words.iloc[0]!r}: number the folds, or remove the column.")
     values = sorted(set(names), key=lambda name: (len(name), name))  # 2 before 10
     if len(values) < 2:
         raise ValueError(f"the column fold is {values[0]!r} for every clip: use two or more values, or remove it.")

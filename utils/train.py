@@ -41,11 +41,12 @@ def fit(
 
     Binary cross-entropy of each class and Adam (paper, section IV), or Muon. During training, validation clips are
     scored by one crop each; at the end, by all their test-time crops. The saved weights and scores are those of the
-    **last** epoch: saving the best would mean choosing by the clips it is evaluated on. A stopped training, called again,
-    resumes after the last saved epoch: to the same weights on a CPU, and as near to them as two trainings come on a
-    GPU. Under torchrun, every process calls it and takes its shard of each batch. `bar`: the progress bar of a series
-    of trainings; a finished training only advances it by its steps. Raises FloatingPointError if the loss or a weight
-    is not finite, and ValueError if a batch has fewer clips than there are processes or if a clip is in both sets.
+    **last** epoch: saving the best would mean choosing by the clips it is evaluated on. A stopped training, called
+    again, resumes after the last saved epoch: to the same weights on a CPU, and as near to them as two trainings come
+    on a GPU. Under torchrun, every process calls it and takes its shard of each batch. `bar`: the progress bar of a
+    series of trainings; a finished training only advances it by its steps. Raises FloatingPointError if the loss or a
+    weight is not finite, and ValueError if a batch has fewer clips than there are processes or if a clip is in both
+    sets.
     """
     _check(model, train_set, validation_set, config, title)
     folder, trainer = Path(folder), Trainer(model, train_set, config, title)

@@ -33,9 +33,13 @@ class Workspace:
 
     @property
     def runs(self) -> Path:
-        """Folder of the runs on this data, separate for each set of classes."""
-        classes = hashlib.sha256(",".join(self.competition.classes).encode()).hexdigest()[:6]
-        return self.folder / "runs" / f"{self.competition.folder.name}-{classes}"
+        """Folder of the runs on this data: another one if the classes or the table of curated clips change.
+
+        A clip that a run was trained on may be a test clip in a table made anew.
+        """
+        table = self.competition.curated.drop(columns="path").to_csv(index=False, lineterminator="\n")
+        key = hashlib.sha256("\n".join([*self.competition.classes, table]).encode()).hexdigest()[:6]
+        return self.folder / "runs" / f"{self.competition.folder.name}-{key}"
 
     def run_folder(self, model: str) -> Path:
         """Return the folder of this model's run; `model` is its name in the table of models."""
