@@ -178,7 +178,9 @@ def test_the_command_line_trains_a_model(competition, cache, tmp_path, monkeypat
         launch.main(["vgg19_transfer", "--data", str(competition.folder)])
     with pytest.raises(SystemExit, match=r"train_curated\.csv"):
         launch.main(["deep_cnn", "--data", str(tmp_path)])
-    for changes in ('{"learning_rte": 1}', '{"batch_size": "8"}', "[1]"):
+    with pytest.raises(SystemExit, match="lower the learning rate"):
+        launch.main(["deep_cnn", "--config", '{"max_steps": 3, "learning_rate": 1e30}'])
+    for changes in ('{"learning_rte": 1}', '{"batch_size": "8"}', '{"learning_rate": -1}', "[1]"):
         with pytest.raises(SystemExit):
             launch.main(["deep_cnn", "--config", changes])
         assert "error: argument --config: " in capsys.readouterr().err

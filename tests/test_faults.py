@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -97,12 +98,12 @@ BOTH = pytest.mark.parametrize("whole", [files.atomic_folder, files.atomic_file]
 
 @BOTH
 def test_leftovers_of_a_killed_writer_block_nobody_and_are_removed_once_old(whole, tmp_path, monkeypatch):
-    """Both writers have the same process ID, as they may in containers."""
-    target = tmp_path / "run"
+    target, unique = tmp_path / "run", uuid4().hex
     for kind in ("part", "old"):
-        (tmp_path / f"run.{os.getpid()}.{kind}").mkdir()
-        (tmp_path / f"run.{os.getpid()}.{kind}" / "half").write_text("half")
-    others = [tmp_path / "run.notes.part", tmp_path / "run2.123.part", tmp_path / "my.run.123.part"]
+        (tmp_path / f"run.{unique}.{kind}").mkdir()
+        (tmp_path / f"run.{unique}.{kind}" / "half").write_text("half")
+    theirs = ("run.notes.part", f"run2.{unique}.part", f"my.run.{unique}.part", "run.1.old", "run.2024.part")
+    others = [tmp_path / name for name in theirs]
     for other in others:
         other.touch()
     write(whole, target, "whole")
@@ -114,10 +115,11 @@ def test_leftovers_of_a_killed_writer_block_nobody_and_are_removed_once_old(whol
 
 def test_an_earlier_folder_that_a_killed_writer_moved_aside_is_kept_until_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "ABANDONED_AFTER", -1)
-    (tmp_path / "run.1.old").mkdir()
+    aside = tmp_path / f"run.{uuid4().hex}.old"
+    aside.mkdir()
     with pytest.raises(KeyError), files.atomic_folder(tmp_path / "run"):
         raise KeyError
-    assert [path.name for path in tmp_path.iterdir()] == ["run.1.old"]
+    assert list(tmp_path.iterdir()) == [aside]
 
 
 @BOTH

@@ -265,5 +265,7 @@ def test_published_folds_are_used_as_they_are(capsys):
     assert "puts 3 groups of clips into several folds" in capsys.readouterr().out
     with pytest.raises(ValueError, match="the column fold is '3' for every clip"):
         splits.folds(table.assign(fold="3"), 5, seed=0)
+    with pytest.raises(ValueError, match="the column fold has the value 'valid': number the folds"):
+        splits.folds(table.assign(fold=["valid", "1"] * 6), 5, seed=0)
     with pytest.raises(ValueError, match="the column fold is empty in 1 rows"):
         splits.folds(table.assign(fold=["", *table["fold"][1:]]), 5, seed=0)

@@ -154,6 +154,26 @@ def test_a_file_name_that_is_not_utf8_is_reported_before_writing(sounds, tmp_pat
     assert not (tmp_path / "target").exists()
 
 
+def test_a_folder_that_cannot_be_read_is_reported_not_skipped(sounds, tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def locked(path):  # chmod does not lock out root
+        if os.path.basename(path) == "Bark":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(PermissionError, match=r"Bark cannot be read \(Permission denied\): allow it"):
+        own.make_data_set(sounds, tmp_path / "target")
+
+
+def test_two_groups_are_too_few(sounds, tmp_path):
+    csv = listed(sounds, tmp_path, group=[i % 2 for i in range(15)])
+    with pytest.raises(ValueError, match=r"of the clips left for training, .* clips of one group cannot be split"):
+        own.make_data_set(sounds, tmp_path / "target", csv)
+    assert not (tmp_path / "target").exists()
+
+
 def test_a_link_to_a_folder_is_rejected_not_skipped(sounds, tmp_path):
     elsewhere = shutil.copytree(next(path for path in sounds.iterdir() if path.is_dir()), tmp_path / "elsewhere")
     (sounds / ".hidden").symlink_to(elsewhere)
@@ -182,6 +202,8 @@ def test_only_a_dataset_that_was_made_here_is_replaced(sounds, tmp_path):
     before = sorted(sounds.rglob("*"))
     with pytest.raises(FileExistsError, match="sounds already exists"):
         own.make_data_set(sounds, sounds, replace=True)
+    with pytest.raises(ValueError, match=r"is in .*sounds, the folder of the sounds: choose a target outside"):
+        own.make_data_set(sounds, sounds / "target")
     assert sorted(sounds.rglob("*")) == before
 
 

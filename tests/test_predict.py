@@ -145,6 +145,7 @@ def test_the_command_line_uses_the_best_run_and_writes_files(run, tmp_path, monk
         ([str(path)], "There is no run in"),
         ([str(path), "--run", str(tmp_path)], "is not a run"),
         ([str(tmp_path), "--over_time", "plot.png"], "give one file"),
+        ([str(path), "--top", "0"], "give 1 or more"),
     ]:
         with pytest.raises(SystemExit):
             predict.main(arguments)

@@ -29,6 +29,14 @@ def test_environment_and_parameters_are_used(competition, monkeypatch, tmp_path,
     assert "No competition data" not in capsys.readouterr().out
 
 
+def test_runs_on_an_earlier_table_are_not_found(competition, monkeypatch):
+    """A clip that they were trained on may be a test clip now."""
+    kit = setup()
+    before = kit.runs
+    monkeypatch.setattr(kit.competition, "curated", kit.competition.curated.iloc[1:])
+    assert kit.runs != before
+
+
 def test_setup_seeds_the_weights(competition):
     weights = []
     for _ in range(2):
