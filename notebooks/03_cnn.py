@@ -80,7 +80,7 @@ plots.batch(*augment.example_batch(train_set, plain, 6), competition.classes, ki
 
 # %% [markdown]
 # The same clips as `quick` trains on them: some are mixed with another and get its labels too, some are resized, some have a band and a
-# stretch of time masked, and some are filtered. Notebook 6 shows each augmentation alone. `full`, like the paper, uses none.
+# stretch of time masked, and all are filtered. Notebook 6 shows each augmentation alone. `full`, like the paper, uses none.
 
 # %%
 plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, kit.preset.mel)
