@@ -25,7 +25,7 @@
 #
 # **You get** each augmentation to see and to hear, an ablation of the recipe, and `best`, trained fold by fold. **Reads** the cache of
 # notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** two to four minutes with `quick` on two
-# cores; with `full`, 50 minutes (with AVX-512: 20) for 885 clips and an estimated two and a half hours for the competition's 24,785, or
+# cores; with `full`, 45 minutes (with AVX-512: 25) for 885 clips and an estimated two and a half hours for the competition's 24,785, or
 # minutes on a GPU. Interrupted training resumes.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
@@ -117,7 +117,7 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # the few clips of one validation split, so the intervals are wide: where they overlap widely, as in the stored outputs, do not trust the
 # order. Augmentation pays off in longer runs: on the 562 recordings of the README, with 1,000 steps per fold, `random crops` scores 0.879,
 # `+ SpecAugment` 0.906 and `+ Muon` 0.944. `+ FilterAugment` makes no measurable difference there, where clips of one recording may be on
-# both sides, and may help with drum kits that the model has never heard. `python -m tests.ablation` trains each part on all folds of your
+# both sides; on drum kits that the model has never heard, it seems to help. `python -m tests.ablation` trains each part on all folds of your
 # data.
 
 # %% tags=["nbval-ignore-output"]
