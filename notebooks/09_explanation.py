@@ -229,13 +229,13 @@ print(f"{run.record['title']}: mean score of the labels with a tenth of the poin
 pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}).T
 
 # %% [markdown]
-# The curve that falls fastest shows the points that the network needs most. In the outputs stored here, of the mini set, relevance is far
-# better than chance but no better than loudness, as the loudest points are the sound and the rest is nearly silent. So here the test
-# supports relevance no more than loudness. Gradient times input falls fast while few points are gone: like an adversarial example, it finds
-# scattered points to which the network is most sensitive. Deleted in squares, these matter less.
+# The curve that falls fastest shows the points that the network needs most. In the outputs stored here, of the mini set, relevance is better
+# than chance, but deleting the loudest points lowers the score more, as they are the sound and the rest is nearly silent. So here the test
+# does not speak for relevance. Gradient times input falls fast while few points are gone: like an adversarial example, it finds scattered
+# points to which the network is most sensitive. Deleted in squares, these matter less.
 #
-# The next best run, on its own first 32 validation clips. In the stored outputs, relevance is ahead of loudness for this one once a tenth of
-# the points is gone: on so few clips, the test is a first look.
+# The next best run, on its own first 32 validation clips. In the stored outputs, relevance is ahead of loudness for this one until a tenth
+# of the points is gone, and behind at a fifth: on so few clips, the test is a first look.
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
