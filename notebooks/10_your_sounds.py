@@ -180,14 +180,13 @@ from utils import data, own
 
 if labeled is None:
     labeled = examples / "labeled"
-    curated = kit.competition.curated
-    label = data.split_labels(curated["labels"]).str[0]
+    label = data.split_labels(kit.competition.curated["labels"]).str[0]
     names = label.value_counts().loc[lambda clips: clips >= own.MIN_CLIPS_PER_CLASS].index[:4]
     if len(names) < 2:
         raise ValueError(f"{kit.competition.folder} has too few clips per class for an example: set labeled to a folder.")
     for name in names:
         (labeled / name).mkdir(parents=True, exist_ok=True)
-        for path in curated["path"][label == name][:20]:
+        for path in kit.competition.curated["path"][label == name][:20]:
             shutil.copy(path, labeled / name)
 
 # %% [markdown]
