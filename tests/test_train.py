@@ -143,6 +143,7 @@ def test_weights_that_are_not_finite_are_not_saved(tiny, few, tmp_path, epochs):
     ("change", "sentence"),
     [
         ({"schedule": "linear"}, "schedule is 'linear': set it to one of constant, cosine"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan: set it to a number above 0"),
         ({"activation": "relu"}, "activation is 'relu': set it to one of softmax, sigmoid"),
         ({"crop": "center"}, "crop is 'center': set it to one of start, random"),
         ({"max_steps": 0}, "max_steps is 0: set it to a whole number, 1 or more"),

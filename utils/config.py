@@ -85,7 +85,7 @@ class TrainingConfig:
             value = getattr(self, name)
             if (value is not None or name != "max_steps") and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is {value!r}: set it to a whole number, 1 or more.")
-        if not 0 < self.learning_rate < math.inf:
+        if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}: set it to a number above 0.")
         for name in (*NO_AUGMENTATION, "augmented"):
             if not 0 <= getattr(self, name) <= 1:
