@@ -3,9 +3,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
-from utils import config, mel_cache, models, run, setup, workspace
+from utils import config, mel_cache, models, own, run, setup, workspace
 
 
 def test_without_data_the_mini_set_is_made_and_announced(competition, monkeypatch, capsys):
@@ -29,12 +30,17 @@ def test_environment_and_parameters_are_used(competition, monkeypatch, tmp_path,
     assert "No competition data" not in capsys.readouterr().out
 
 
-def test_runs_on_an_earlier_table_are_not_found(competition, monkeypatch):
-    """A clip that they were trained on may be a test clip now."""
-    kit = setup()
-    before = kit.runs
-    monkeypatch.setattr(kit.competition, "curated", kit.competition.curated.iloc[1:])
-    assert kit.runs != before
+def test_runs_from_before_a_dataset_was_made_anew_are_not_found(tmp_path):
+    """They may have been trained on clips that are test clips now."""
+    sounds, target = tmp_path / "sounds", tmp_path / "target"
+    for number in range(10):
+        for label in ("Bark", "Purr"):
+            (sounds / label).mkdir(parents=True, exist_ok=True)
+            soundfile.write(sounds / label / f"{number}.wav", [number / 20, label == "Bark"], 8000)
+    folders = [setup(str(own.make_data_set(sounds, target, replace=True))).runs for _ in range(2)]
+    (sounds / "Bark" / "9.wav").unlink()
+    folders.append(setup(str(own.make_data_set(sounds, target, replace=True))).runs)
+    assert folders[0] == folders[1] != folders[2]
 
 
 def test_setup_seeds_the_weights(competition):

@@ -33,12 +33,13 @@ class Workspace:
 
     @property
     def runs(self) -> Path:
-        """Folder of the runs on this data: another one if the classes or the table of curated clips change.
+        """Folder of the runs on this data, separate for each set of classes and of test clips with known labels.
 
-        A clip that a run was trained on may be a test clip in a table made anew.
+        If a dataset is made anew, some of its test clips may have been in the training set of an earlier run.
         """
-        table = self.competition.curated.drop(columns="path").to_csv(index=False, lineterminator="\n")
-        key = hashlib.sha256("\n".join([*self.competition.classes, table]).encode()).hexdigest()[:6]
+        test = self.competition.test
+        labeled = list(test["fname"] + ":" + test["labels"]) if "labels" in test else []
+        key = hashlib.sha256(",".join(self.competition.classes + labeled).encode()).hexdigest()[:6]
         return self.folder / "runs" / f"{self.competition.folder.name}-{key}"
 
     def run_folder(self, model: str) -> Path:
