@@ -55,10 +55,11 @@ def make_data_set(
     table["fname"] = [_plain_name(row, number, digits) for number, row in enumerate(table.itertuples(), 1)]
     if "fold" in table and table["fold"].nunique() < MIN_FOLDS:
         raise ValueError(f"{source}: give {MIN_FOLDS} folds or more, or remove the column fold.")
-    curated, test = (table.iloc[rows] for rows in splits.split(table.assign(**{splits.CONTENT: content}), seed))
+    hashed = table.assign(**{splits.CONTENT: content})
+    curated, test = (hashed.iloc[rows] for rows in splits.split(hashed, seed))
     with redirect_stdout(io.StringIO()):  # training will print it again
         try:
-            splits.split(curated.assign(**{splits.CONTENT: content[curated.index]}), seed)
+            splits.split(curated, seed)
         except ValueError as error:
             raise ValueError(f"{source}: of the clips left for training, {error}") from error
     untrained = set(classes) - set(data.split_labels(curated["labels"]).explode())

@@ -74,11 +74,11 @@ class Run:
 
     @property
     def targets(self) -> np.ndarray:
-        return self.on(None)[0]
+        return data.multi_hot(self.validation, self.classes)
 
     @property
     def scores(self) -> np.ndarray:
-        return self.on(None)[1]
+        return self.validation[self.classes].to_numpy()
 
     @property
     def pretrained(self) -> bool:
