@@ -14,6 +14,7 @@ import soundfile
 from numpy.random import Generator
 
 from . import files
+from .data import TEST_LABELS
 
 RATE = 44_100  # Hz
 SEED = 2019  # change it with the recipes: it is in the folder's name, so an older set is not mistaken for it
@@ -221,7 +222,7 @@ def make_mini_set(folder: str | Path) -> Path:
     two in five are redrawn, whatever the sound.
     """
     folder = Path(folder)
-    if not (folder / "test_labels.csv").is_file():  # nor has a set that an older version made
+    if not (folder / TEST_LABELS).is_file():  # nor has a set that an older version made
         with files.atomic_folder(folder, replace=folder.is_dir()) as unfinished:
             _write(unfinished)
     return folder
@@ -239,11 +240,12 @@ def _write(folder: Path) -> None:
         if name == "train_noisy":
             labels = [_draw_labels(rng, rng.choice([*RECIPES])) if rng.random() < 0.4 else sounds for sounds in labels]
         table = pd.DataFrame({"fname": fnames, "labels": map(",".join, labels)}).sort_values("fname")
-        tables = {name: table}
+        tables = {f"{name}.csv": table}
         if name == "test":
-            tables = {"test_labels": table, "sample_submission": table[["fname"]].assign(**dict.fromkeys(RECIPES, 0))}
+            sample = table[["fname"]].assign(**dict.fromkeys(RECIPES, 0))
+            tables = {TEST_LABELS: table, "sample_submission.csv": sample}
         for csv, rows in tables.items():
-            rows.to_csv(folder / f"{csv}.csv", index=False, lineterminator="\n")
+            rows.to_csv(folder / csv, index=False, lineterminator="\n")
 
 
 def _draw_labels(rng: Generator, label: str) -> list[str]:
