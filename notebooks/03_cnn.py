@@ -28,7 +28,7 @@
 # `work/runs`. **Takes** one to four minutes with the `quick` preset on two cores.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
-# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02`
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -91,7 +91,7 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 # The paper gives neither depth nor widths. The blocks and the pooling are those of a popular starter kernel of the competition, mhiro2's
 # [Simple 2D-CNN Classifier with PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch): four blocks of two 3x3
 # convolutions, each with batch normalization and ReLU, and average pooling. The result is averaged over time, the maximum over
-# frequency is kept, and one dense layer gives a logit per class. `full` begins with 64 channels and doubles them in each block. `quick` has
+# frequency is kept, and one dense layer gives a logit (the score before softmax or sigmoid) per class. `full` begins with 64 channels and doubles them in each block. `quick` has
 # a stem that shrinks the spectrogram to a sixteenth of its area, and blocks half as wide, the last without pooling: a step then takes a
 # fiftieth of the arithmetic.
 #

@@ -28,7 +28,7 @@
 # runs. **Writes** eight runs to `work/runs`. **Takes** a minute and a half with the `quick` preset on two cores.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
-# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -120,7 +120,7 @@ def fit(name):
     return launch.fit(build(name), train_set, validation_set, config, folder, entry.title)
 
 
-runs = [fit("piczak")]
+ours = {"piczak": fit("piczak")}
 
 # %% [markdown]
 # ## [7] SB-CNN
@@ -133,10 +133,10 @@ runs = [fit("piczak")]
 pd.DataFrame(models.layers(build("sb_cnn"))).drop(columns="trains")
 
 # %% tags=["nbval-ignore-output"]
-runs.append(fit("sb_cnn"))
+ours["sb_cnn"] = fit("sb_cnn")
 
 # %%
-charts.learning_curves({run.name: run.history for run in runs})
+charts.learning_curves({run.name: run.history for run in ours.values()})
 
 # %% [markdown]
 # ## [6] Image networks
@@ -158,8 +158,8 @@ pd.DataFrame(sizes).T.astype(int)
 # on whole crops for 100 epochs, which needs a GPU.
 
 # %% tags=["nbval-ignore-output"]
-runs += [fit(name) for name in hershey]
-pd.DataFrame([run.history.iloc[-1] for run in runs[2:]], index=hershey).drop(columns=["epoch", "steps"])
+image_runs = [fit(name) for name in hershey]
+pd.DataFrame([run.history.iloc[-1] for run in image_runs], index=hershey).drop(columns=["epoch", "steps"])
 
 # %% [markdown]
 # ## All of them
@@ -182,8 +182,9 @@ table.set_index("run").drop(columns="model").round({"LWLRAP": 3, "top-5": 3, "MM
 charts.score_over_cost(table[table["epochs"] != 1])
 
 # %% [markdown]
-# (k-NN and naive Bayes have no MMAC; networks trained for a single epoch are left out.) On the mini set they beat every network but the Deep CNN. With `quick` it takes 600 steps, Piczak's
-# CNN and VGG19 without weights 200, SB-CNN 120, and the image networks four. Also, synthetic sounds differ in exactly what the features
+# (Networks trained for a single epoch are left out; k-NN and naive Bayes have no MMAC.) On the mini set, k-NN and naive Bayes beat every
+# network but the Deep CNN. With `quick` that takes 600 steps, Piczak's CNN and VGG19 without weights 200, SB-CNN 120, and the image
+# networks four. Also, synthetic sounds differ in exactly what the features
 # measure. Use the mini set to try things, not to rank them.
 #
 # Next: `06_beyond_the_paper` trains the model that aims for a high score.

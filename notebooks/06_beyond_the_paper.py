@@ -29,7 +29,7 @@
 # minutes on a GPU. Interrupted training resumes.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
-# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02`
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -75,7 +75,7 @@ as_table(config)
 # - **filtered**, as by another microphone or room: each frequency gets up to 12 dB louder or softer (FilterAugment).
 #
 # All four are off for the last tenth of the steps, so training ends on unaltered sounds. Here each is shown alone, the resized one as slow
-# and as high as possible:
+# and shifted as high as possible:
 
 # %%
 examples = augment.examples(curated, config)
@@ -106,7 +106,7 @@ from utils import muon, train
 model = entry.build(len(competition.classes), kit.preset.name)
 x, targets = map(torch.from_numpy, augment.example_batch(curated, config, config.batch_size))
 train.bce(model(x), targets, config.activation).mean().backward()
-gradient = model.blocks[1][0].weight.grad.flatten(1)
+gradient = model.blocks[1].convolutions[0].weight.grad.flatten(1)
 steps = {"gradient": gradient / gradient.norm(), "step of Muon": muon.orthogonal(gradient)}
 charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, matrix in steps.items()})
 

@@ -26,7 +26,7 @@
 # most confused pairs, and the worst clips. **Reads** the runs of the earlier notebooks. **Writes** nothing. **Takes** seconds.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
-# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -149,8 +149,8 @@ curves = curves[[run.name for run in shown]]
 charts.f1_over_threshold(curves)
 
 # %% [markdown]
-# **Beware**: each threshold is chosen on the clips of the tables, so their F1 is slightly optimistic. Average precision (AP) and LWLRAP
-# need no threshold. To use a model, choose the threshold on clips that you do not report on.
+# **Beware**: each threshold is chosen on the clips of the tables, so their F1 is slightly optimistic. Average precision (AP), which ranks all clips by
+# the score of one class, and LWLRAP, which ranks all classes within one clip, need no threshold. To use a model, choose the threshold on clips that you do not report on.
 
 # %% tags=["nbval-ignore-output"]
 chosen = curves.idxmax()
@@ -190,7 +190,7 @@ charts.per_class(pd.DataFrame({name: table["LWLRAP"] for name, table in tables.i
 # %%
 labels = data.split_labels(kit.competition.curated["labels"]).explode()
 ap = tables[shown[0].name][["AP"]].assign(**{"curated clips": labels.value_counts()})
-charts.ap_over_clips(ap)
+charts.ap_over_clips(ap) if (ap["AP"] < 1).any() else "every class has an average precision of 1"
 
 # %% [markdown]
 # ## Most confused pairs
@@ -199,8 +199,8 @@ charts.ap_over_clips(ap)
 
 # %% tags=["nbval-ignore-output"]
 pairs = metrics.most_confused_pairs(leader.targets, leader.scores, leader.classes).head(10)
-pairs = pairs.set_index(pairs["label"] + " confused with " + pairs["confused with"])["clips"]
-charts.bars(pairs, "Clips") if len(pairs) else "the highest score is one of its labels for every clip"
+names = pairs["label"] + " confused with " + pairs["confused with"]
+charts.bars(pairs.set_index(names)["clips"], "Clips") if len(pairs) else "the highest score is one of its labels for every clip"
 
 # %% [markdown]
 # ## The worst clips

@@ -28,7 +28,7 @@
 # mini set; with `best` on the competition's data, about five minutes on two cores.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
-# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -62,7 +62,7 @@ runs = find_runs(kit.runs)
 # ## One run, or a blend
 #
 # The default is the run with the highest validation LWLRAP, of those that can score clips and that the competition allows: it forbade
-# pretrained weights.
+# pretrained weights. The LWLRAP of `best` is that of one model per clip, while a submission blends its five: prefer it if others are close.
 
 # %%
 allowed = submission.allowed(runs)

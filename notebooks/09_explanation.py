@@ -28,7 +28,7 @@
 # the `quick` preset.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
-# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -57,11 +57,14 @@ if not importlib.util.find_spec("zennit"):
     os.system(f"{sys.executable} -m pip install --quiet zennit")
 
 # %%
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
 
-from utils import audio, charts, explain, mel, mel_cache, plots
+from utils import audio, augment, charts, explain, mel, mel_cache, plots
 from utils.dataset import MelDataset
 from utils.run_folder import find_runs
 
@@ -77,8 +80,8 @@ run, *others = [(run.folds() or [run])[0] for run in runs]
 print(f"explained: {run.record['title']}; also covered: {'; '.join(other.record['title'] for other in others) or 'none'}")
 
 # %% [markdown]
-# The network is asked about the first two seconds of its validation clips, on which it was not trained, once per label. With `quick`, it
-# takes the first 64 at most.
+# The network is asked about the first two seconds of its validation clips, on which it was not trained, once per label; a shorter clip lies
+# where it does for scoring. With `quick`, only the first 64 clips are taken.
 
 # %% tags=["nbval-ignore-output"]
 classes = kit.competition.classes
@@ -88,12 +91,13 @@ cache = mel_cache.load(kit.competition.curated, kit.cache, "curated", kit.preset
 def ask(run, most):
     clips = MelDataset(cache, run.validation[["fname", "labels"]].head(most), classes, kit.device)
     rows, labels = torch.nonzero(clips.targets, as_tuple=True)
-    x = clips.crops(rows, torch.zeros_like(rows), run.config.n_frames)
-    return clips, rows, x, labels.to(x.device)
+    _, offsets = augment.tta_crops(clips.lengths[rows], replace(run.config, test_crops=1))
+    x = clips.crops(rows, offsets, run.config.n_frames)
+    return clips, rows, offsets, x, labels.to(x.device)
 
 
 # %% tags=["nbval-ignore-output"]
-clips, rows, x, labels = ask(run, most=64 if kit.preset.name == "quick" else len(run.validation))
+clips, rows, offsets, x, labels = ask(run, most=64 if kit.preset.name == "quick" else len(run.validation))
 targets = clips.targets[rows].to(x.device)
 print(f"{len(clips)} clips, {len(x)} labels to ask about")
 
@@ -133,13 +137,13 @@ with torch.no_grad():
     logits = torch.cat([networks[0](some) for some in x.split(explain.BATCH)])
 other = logits.where(targets == 0, -torch.inf).max(dim=1)  # the likeliest class that is not a label
 lead = logits.gather(1, labels[:, None])[:, 0] - other.values
-right, wrong = int(lead.argmax()), int(lead.argmin())
-names = [[classes[labels[row]], classes[other.indices[row]], float(lead[row])] for row in (right, wrong)]
-pd.DataFrame(names, index=["right", "wrong"], columns=["label", "likeliest other class", "lead in logits"]).round(2)
+ahead, behind = int(lead.argmax()), int(lead.argmin())
+names = [[classes[labels[row]], classes[other.indices[row]], float(lead[row])] for row in (ahead, behind)]
+pd.DataFrame(names, index=["furthest ahead", "furthest behind"], columns=["label", "likeliest other class", "lead in logits"]).round(2)
 
 # %% [markdown]
 # Red points speak for the class in the title, blue ones against it; the number is their sum, negative if the sound speaks against the
-# class. First, the clip that the network gets right: its label, and a class that it does not have.
+# class. First, the label furthest ahead, and a class that the clip does not have.
 
 # %% tags=["nbval-ignore-output"]
 def show(row, *asked):
@@ -149,19 +153,19 @@ def show(row, *asked):
     return found.cpu().numpy()
 
 
-of_right = show(right, labels[right], other.indices[right])
+of_ahead = show(ahead, labels[ahead], other.indices[ahead])
 
 # %% [markdown]
 # Both look alike because convolutions pass relevance to all that raised their output; red or blue comes from the last layer. Each is scaled
 # by its strongest points: compare the numbers, not the colors. The fine grid is the stride of the first convolution.
 #
-# Now the clip that it gets wrong: its label, and the class that it is confused with.
+# Now the label furthest behind (its clip is taken for another class if the lead is negative), and that other class.
 
 # %% tags=["nbval-ignore-output"]
-of_wrong = show(wrong, labels[wrong], other.indices[wrong])
+of_behind = show(behind, labels[behind], other.indices[behind])
 
 # %% [markdown]
-# A stripe where a short clip ends means that the network also uses where the sound stops.
+# A stripe where a short clip begins or ends means that the network also uses where the sound starts or stops.
 #
 # A clip with two labels, explained for each, or, if there is none, a clip's label and the likeliest other class.
 
@@ -183,17 +187,18 @@ figure = plots.relevance(x[two, 0].cpu().numpy(), {title: rather}, kit.preset.me
 #
 # The mel filters turn the relevance into a mask on the short-time Fourier transform. The most relevant tenth of the points keeps its level,
 # other points for the label are scaled by their relevance, and points against it are removed. The phase is that of the sound. For the clip
-# that the network gets right: the sound, what speaks for its label, and the rest.
+# whose label is furthest ahead: the sound, what speaks for its label, and the rest.
 
 # %% tags=["nbval-ignore-output"]
 def hear(row, points):
     path = kit.competition.curated.set_index("fname")["path"][clips.table["fname"][int(rows[row])]]
     samples = mel.trim(audio.load_clip(path, kit.preset.mel), kit.preset.mel)
-    samples = samples[: (run.config.n_frames - 1) * kit.preset.mel.hop_length]
+    hop_length = kit.preset.mel.hop_length
+    samples = np.pad(samples, (-int(offsets[row]) * hop_length, 0))[: (run.config.n_frames - 1) * hop_length]
     return samples, *explain.listen(samples, points, kit.preset.mel)
 
 
-for name, sound in zip(("the sound", "what speaks for its label", "the rest"), hear(right, of_right[0])):
+for name, sound in zip(("the sound", "what speaks for its label", "the rest"), hear(ahead, of_ahead[0])):
     display(name, plots.player(sound, kit.preset.mel))
 
 # %% [markdown]
@@ -230,7 +235,7 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 
 # %% [markdown]
 # The curve that falls fastest shows the points that the network needs most. In the outputs stored here, of the mini set, relevance is better
-# than chance, but deleting the loudest points lowers the score more, as they are the sound and the rest is nearly silent. So here the test
+# than chance from a twentieth of the points on, but deleting the loudest lowers the score more, as they are the sound and the rest is nearly silent. So here the test
 # does not speak for relevance. Gradient times input falls fast while few points are gone: like an adversarial example, it finds scattered
 # points to which the network is most sensitive. Deleted in squares, these matter less.
 #
@@ -240,7 +245,7 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
     print(next_best.record["title"])
-    _, _, their_x, their_labels = ask(next_best, most=32)
+    *_, their_x, their_labels = ask(next_best, most=32)
     theirs, _ = explain.relevance(next_best.models(), their_x, their_labels)
     display(curves(next_best, theirs, their_x, their_labels, 1))
 

@@ -71,11 +71,11 @@ from IPython.display import display
 from utils import audio, mel, mel_cache, plots, predict
 
 examples = kit.folder / "examples" / kit.runs.name
-shutil.rmtree(examples, ignore_errors=True)  # left by an earlier run
 
 # %%
 if sounds is None:
     sounds = examples / "sounds"
+    shutil.rmtree(sounds, ignore_errors=True)  # left by an earlier run
     sounds.mkdir(parents=True, exist_ok=True)
     for path in kit.competition.test["path"].tail(8):
         with suppress(audio.UnreadableClip):
@@ -90,7 +90,7 @@ if sounds is None:
 #
 # The model is the best run found here or, on Kaggle, in what you attached. Runs on the data with the most classes come first, those on the
 # mini set last. In Colab, where each notebook has its own machine, train one first:
-# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" 02 03`
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["nbval-ignore-output"]
 run = predict.best_run()
@@ -180,6 +180,7 @@ from utils import data, own
 
 if labeled is None:
     labeled = examples / "labeled"
+    shutil.rmtree(labeled, ignore_errors=True)
     label = data.split_labels(kit.competition.curated["labels"]).str[0]
     names = label.value_counts().loc[lambda clips: clips >= own.MIN_CLIPS_PER_CLASS].index[:4]
     if len(names) < 2:

@@ -41,12 +41,13 @@ def lsep(logits, targets, activation):
 
 
 def one_convolution(model):
-    model.blocks = nn.Sequential(*(nn.Sequential(*block[:3], block[-1]) for block in model.blocks))
+    for block in model.blocks:
+        block.convolutions = block.convolutions[:2]
 
 
 def max_pooling(model):
     for block in model.blocks[:-1]:
-        block[-1] = nn.MaxPool2d(2)
+        block.end[-1] = nn.MaxPool2d(2)
 
 
 class Frequency(nn.Module):
@@ -63,13 +64,14 @@ def frequency_channel(model):
 
 def no_normalization(model):
     for block in model.blocks:
-        block[1] = block[4] = nn.Identity()
+        block.convolutions[1] = block.convolutions[4] = block.shortcut[1] = nn.Identity()
 
 
 # What a row changes: the network's options, the training config, and the built model (`change`), `loss` or `noisy`.
 ROWS = {
     **{name: ({}, config, {}) for name, config in LADDER.items()},  # the last is the recipe of quick
     "+ noisy clips that agree, two thirds of the steps": ({}, RECIPE, {"noisy": True}),
+    "no shortcuts": ({"residual": False}, RECIPE, {}),
     "no stem, width 16": ({"stem": 0, "width": 16}, RECIPE, {}),
     "width 48": ({"stem": 24, "width": 48}, RECIPE, {}),
     "crops of 4 s": ({}, RECIPE | {"n_frames": 256}, {}),
@@ -105,8 +107,7 @@ def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> t
         train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
         entry = models.MODELS["deep_cnn"]
         config = replace(entry.config("quick"), min_steps=steps, max_steps=steps, seed=seed, **config)
-        torch.manual_seed(seed)
-        model = entry.build(len(curated.classes), "quick", **options)
+        model = entry.build(len(curated.classes), "quick", seed, **options)
         other.get("change", lambda model: None)(model)
         train.bce = other.get("loss", CROSS_ENTROPY)
         training = model, train_set, held_out, config, folder / f"{number}", name, tqdm(disable=True)

@@ -81,14 +81,16 @@ def test_scores_stay_with_their_clips_whatever_the_index_of_the_table(few, cache
     assert np.allclose(run.scores, inference.predict_scores(run.models()[0], few[1], TINY)[shuffled.index], atol=1e-5)
 
 
-def test_a_run_is_replaced_with_a_message_but_reused_in_a_series(few, tiny, tmp_path, monkeypatch, capsys):
-    run, bar = fit(tiny, few, tmp_path / "run", TINY), tqdm(disable=True)
+def test_a_finished_run_is_kept_and_another_one_replaces_it_with_a_message(few, tiny, tmp_path, monkeypatch, capsys):
+    run = fit(tiny, few, tmp_path / "run", TINY)
     assert "replace" not in capsys.readouterr().out
     (tmp_path / "run.checkpoint").touch()  # as if killed before removing it
     with monkeypatch.context() as patch:
         patch.setattr(train.Trainer, "epoch", lambda *_: pytest.fail("it is trained again"))
-        again = train.fit(tiny, *few, TINY, tmp_path / "run", "Deep CNN", bar)
-    assert again.history.equals(run.history)
+        for bar in (None, tqdm(disable=True)):
+            again = train.fit(tiny, *few, TINY, tmp_path / "run", "Deep CNN", bar)
+            assert again.history.equals(run.history)
+    assert "Deep CNN: already trained, with these clips and settings" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert fit(tiny, few, tmp_path / "run", replace(TINY, epochs=1)).summary()["epochs"] == 1
     assert f"Deep CNN: this will replace the run in {tmp_path / 'run'}" in capsys.readouterr().out

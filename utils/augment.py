@@ -96,7 +96,7 @@ def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tup
 def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarray]:
     """Return the crop of the first clip as it is and after each augmentation alone: dB, (n_mels, n_frames) each.
 
-    The resized one is as slow and as high as possible, to make the effect visible.
+    The resized one is as slow and shifted as high as possible, to make the effect visible.
     """
     plain = replace(config, crop="start", **NO_AUGMENTATION)
     configs = {
@@ -111,7 +111,7 @@ def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarra
     for name, only in configs.items():
         draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed), augmented=True)
         if "rate" in draw:
-            draw["rate"][:], draw["mel_shift"][:] = RATE[0], -MEL_SHIFT
+            draw["rate"][:], draw["mel_scale"][:], draw["mel_shift"][:] = RATE[0], 1.0, -MEL_SHIFT
         shown[name] = make_batch(dataset, draw, only)[0][0, 0].cpu().numpy()
     return shown
 

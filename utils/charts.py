@@ -155,7 +155,7 @@ def score_over_cost(table: pd.DataFrame) -> None:
     _, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
     for ax, (column, label) in zip(axes, {"seconds": "Seconds of training", "MMAC": "MMAC per crop"}.items()):
         for marker, (_, run) in zip("os^vD*PX<>" * len(table), table.iterrows()):
-            ax.plot(run[column], run["LWLRAP"], marker, label=run["model"])
+            ax.plot(run[column], run["LWLRAP"], marker, label=run["run"])
         ax.set(xlabel=label, xscale="log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.xaxis.set_major_formatter("{x:g}")

@@ -9,7 +9,7 @@ layer's contributions. Nothing is added or lost: the relevances of all points ad
 # https://zennit.readthedocs.io: epsilon for dense layers, z+ for convolutions, and flat for the first of these.
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 import librosa
 import numpy as np
@@ -21,23 +21,24 @@ from torch.nn import functional as F
 from . import mel, models
 from .config import MelConfig
 from .inference import activate
-from .networks import Logits, TimeMean
+from .networks import Add, Logits, Residual, TimeMean
 from .run_folder import Run
 
 BATCH = 16  # spectrograms at once, as the outputs of all layers are kept
 TOLERANCE = 0.05  # relevances that have `missed` more of their sum took a path around the layers
+EPSILON = 1e-6  # keeps a sum that relevance is divided by from being 0
 LARGEST_FLAT = 11  # largest side, in points, of a first filter with the flat rule
 SHARES = (0.02, 0.05, 0.1, 0.2)  # of the points, deleted by `deletion`
 COVERED = (
     nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout,
-    nn.Flatten, nn.Identity, TimeMean,
+    nn.Flatten, nn.Identity, Add, TimeMean,
 )  # fmt: skip
 
 
 def uncovered(network: nn.Module) -> str:
-    """Return the first layer not covered by the rules (a block with a skip connection or its own functions), or ""."""
+    """Return the first layer not covered by the rules (such as a block with its own functions), or ""."""
     for name, layer in network.named_modules():
-        known = nn.Sequential if list(layer.children()) else COVERED
+        known = (nn.Sequential, Residual) if list(layer.children()) else COVERED
         if name not in ("", "network") and not isinstance(layer, known):
             return f"{name} ({type(layer).__name__})"
     return "" if any(isinstance(layer, Logits) for layer in network.modules()) else "the output (which is no Logits)"
@@ -103,14 +104,19 @@ def _propagate(network: nn.Module, x: Tensor, labels: Tensor, by_rules: bool) ->
     """Return points (clips, n_mels, frames) and their sum (clips,): relevance, or gradient times input."""
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     bias = next(layer for layer in network.modules() if isinstance(layer, Logits)).bias
-    rules = _rules(first).context(network) if by_rules else nullcontext()
     seen = []
 
     def begin(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         seen.append(inputs[0].detach().requires_grad_())
         return seen[0]
 
-    with first.register_forward_pre_hook(begin), rules:  # before the rules' hooks, which see the new input
+    with ExitStack() as hooks:
+        hooks.enter_context(first.register_forward_pre_hook(begin))  # before the rules' hooks, which see the new input
+        if by_rules:
+            hooks.enter_context(_rules(first).context(network))
+            for layer in network.modules():
+                if isinstance(layer, Add):
+                    hooks.enter_context(layer.register_forward_hook(_in_proportion))
         total = (network(x).gather(1, labels[:, None]) - bias[labels][:, None])[:, 0]
         (points,) = torch.autograd.grad(total, seen[0], total.detach() if by_rules else torch.ones_like(total))
     points = points if by_rules else points * seen[0].detach()
@@ -129,6 +135,13 @@ def _rules(first: nn.Conv2d):
     composite = EpsilonPlus if max(first.kernel_size) > LARGEST_FLAT else EpsilonPlusFlat
     # Without biases, layers pass on all of their relevance.
     return composite(zero_params="bias", layer_map=[((TimeMean,), Norm())], canonizers=[SequentialMergeBatchNorm()])
+
+
+def _in_proportion(_: Add, inputs: tuple[Tensor, Tensor], output: Tensor) -> Tensor:
+    """Return `output` such that its relevance is passed back to each of `inputs` in proportion to its part in it."""
+    whole = output.detach() + torch.where(output < 0, -EPSILON, EPSILON)
+    parts = sum(part * (part.detach() / whole) for part in inputs)
+    return parts + (output - parts).detach()
 
 
 def _spread(points: Tensor, x: Tensor) -> Tensor:

@@ -45,8 +45,7 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
     chains = []
     for number, name in enumerate(names):
         train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
-        torch.manual_seed(preset.seed + number)
-        model = entry.build(len(curated.classes), preset.name)
+        model = entry.build(len(curated.classes), preset.name, preset.seed + number)
         training = (model, train_set, held_out, config, folder / name, f"{entry.title}, {name}")
         # The first stage does not need the noisy clips, which take up GPU memory.
         chains.append([training] if noisy is None else [(0, None, *training), (1, noisy, *training)])
@@ -94,8 +93,7 @@ def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFr
     train_set, validation_set = (curated.subset(rows) for rows in splits.split(curated.table, preset.seed))
     config = entry.config(preset.name)
     steps = min(LADDER_STEPS, config.steps(len(train_set)))
-    torch.manual_seed(preset.seed)
-    model = entry.build(len(curated.classes), preset.name)
+    model = entry.build(len(curated.classes), preset.name, preset.seed)
     for name, change in LADDER.items():
         config = replace(config, min_steps=steps, max_steps=steps, **change)
         chains.append([(model, train_set, validation_set, config, folder / name, name)])

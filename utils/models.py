@@ -30,9 +30,11 @@ class Entry:
         """Return the model's training config for this preset."""
         return self.presets[preset][1]
 
-    def build(self, n_classes: int, preset: str, **options) -> nn.Module:
-        """Build the untrained model; `options` (such as `width=32`) override those of the preset."""
-        return self.network(n_classes, **self.presets[preset][0] | options)
+    def build(self, n_classes: int, preset: str, seed: int = 0, **options) -> nn.Module:
+        """Build the untrained model, alike for the same `seed`; `options` (as `width=32`) override the preset's."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.network(n_classes, **self.presets[preset][0] | options)
 
 
 # The paper does not give widths, batch size and learning rate: these are common values, lower for VGG19, which has no
@@ -71,7 +73,7 @@ _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e
 MODELS: dict[str, Entry] = {
     "deep_cnn": Entry("Deep CNN", DeepCNN, {
         "full": ({"width": 64}, _FULL),
-        "quick": ({"width": 32, "stem": 16}, replace(_QUICK, min_steps=600)),
+        "quick": ({"width": 32, "stem": 16, "residual": True}, replace(_QUICK, min_steps=600)),
     }),
     "vgg19_transfer": Entry("VGG19, transfer", VGG19, {
         "full": ({}, replace(_FULL_VGG19, epochs=100)),
@@ -82,8 +84,8 @@ MODELS: dict[str, Entry] = {
         "quick": ({"width": 8, "downsample": 2}, _QUICK_VGG19),
     }),
     "best": Entry("Best", DeepCNN, {
-        "full": ({"width": 32, "stem": 16}, _BEST),
-        "quick": ({"width": 32, "stem": 16}, _QUICK_BEST),
+        "full": ({"width": 32, "stem": 16, "residual": True}, _BEST),
+        "quick": ({"width": 32, "stem": 16, "residual": True}, _QUICK_BEST),
     }),
     "piczak": Entry("Piczak's CNN", PiczakCNN, {
         "full": ({}, _FULL_PICZAK),

@@ -31,6 +31,13 @@ class TimeMean(nn.Module):
         return x.mean(dim=3, keepdim=True)
 
 
+class Add(nn.Module):
+    """The sum of two outputs: a layer of its own, so that `explain` has a rule for it."""
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        return x + other
+
+
 class DeepCNN(nn.Module):
     """Our reading of the paper's "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense output.
 
@@ -39,20 +46,26 @@ class DeepCNN(nn.Module):
     has `width` channels, and each further block twice as many.
 
     `stem`: channels of a 5x5 convolution of stride 2 and a pooling layer before the blocks, which reduce the
-    spectrogram to a sixteenth, as ImageNet networks begin; 0: none. The last block then does not pool.
+    spectrogram to a sixteenth, as ImageNet networks begin; 0: none. The last block then does not pool. `residual`: each
+    block's input, through a 1x1 convolution, is added before its last ReLU.
     """
 
     # Source: the blocks and the pooling are those of mhiro2's "Simple 2D-CNN Classifier with PyTorch",
     # https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch
 
-    def __init__(self, n_classes: int, width: int = 64, stem: int = 0, dropout: float = 0.2) -> None:
+    def __init__(
+        self, n_classes: int, width: int = 64, stem: int = 0, residual: bool = False, dropout: float = 0.2
+    ) -> None:
         super().__init__()
-        self.config = {"name": "DeepCNN", "n_classes": n_classes, "width": width, "stem": stem, "dropout": dropout}
+        self.config = {"name": "DeepCNN", "n_classes": n_classes, "width": width, "stem": stem, "residual": residual}
+        self.config["dropout"] = dropout
         channels = [stem or 1, width, 2 * width, 4 * width, 8 * width]
         self.stem = nn.Sequential(*_convolution(1, stem, 5, stride=2), nn.AvgPool2d(2)) if stem else nn.Identity()
         self.blocks = nn.Sequential(*(_block(i, o) for i, o in pairwise(channels)))
         if stem:
             self.blocks[-1][-1] = nn.Identity()
+        if residual:
+            self.blocks = nn.Sequential(*map(Residual, self.blocks))
         self.mean = TimeMean()
         self.dropout = nn.Dropout(dropout)
         self.dense = Logits(channels[-1], n_classes)
@@ -69,6 +82,21 @@ def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> l
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*_convolution(inputs, outputs), *_convolution(outputs, outputs), nn.AvgPool2d(2))
+
+
+class Residual(nn.Module):
+    """A block of the Deep CNN whose input is added, through a 1x1 convolution, before its last ReLU and its pooling."""
+
+    # Source: He et al. 2016, Deep residual learning for image recognition: the projection shortcut.
+
+    def __init__(self, block: nn.Sequential) -> None:
+        super().__init__()
+        self.convolutions, self.end = block[:-2], block[-2:]
+        self.shortcut = nn.Sequential(*_convolution(block[0].in_channels, block[-4].out_channels, 1)[:-1])
+        self.add = Add()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.add(self.convolutions(x), self.shortcut(x)))
 
 
 class VGG19(nn.Module):

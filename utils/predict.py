@@ -94,7 +94,7 @@ def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, 
 def best_run() -> Run:
     """Return the best run, as ranked by `find_runs`, that can score sounds, on the data with the most classes.
 
-    Runs on the mini set count only if there are no others. Looks in the work folder, and on Kaggle also in attached
+    Of several such data sets, the one with the newest run counts; the mini set, only if there is no other. Looks in the work folder, and on Kaggle also in attached
     notebooks' outputs. Raises FileNotFoundError if there is none.
     """
     folder = workspace.work_folder() / "runs"
@@ -105,7 +105,13 @@ def best_run() -> Run:
     if not found:
         remedy = "make one (python -m utils.run --data DIR 02 03), or set FAT_WORK to the folder of its --work"
         raise FileNotFoundError(f"There is no run in {folder}: {remedy}.")
-    return max(found, key=lambda run: (not run.folder.parent.name.startswith(mini.NAME), len(run.classes)))
+
+
+    def rank(run: Run) -> tuple:
+        is_mini = run.folder.parent.name.startswith(mini.NAME)
+        return not is_mini, len(run.classes), (run.folder / "settings.json").stat().st_mtime
+
+    return max(found, key=rank)
 
 
 def open_run(folder: str | None) -> Run:

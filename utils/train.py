@@ -43,8 +43,8 @@ def fit(
     scored by one crop each; at the end, by all their test-time crops. The saved weights and scores are those of the
     **last** epoch: saving the best would mean choosing by the clips it is evaluated on. A stopped training, called
     again, resumes after the last saved epoch: to the same weights on a CPU, and as near to them as two trainings come
-    on a GPU. Under torchrun, every process calls it and takes its shard of each batch. `bar`: the progress bar of a
-    series of trainings; a finished training only advances it by its steps. Raises FloatingPointError if the loss or a
+    on a GPU. A finished one is not repeated. Under torchrun, every process calls it and takes its shard of each batch.
+    `bar`: the progress bar of a series of trainings. Raises FloatingPointError if the loss or a
     weight is not finite, and ValueError if a batch has fewer clips than there are processes or if a clip is in both
     sets.
     """
@@ -52,9 +52,12 @@ def fit(
     folder, trainer = Path(folder), Trainer(model, train_set, config, title)
     key = trainer.fingerprint(validation_set)
     checkpoint = Checkpoint(folder, key, trainer.parts)
-    if bar is not None and finished(folder, key):
-        bar.update(trainer.steps)
+    if finished(folder, key):
         checkpoint.remove()
+        if bar is None:
+            print(f"{title}: already trained, with these clips and settings; to repeat it, remove {short_path(folder)}")
+        else:
+            bar.update(trainer.steps)
         return Run(folder)
     if bar is None and folder.is_dir():
         print(f"{title}: this will replace the run in {short_path(folder)}")
