@@ -119,8 +119,8 @@ plots.mel_scale(settings, filters)
 # ## Step 5: logarithm
 #
 # We hear loudness as ratios, too: power becomes dB, and what lies over 80 dB below the loudest point (`top_db`) is raised to that level.
-# 88,200 samples give 128 frames, one every 694 from the first. This is the networks' input; each first standardizes it (mean 0, standard
-# deviation 1), so that loudness does not matter.
+# 88,200 samples give 128 frames, one every 694 from the first. This is the networks' input; each first normalizes it, so that loudness
+# does not matter: to mean 0 and standard deviation 1 or, in the Deep CNN of `quick` and in `best`, by its loudest point.
 
 # %%
 log_mel = mel.log_mel(two_seconds, settings)
@@ -130,7 +130,7 @@ log_mel.shape
 plots.clip(two_seconds, log_mel, settings, "2 s")
 
 # %% [markdown]
-# librosa's own calls give the same, 2.8 times as slowly on two cores (`python -m tests.bench`):
+# librosa's own calls give the same and take 2.8 times as long on two cores (`python -m tests.bench`):
 
 # %%
 import numpy as np

@@ -61,8 +61,8 @@ curated = dataset.load_labeled(cache, competition.curated, competition.classes, 
 as_table(config)
 
 # %% [markdown]
-# The network is the Deep CNN that notebook 3 trains with `quick`. Its stem makes it cheap: 58 million multiply-accumulates per crop,
-# against 210 million for a network half as wide without it.
+# The network is the Deep CNN that notebook 3 trains with `quick`. Its stem makes it cheap: 60 million multiply-accumulates per crop,
+# against 217 million for a network half as wide without it.
 #
 # ## Augmentation
 #

@@ -71,8 +71,8 @@ from utils.run_folder import find_runs
 # %% [markdown]
 # ## The network and the clips
 #
-# The method covers networks that are a chain of convolutions, pooling, ReLU and dense layers, but not ResNet-50 and Inception V3, whose
-# layers add or join several paths. The run with the highest LWLRAP is explained; for `best`, its first fold.
+# The method covers networks of convolutions, pooling, ReLU and dense layers and the residual blocks of the Deep CNN, but not ResNet-50 and
+# Inception V3, which add or join paths between their layers. The run with the highest LWLRAP is explained; for `best`, its first fold.
 
 # %% tags=["nbval-ignore-output"]
 runs = explain.explainable(find_runs(kit.runs))
@@ -113,7 +113,8 @@ print(f"{len(clips)} clips, {len(x)} labels to ask about")
 #
 # These are the $\epsilon$ rule, whose small $\epsilon$ keeps the first denominator away from 0, and the $z^+$ rule. $(\cdot)^+$ is the positive part: the relevance of a convolution goes to what
 # raised its output. The first convolution spreads it evenly over the points that its filter saw. Batch normalization is merged into the
-# convolution before it, max pooling passes everything to the maximum, and propagation ends at the standardized spectrogram.
+# convolution before it, max pooling passes everything to the maximum, and propagation ends at the normalized spectrogram.
+# Where a residual block adds two outputs, each gets the share that it has in the sum.
 
 # %% tags=["nbval-ignore-output"]
 networks = run.models()

@@ -72,6 +72,8 @@ ROWS = {
     **{name: ({}, config, {}) for name, config in LADDER.items()},  # the last is the recipe of quick
     "+ noisy clips that agree, two thirds of the steps": ({}, RECIPE, {"noisy": True}),
     "no shortcuts": ({"residual": False}, RECIPE, {}),
+    "standardized instead of peak-normalized": ({"peak": False}, RECIPE, {}),
+    "neither": ({"residual": False, "peak": False}, RECIPE, {}),
     "no stem, width 16": ({"stem": 0, "width": 16}, RECIPE, {}),
     "width 48": ({"stem": 24, "width": 48}, RECIPE, {}),
     "crops of 4 s": ({}, RECIPE | {"n_frames": 256}, {}),

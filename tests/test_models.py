@@ -3,6 +3,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from torch.nn import functional as F
 
 from utils import models, networks
 
@@ -85,3 +86,13 @@ def test_imagenet_weights_come_from_the_named_file_or_not_at_all(tmp_path, monke
 def test_standardize_leaves_a_silent_clip_finite():
     x = networks.standardize(torch.full((1, 1, 128, 128), -100.0))
     assert np.abs(x.numpy()).max() < 1
+
+
+def test_peak_normalization_depends_on_neither_loudness_nor_the_silence_around():
+    x = (20 * torch.randn(1, 1, 128, 64)).clamp(-40, 40)
+    x[0, 0, 5, 5] = 40.0
+    expected = networks.peak_normalize(x)
+    assert expected.max() == 2
+    assert torch.equal(networks.peak_normalize(F.pad(x, (20, 44), value=-40.0))[..., 20:84], expected)
+    assert torch.allclose(networks.peak_normalize(x - 30), expected, atol=1e-5)
+    assert torch.isfinite(networks.peak_normalize(torch.full((1, 1, 128, 128), -100.0))).all()

@@ -69,7 +69,7 @@ def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple
 
     The sum is the label's logit minus the bias of the output layer, which is the same for every clip. `networks`: as
     given by `Run.models`; for several folds, the relevance is that of their mean logit. `x`: dB (clips, 1, n_mels,
-    frames); `labels`: class indices (clips,). Propagation stops at the standardized input of the first convolution. The
+    frames); `labels`: class indices (clips,). Propagation stops at the normalized input of the first convolution. The
     relevance of an averaged square is spread evenly over it; that of the deltas is added to that of the log-mel. Raises
     ValueError, naming the layer, if the rules do not cover a network, or if relevance is lost, and ImportError without
     zennit.

@@ -13,6 +13,14 @@ def standardize(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[1:])
 
 
+def peak_normalize(x: Tensor) -> Tensor:
+    """Map each spectrogram's 80 dB below its loudest point to -2 to 2.
+
+    Like `standardize`, but the silence around a short sound does not matter either.
+    """
+    return (x - x.amax(dim=(1, 2, 3), keepdim=True)) / 20 + 2
+
+
 class Logits(nn.Linear):
     """The output layer, in float32 whatever the others compute in.
 
@@ -47,18 +55,20 @@ class DeepCNN(nn.Module):
 
     `stem`: channels of a 5x5 convolution of stride 2 and a pooling layer before the blocks, which reduce the
     spectrogram to a sixteenth, as ImageNet networks begin; 0: none. The last block then does not pool. `residual`: each
-    block's input, through a 1x1 convolution, is added before its last ReLU.
+    block's input, through a 1x1 convolution, is added before its last ReLU. `peak`: the input is peak-normalized
+    instead of standardized.
     """
 
     # Source: the blocks and the pooling are those of mhiro2's "Simple 2D-CNN Classifier with PyTorch",
     # https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch
 
     def __init__(
-        self, n_classes: int, width: int = 64, stem: int = 0, residual: bool = False, dropout: float = 0.2
-    ) -> None:
+        self, n_classes: int, width: int = 64, stem: int = 0, residual: bool = False, peak: bool = False,
+        dropout: float = 0.2,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.config = {"name": "DeepCNN", "n_classes": n_classes, "width": width, "stem": stem, "residual": residual}
-        self.config["dropout"] = dropout
+        self.config = {"name": "DeepCNN", "n_classes": n_classes, "width": width, "stem": stem}
+        self.config |= {"residual": residual, "peak": peak, "dropout": dropout}
         channels = [stem or 1, width, 2 * width, 4 * width, 8 * width]
         self.stem = nn.Sequential(*_convolution(1, stem, 5, stride=2), nn.AvgPool2d(2)) if stem else nn.Identity()
         self.blocks = nn.Sequential(*(_block(i, o) for i, o in pairwise(channels)))
@@ -71,7 +81,8 @@ class DeepCNN(nn.Module):
         self.dense = Logits(channels[-1], n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.mean(self.blocks(self.stem(standardize(x))))
+        x = peak_normalize(x) if self.config["peak"] else standardize(x)
+        x = self.mean(self.blocks(self.stem(x)))
         return self.dense(self.dropout(x.amax(dim=(2, 3))))
 
 

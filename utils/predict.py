@@ -94,8 +94,8 @@ def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, 
 def best_run() -> Run:
     """Return the best run, as ranked by `find_runs`, that can score sounds, on the data with the most classes.
 
-    Of several such data sets, the one with the newest run counts; the mini set, only if there is no other. Looks in the work folder, and on Kaggle also in attached
-    notebooks' outputs. Raises FileNotFoundError if there is none.
+    Of several such data sets, the one with the newest run counts; the mini set, only if there is no other. Looks in the
+    work folder, and on Kaggle also in attached notebooks' outputs. Raises FileNotFoundError if there is none.
     """
     folder = workspace.work_folder() / "runs"
     found = []
@@ -105,7 +105,6 @@ def best_run() -> Run:
     if not found:
         remedy = "make one (python -m utils.run --data DIR 02 03), or set FAT_WORK to the folder of its --work"
         raise FileNotFoundError(f"There is no run in {folder}: {remedy}.")
-
 
     def rank(run: Run) -> tuple:
         is_mini = run.folder.parent.name.startswith(mini.NAME)
