@@ -36,7 +36,7 @@ import os, sys
 places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
 if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
     os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
-sys.path[:0] = places
+sys.path[:0] = map(os.path.abspath, places)
 
 # %% tags=["nbval-ignore-output"]
 from utils import setup

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -118,6 +119,16 @@ def test_the_first_parallel_training_that_fails_ends_the_others(sets, tmp_path):
         launch.side_by_side(train.fit, [[long], [failing, later]], 10**6, sets[0].device)
     assert not list(tmp_path.glob("*/settings.json")) + list(tmp_path.glob("2*"))
     assert set(multiprocessing.active_children()) <= others
+
+
+def killed(_, bar):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_killed_for_lack_of_memory_is_explained():
+    torch.set_num_threads(2)
+    with pytest.raises(MemoryError, match="OMP_NUM_THREADS=1 trains one at a time"):
+        launch.side_by_side(killed, [[(1,)], [(2,)]], 2, torch.device("cpu"))
 
 
 SLEEPERS = """

@@ -91,9 +91,13 @@ class TrainingConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: set it to a number from 0 to 1.")
 
+    def steps_per_epoch(self, n_clips: int) -> int:
+        """Return the number of batches of `n_clips` clips, of nearly equal size."""
+        return math.ceil(n_clips / self.batch_size)
+
     def steps(self, n_clips: int) -> int:
         """Return the number of optimizer steps of a training on `n_clips` clips."""
-        steps = max(self.epochs * math.ceil(n_clips / self.batch_size), self.min_steps)
+        steps = max(self.epochs * self.steps_per_epoch(n_clips), self.min_steps)
         return min(steps, self.max_steps or steps)
 
     @property

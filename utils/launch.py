@@ -16,11 +16,13 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from tqdm import tqdm
 
@@ -45,14 +47,15 @@ def fit(
     title: str,
     processes: int | None = None,
 ) -> Run:
-    """Call `train.fit` in `processes` processes, by default one per GPU if all GPUs are alike, else one.
+    """Call `train.fit` in `processes` processes, by default one per GPU if all are alike and NCCL is there, else one.
 
     Several processes are started by torchrun and get all arguments, so the run is the same. A model with frozen layers
     always trains in one. Raises ChildProcessError if they fail; their output is printed.
     """
     if processes is None:
-        gpus = _gpus_like(train_set.device)
-        processes = len(gpus) if gpus and len(gpus) == torch.cuda.device_count() else 1
+        gpus, smallest_batch = _gpus_like(train_set.device), len(train_set) // config.steps_per_epoch(len(train_set))
+        alike = len(gpus) == torch.cuda.device_count() and dist.is_available() and dist.is_nccl_available()
+        processes = max(1, min(len(gpus), smallest_batch)) if alike else 1
     if processes == 1 or getattr(model, "n_frozen", 0):
         return train.fit(model, train_set, validation_set, config, folder, title)
     with tempfile.TemporaryDirectory() as job:
@@ -62,7 +65,7 @@ def fit(
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
         command = [sys.executable, *torchrun, f"--nproc_per_node={processes}", "-m", "utils.launch", "--job", job]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            for text in TextIOWrapper(process.stdout, newline=""):  # keep line ends, for the progress bar
+            for text in TextIOWrapper(process.stdout, errors="replace", newline=""):  # keep line ends
                 print(text, end="")
     if process.returncode:
         raise ChildProcessError(f"{title}: torchrun exited with code {process.returncode}: see its output above.")
@@ -100,6 +103,9 @@ def side_by_side(train_one: Callable[..., Run], chains: list[list[tuple]], steps
                         future.result()
                     idle = [running.pop(future) for future in ended]
                     bar.update(done.value - bar.n)
+            except BrokenProcessPool as error:
+                remedy = "OMP_NUM_THREADS=1 trains one at a time; those that have finished are not repeated"
+                raise MemoryError(f"A training was killed, probably for lack of memory: {remedy}.") from error
             finally:  # if one has failed or this was interrupted, the others stop
                 done.value = STOP
                 pool.shutdown(cancel_futures=True)

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -151,7 +152,8 @@ def _mended(cache: Cache, table: pd.DataFrame) -> bool:
 
 
 def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Path:
-    clips = [[fname, _fingerprint(path)] for fname, path in zip(table["fname"], table["path"])]
+    with ThreadPoolExecutor() as pool:  # a mounted drive takes long to open a file, but opens many at once
+        clips = list(zip(table["fname"], pool.map(_fingerprint, table["path"])))
     key = hashlib.sha256(json.dumps([VERSION, asdict(settings), clips]).encode()).hexdigest()[:12]
     own = Path(folder) / f"{name}-{key}"
     return own if own.is_dir() else next(iter(attached(f"cache/{own.name}")), own)

@@ -158,7 +158,8 @@ class Run:
             if expected.get(name) != given.get(name):
                 shapes = f"{name} is {given.get(name, 'absent')} and should be {expected.get(name, 'absent')}"
                 raise ValueError(f"{file} does not fit {self.record['model']}: {shapes}. Remove it and retrain.")
-        model.load_state_dict(safetensors.torch.load_file(file), assign=True)
+        # Read whole: a mapped file could not be replaced on Windows while the model lives.
+        model.load_state_dict(safetensors.torch.load(file.read_bytes()), assign=True)
         return [model]
 
 

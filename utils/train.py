@@ -105,7 +105,7 @@ class Trainer:
         self.wrapped = distributed.wrap(self.model if self.features is None else Head(self.model))
         self.optimizers = optimizers(self.model, config)
         self.scaler = torch.amp.GradScaler(init_scale=2.0**12, enabled=autocast_dtype(self.device) == torch.float16)
-        self.steps_per_epoch = math.ceil(len(train_set) / config.batch_size)
+        self.steps_per_epoch = config.steps_per_epoch(len(train_set))
         self.steps = config.steps(len(train_set))
 
     @property
@@ -204,7 +204,7 @@ def _check(
         models.build(model.config)  # or nothing could load the run
     refuse_shared_clips(train_set, validation_set, title)
     processes = distributed.world_size()
-    smallest = len(train_set) // math.ceil(len(train_set) / config.batch_size)
+    smallest = len(train_set) // config.steps_per_epoch(len(train_set))
     if smallest < processes:
         raise ValueError(f"{title}: {processes} processes cannot share a batch of {smallest} clips: raise batch_size.")
 
