@@ -151,8 +151,8 @@ for _, clip in some.iterrows():
 # %% [markdown]
 # ## Curated and noisy
 #
-# The noisy set has the same classes, but its labels are often wrong and its clips come from Flickr videos, not Freesound. (In the mini set, two in five of its
-# labels are random.) This clip of it has the first label above, rightly or wrongly:
+# The noisy set has the same classes, but its labels are often wrong and its clips come from Flickr videos, not Freesound. (In the mini set,
+# two in five of its labels are random.) This clip of it has the first label above, rightly or wrongly:
 
 # %% tags=["nbval-ignore-output"]
 same_label = noisy[noisy["labels"] == some["labels"].iloc[0]]

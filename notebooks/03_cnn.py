@@ -90,11 +90,12 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 #
 # The paper gives neither depth nor widths. The blocks and the pooling are those of a popular starter kernel of the competition, mhiro2's
 # [Simple 2D-CNN Classifier with PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch): four blocks of two 3x3
-# convolutions, each with batch normalization and ReLU, and average pooling. The result is averaged over time, the maximum over
-# frequency is kept, and one dense layer gives a logit (the score before softmax or sigmoid) per class. `full` begins with 64 channels and doubles them in each block. `quick` has
-# a stem that shrinks the spectrogram to a sixteenth of its area, and blocks half as wide, the last without pooling: a step then takes a
-# fiftieth of the arithmetic. Its blocks are residual, as in ResNet: a block's input, through a 1x1 convolution (`shortcut`), is added before
-# the last ReLU. And it normalizes a spectrogram by its loudest point, so that the silence around a short sound does not matter.
+# convolutions, each with batch normalization and ReLU, and average pooling. The result is averaged over time, the maximum over frequency is
+# kept, and one dense layer gives a logit (the score before softmax or sigmoid) per class. `full` begins with 64 channels and doubles them
+# in each block. `quick` has a stem that shrinks the spectrogram to a sixteenth of its area, and blocks half as wide, the last without
+# pooling: a step then takes a fiftieth of the arithmetic. Its blocks are residual, as in ResNet: a block's input, through a 1x1 convolution
+# (`shortcut`), is added before the last ReLU. And it normalizes a spectrogram by its loudest point, so that the silence around a short
+# sound does not matter.
 #
 # One clip's way through the network: channels x mel bands x frames after each stage (not to scale).
 

@@ -153,7 +153,7 @@ sizes = {name: models.cost({"name": "ImageNetwork", "n_classes": 80, "network": 
 pd.DataFrame(sizes).T.astype(int)
 
 # %% [markdown]
-# That is 13 to 270 times what the Deep CNN of `quick` computes. With the `quick` preset they see spectrograms of 64 x 64 or 32 x 32 points
+# That is 13 to 260 times what the Deep CNN of `quick` computes. With the `quick` preset they see spectrograms of 64 x 64 or 32 x 32 points
 # and take **four steps**: they have hardly begun, and their scores below say nothing about what they can do. The `full` preset trains them
 # on whole crops for 100 epochs, which needs a GPU.
 

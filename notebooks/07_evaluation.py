@@ -149,8 +149,9 @@ curves = curves[[run.name for run in shown]]
 charts.f1_over_threshold(curves)
 
 # %% [markdown]
-# **Beware**: each threshold is chosen on the clips of the tables, so their F1 is slightly optimistic. Average precision (AP), which ranks all clips by
-# the score of one class, and LWLRAP, which ranks all classes within one clip, need no threshold. To use a model, choose the threshold on clips that you do not report on.
+# **Beware**: each threshold is chosen on the clips of the tables, so their F1 is slightly optimistic. Average precision (AP), which ranks
+# all clips by the score of one class, and LWLRAP, which ranks all classes within one clip, need no threshold. To use a model, choose the
+# threshold on clips that you do not report on.
 
 # %% tags=["nbval-ignore-output"]
 chosen = curves.idxmax()

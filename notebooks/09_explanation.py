@@ -111,18 +111,18 @@ print(f"{len(clips)} clips, {len(x)} labels to ask about")
 # $$R_j = \sum_k \frac{a_j w_{jk}}{\sum_i a_i w_{ik}} R_k \quad\text{(dense layers)} \qquad
 # R_j = \sum_k \frac{(a_j w_{jk})^+}{\sum_i (a_i w_{ik})^+} R_k \quad\text{(convolutions)}$$
 #
-# These are the $\epsilon$ rule, whose small $\epsilon$ keeps the first denominator away from 0, and the $z^+$ rule. $(\cdot)^+$ is the positive part: the relevance of a convolution goes to what
-# raised its output. The first convolution spreads it evenly over the points that its filter saw. Batch normalization is merged into the
-# convolution before it, max pooling passes everything to the maximum, and propagation ends at the normalized spectrogram.
-# Where a residual block adds two outputs, each gets the share that it has in the sum.
+# These are the $\epsilon$ rule, whose small $\epsilon$ keeps the first denominator away from 0, and the $z^+$ rule. $(\cdot)^+$ is the
+# positive part: the relevance of a convolution goes to what raised its output. The first convolution spreads it evenly over the points that
+# its filter saw. Batch normalization is merged into the convolution before it, max pooling passes everything to the maximum, and
+# propagation ends at the normalized spectrogram. Where a residual block adds two outputs, each gets the share that it has in the sum.
 
 # %% tags=["nbval-ignore-output"]
 networks = run.models()
 points, sums = explain.relevance(networks, x, labels)
 
 # %% [markdown]
-# No relevance may be added or lost on the way (conservation): over a spectrogram, it must sum to the logit minus the bias of the output layer, which is
-# the same for every clip. How large is the deviation, at most?
+# No relevance may be added or lost on the way (conservation): over a spectrogram, it must sum to the logit minus the bias of the output
+# layer, which is the same for every clip. How large is the deviation, at most?
 
 # %% tags=["nbval-ignore-output", "results"]
 missed = explain.missed(points, sums)
@@ -212,9 +212,9 @@ for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rat
 # %% [markdown]
 # ## Testing relevance
 #
-# A plausible plot can be wrong. The deletion test (pixel flipping) asks: if relevance shows what the network needs, deleting the most relevant points lowers the score, and faster
-# than deleting as many of the **loudest** points, of those with the highest **gradient times input**, or of **random** ones. Deleted points
-# take the value of the clip's quietest one. On the right, squares of 4 x 4 are deleted.
+# A plausible plot can be wrong. The deletion test (pixel flipping) asks: if relevance shows what the network needs, deleting the most
+# relevant points lowers the score, and faster than deleting as many of the **loudest** points, of those with the highest **gradient times
+# input**, or of **random** ones. Deleted points take the value of the clip's quietest one. On the right, squares of 4 x 4 are deleted.
 
 # %% tags=["nbval-ignore-output"]
 def curves(run, points, x, labels, size):
@@ -235,10 +235,10 @@ print(f"{run.record['title']}: mean score of the labels with a tenth of the poin
 pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}).T
 
 # %% [markdown]
-# The curve that falls fastest shows the points that the network needs most. In the outputs stored here, of the mini set, relevance is better
-# than chance from a twentieth of the points on, but deleting the loudest lowers the score more, as they are the sound and the rest is nearly silent. So here the test
-# does not speak for relevance. Gradient times input falls fast while few points are gone: like an adversarial example, it finds scattered
-# points to which the network is most sensitive. Deleted in squares, these matter less.
+# The curve that falls fastest shows the points that the network needs most. In the outputs stored here, of the mini set, relevance is
+# better than chance from a twentieth of the points on, but deleting the loudest lowers the score more, as they are the sound and the rest
+# is nearly silent. So here the test does not speak for relevance. Gradient times input falls fast while few points are gone: like an
+# adversarial example, it finds scattered points to which the network is most sensitive. Deleted in squares, these matter less.
 #
 # The next best run, on its own first 32 validation clips. In the stored outputs, relevance is ahead of loudness for this one until a tenth
 # of the points is gone, and behind at a fifth: on so few clips, the test is a first look.
