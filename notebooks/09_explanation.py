@@ -114,7 +114,8 @@ print(f"{len(clips)} clips, {len(x)} labels to ask about")
 # These are the $\epsilon$ rule, whose small $\epsilon$ keeps the first denominator away from 0, and the $z^+$ rule. $(\cdot)^+$ is the
 # positive part: the relevance of a convolution goes to what raised its output. The first convolution spreads it evenly over the points that
 # its filter saw. Batch normalization is merged into the convolution before it, max pooling passes everything to the maximum, and
-# propagation ends at the normalized spectrogram. Where a residual block adds two outputs, each gets the share that it has in the sum.
+# propagation ends at the normalized spectrogram. Where a residual block adds two outputs, each gets relevance in proportion to what it
+# raised, by the $z^+$ rule.
 
 # %% tags=["nbval-ignore-output"]
 networks = run.models()

@@ -180,7 +180,6 @@ from utils import data, own
 
 if labeled is None:
     labeled = examples / "labeled"
-    shutil.rmtree(labeled, ignore_errors=True)
     label = data.split_labels(kit.competition.curated["labels"]).str[0]
     names = label.value_counts().loc[lambda clips: clips >= own.MIN_CLIPS_PER_CLASS].index[:4]
     if len(names) < 2:
