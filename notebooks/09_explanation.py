@@ -237,12 +237,12 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 
 # %% [markdown]
 # The curve that falls fastest shows the points that the network needs most. In the outputs stored here, of the mini set, relevance is
-# better than chance from a twentieth of the points on, but deleting the loudest lowers the score more, as they are the sound and the rest
-# is nearly silent. So here the test does not speak for relevance. Gradient times input falls fast while few points are gone: like an
-# adversarial example, it finds scattered points to which the network is most sensitive. Deleted in squares, these matter less.
+# better than chance, but deleting the loudest points lowers the score more, as they are the sound and the rest is nearly silent. So here the
+# test does not speak for relevance. Gradient times input finds scattered points to which the network is most sensitive, as an adversarial
+# example does: deleted in squares, these matter less.
 #
-# The next best run, on its own first 32 validation clips. In the stored outputs, relevance is ahead of loudness for this one until a tenth
-# of the points is gone, and behind at a fifth: on so few clips, the test is a first look.
+# The next best run, on its own first 32 validation clips. In the stored outputs, relevance is ahead of loudness for this one: on so few
+# clips, the test is a first look.
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
