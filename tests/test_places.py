@@ -35,7 +35,8 @@ TINY_MODELS = """
 for _name, _entry in list(MODELS.items()):
     MODELS[_name + " as it is"] = _entry  # notebook 5 shows what these cost
     _config = replace(_entry.config("quick"), max_steps=2)
-    MODELS[_name] = replace(_entry, network=DeepCNN, presets={"quick": ({"width": 2, "stem": 2}, _config)})
+    _options = {"width": 2, "stem": 2, "residual": True}
+    MODELS[_name] = replace(_entry, network=DeepCNN, presets={"quick": (_options, _config)})
 """
 
 
