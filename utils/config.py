@@ -95,6 +95,10 @@ class TrainingConfig:
         """Return the number of batches of `n_clips` clips, of nearly equal size."""
         return math.ceil(n_clips / self.batch_size)
 
+    def smallest_batch(self, n_clips: int) -> int:
+        """Return the size of the smallest of these batches."""
+        return n_clips // self.steps_per_epoch(n_clips)
+
     def steps(self, n_clips: int) -> int:
         """Return the number of optimizer steps of a training on `n_clips` clips."""
         steps = max(self.epochs * self.steps_per_epoch(n_clips), self.min_steps)

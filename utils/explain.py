@@ -140,7 +140,8 @@ def _rules(first: nn.Conv2d):
 def _in_proportion(_: Add, inputs: tuple[Tensor, Tensor], output: Tensor) -> Tensor:
     """Return `output` such that its relevance is passed back to `inputs` in proportion to what raised it (z+)."""
     raised = [part.detach().clamp(min=0) for part in inputs]
-    parts = sum(part * (share / (sum(raised) + EPSILON)) for part, share in zip(inputs, raised))
+    whole = sum(raised) + EPSILON
+    parts = sum(part * (share / whole) for part, share in zip(inputs, raised))
     return parts + (output - parts).detach()
 
 

@@ -53,9 +53,9 @@ def fit(
     always trains in one. Raises ChildProcessError if they fail; their output is printed.
     """
     if processes is None:
-        gpus, smallest_batch = _gpus_like(train_set.device), len(train_set) // config.steps_per_epoch(len(train_set))
+        gpus = _gpus_like(train_set.device)
         alike = len(gpus) == torch.cuda.device_count() and dist.is_available() and dist.is_nccl_available()
-        processes = max(1, min(len(gpus), smallest_batch)) if alike else 1
+        processes = max(1, min(len(gpus), config.smallest_batch(len(train_set)))) if alike else 1
     if processes == 1 or getattr(model, "n_frozen", 0):
         return train.fit(model, train_set, validation_set, config, folder, title)
     with tempfile.TemporaryDirectory() as job:

@@ -204,7 +204,7 @@ def _check(
         models.build(model.config)  # or nothing could load the run
     refuse_shared_clips(train_set, validation_set, title)
     processes = distributed.world_size()
-    smallest = len(train_set) // config.steps_per_epoch(len(train_set))
+    smallest = config.smallest_batch(len(train_set))
     if smallest < processes:
         raise ValueError(f"{title}: {processes} processes cannot share a batch of {smallest} clips: raise batch_size.")
 
