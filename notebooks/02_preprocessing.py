@@ -156,8 +156,8 @@ sets = {"curated": competition.curated, "test": competition.test}
 caches = {name: mel_cache.build(table, kit.cache, name, settings) for name, table in sets.items()}
 
 # %% [markdown]
-# Clips that cannot be read are left out of the cache and listed here. Notebook 3 stops if training clips are among them, unless the preset
-# sets `drop_unreadable`; notebook 8 gives scores to every test clip.
+# Clips that cannot be read are left out of the cache and listed here. Notebook 3 stops if training clips are among them, unless the
+# environment variable `FAT_DROP_UNREADABLE` is 1; notebook 8 gives scores to every test clip.
 
 # %% tags=["nbval-ignore-output"]
 import pandas as pd

@@ -89,7 +89,8 @@ cache = mel_cache.load(kit.competition.curated, kit.cache, "curated", kit.preset
 
 
 def ask(run, most):
-    clips = MelDataset(cache, run.validation[["fname", "labels"]].head(most), classes, kit.device)
+    there = run.validation[run.validation["fname"].isin(cache.clips["fname"])]  # some may have been removed since
+    clips = MelDataset(cache, there[["fname", "labels"]].head(most), classes, kit.device)
     rows, labels = torch.nonzero(clips.targets, as_tuple=True)
     _, offsets = augment.tta_crops(clips.lengths[rows], replace(run.config, test_crops=1))
     x = clips.crops(rows, offsets, run.config.n_frames)

@@ -180,6 +180,7 @@ from utils import data, own
 
 if labeled is None:
     labeled = examples / "labeled"
+    shutil.rmtree(labeled, ignore_errors=True)  # left by an earlier run
     label = data.split_labels(kit.competition.curated["labels"]).str[0]
     names = label.value_counts().loc[lambda clips: clips >= own.MIN_CLIPS_PER_CLASS].index[:4]
     if len(names) < 2:
@@ -187,7 +188,9 @@ if labeled is None:
     for name in names:
         (labeled / name).mkdir(parents=True, exist_ok=True)
         for path in kit.competition.curated["path"][label == name][:20]:
-            shutil.copy(path, labeled / name)
+            with suppress(audio.UnreadableClip):
+                audio.load_clip(path, kit.preset.mel)
+                shutil.copy(path, labeled / name)
 
 # %% [markdown]
 # `own.make_data_set` turns them into a dataset in the competition's layout and sets aside a fifth for testing.

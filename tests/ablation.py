@@ -92,7 +92,7 @@ def datasets() -> tuple[MelDataset, MelDataset | None]:
     kit = setup(preset="quick")
     competition = kit.competition
     cache = mel_cache.build(competition.curated, kit.cache, "curated", QUICK.mel)
-    curated = load_labeled(cache, competition.curated, competition.classes, QUICK, "cpu")
+    curated = load_labeled(cache, competition.curated, competition.classes, kit.preset, "cpu")
     if not len(competition.noisy):
         return curated, None
     cache = mel_cache.build(competition.noisy, kit.cache, "noisy", QUICK.mel)
@@ -110,6 +110,7 @@ def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> t
         entry = models.MODELS["deep_cnn"]
         config = replace(entry.config("quick"), min_steps=steps, max_steps=steps, seed=seed, **config)
         model = entry.build(len(curated.classes), "quick", seed, **options)
+        torch.manual_seed(seed)
         other.get("change", lambda model: None)(model)
         train.bce = other.get("loss", CROSS_ENTROPY)
         training = model, train_set, held_out, config, folder / f"{number}", name, tqdm(disable=True)

@@ -20,6 +20,7 @@ os.environ["FAT_PRESET"] = "quick"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = str(WORK / "no_weights")
 os.environ.pop("FAT_VGG19_WEIGHTS", None)
+os.environ.pop("FAT_DROP_UNREADABLE", None)
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # two workers of two threads each would compete for two cores
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from utils import baselines, launch, mel_cache, models, setup, train
@@ -33,10 +32,9 @@ def train_system(name: str, kit: Workspace, epochs: int, seed: int) -> Run:
         return baselines.fit(name, *sets, folder)
     entry = models.MODELS[name]
     config = replace(entry.config(preset.name), epochs=epochs, min_steps=1, max_steps=None, seed=seed)
-    torch.manual_seed(seed)
     title = f"{entry.title}, seed {seed}"
     with tqdm(total=config.steps(len(sets[0])), unit="step", mininterval=1) as bar:
-        return train.fit(entry.build(len(classes), preset.name), *sets, config, folder, title, bar)
+        return train.fit(entry.build(len(classes), preset.name, seed), *sets, config, folder, title, bar)
 
 
 def main() -> None:

@@ -205,6 +205,10 @@ def test_only_a_dataset_that_was_made_here_is_replaced(sounds, tmp_path):
     with pytest.raises(ValueError, match=r"is in .*sounds, the folder of the sounds: choose a target outside"):
         own.make_data_set(sounds, sounds / "target")
     assert sorted(sounds.rglob("*")) == before
+    inside = sounds.rename(target / "sounds")
+    with pytest.raises(ValueError, match=r"sounds is in .*target, which would be replaced: move the sounds out of it"):
+        own.make_data_set(inside, target, replace=True)
+    assert list(inside.rglob("*.ogg"))
 
 
 @pytest.mark.parametrize("fname", ["../secret.wav", "Bark/../../secret.wav", "/etc/passwd", "Bark", "", "nowhere.wav"])

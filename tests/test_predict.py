@@ -1,5 +1,7 @@
+import io
 import json
 import shutil
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -150,6 +152,14 @@ def test_the_command_line_uses_the_best_run_and_writes_files(run, tmp_path, monk
         with pytest.raises(SystemExit):
             predict.main(arguments)
         assert sentence in capsys.readouterr().err
+
+
+def test_a_console_without_the_letters_of_a_file_name_is_no_error(run, tmp_path, monkeypatch):
+    path = tone(tmp_path / "Ł.wav", 1, 0, 1)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    predict.main([str(path), "--run", str(run.folder), "--top", "1"])
+    sys.stdout.flush()
+    assert b"?.wav" in sys.stdout.buffer.getvalue()
 
 
 def test_the_best_run_may_be_attached_and_is_the_best_of_those_with_most_classes(run, tmp_path, monkeypatch):

@@ -195,11 +195,15 @@ def test_a_run_without_scores_is_skipped_with_a_message(copy, run, capsys):
     assert "torn/validation_scores.csv" in printed
 
 
-@pytest.mark.parametrize("lost", ["title", "classes", "a class's scores"])
+@pytest.mark.parametrize("lost", ["title", "classes", "a class's scores", "its network", "an option of it"])
 def test_an_incomplete_run_is_skipped_with_a_message(copy, run, capsys, lost):
     partial = shutil.copytree(run.folder, copy.folder.with_name("partial"))
     if lost == "a class's scores":
         run.validation.drop(columns=run.classes[3]).to_csv(partial / "validation_scores.csv", index=False)
+    elif lost == "its network":
+        settings("model", "name", value="Mine")(partial)
+    elif lost == "an option of it":
+        settings("model", "squeeze", value=4)(partial)
     else:
         record = {name: value for name, value in run.record.items() if name != lost}
         (partial / "settings.json").write_text(json.dumps(record))

@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from utils import augment, inference, metrics, models, muon, train
+from utils.checkpoint import Checkpoint
 from utils.config import TrainingConfig
 from utils.dataset import MelDataset
 
@@ -84,14 +85,15 @@ def test_scores_stay_with_their_clips_whatever_the_index_of_the_table(few, cache
 def test_a_finished_run_is_kept_and_another_one_replaces_it_with_a_message(few, tiny, tmp_path, monkeypatch, capsys):
     run = fit(tiny, few, tmp_path / "run", TINY)
     assert "replace" not in capsys.readouterr().out
-    (tmp_path / "run.checkpoint").touch()  # as if killed before removing it
+    with stopped_after_an_epoch():
+        fit(tiny, few, tmp_path / "run", replace(TINY, seed=1))
     with monkeypatch.context() as patch:
         patch.setattr(train.Trainer, "epoch", lambda *_: pytest.fail("it is trained again"))
         for bar in (None, tqdm(disable=True)):
             again = train.fit(tiny, *few, TINY, tmp_path / "run", "Deep CNN", bar)
             assert again.history.equals(run.history)
     assert "Deep CNN: already trained, with these clips and settings" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert Checkpoint(tmp_path / "run", "", {}).file.exists()  # of the other training
     assert fit(tiny, few, tmp_path / "run", replace(TINY, epochs=1)).summary()["epochs"] == 1
     assert f"Deep CNN: this will replace the run in {tmp_path / 'run'}" in capsys.readouterr().out
 

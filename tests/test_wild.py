@@ -241,9 +241,8 @@ def test_training_stops_at_unreadable_clips_unless_the_preset_drops_them(wild, c
     competition, caches = wild
     table, classes = competition.curated, competition.classes
     bad = list(table["fname"][[3, 8]])
-    with pytest.raises(
-        ValueError, match=rf"2 of 60 training clips cannot be read:\n  {bad[0]} .*\n  {bad[1]} .*\n.*drop_unreadable"
-    ):
+    listed = rf"2 of 60 training clips cannot be read:\n  {bad[0]} .*\n  {bad[1]} .*\n.*FAT_DROP_UNREADABLE"
+    with pytest.raises(ValueError, match=listed):
         load_split(caches["curated"], table, classes, QUICK, "cpu")
     training, validation = load_split(caches["curated"], table, classes, replace(QUICK, drop_unreadable=True), "cpu")
     assert "2 of 60 training clips cannot be read and are left out" in capsys.readouterr().out

@@ -3,6 +3,8 @@
 import io
 import pickle
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,22 +24,35 @@ class Checkpoint:
         self.key, self.parts = key, parts
         self._cost, self._kept = 0.0, time.perf_counter()
 
+    def load(self) -> dict | None:
+        """Return the saved state, or None without one of this training. Raises ValueError if it is no checkpoint."""
+        if not self.file.is_file():
+            return None
+        with self._explained():
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            if state["key"] == self.key:
+                return state
+        print(f"{self.file.name} is from a training with other clips, weights or settings and is ignored")
+        return None
+
     def resume(self) -> tuple[list[dict], float]:
         """Load the saved state into `parts`; return its history and the seconds it took, or [] and 0 if there is none.
 
         Raises ValueError if the file is not a checkpoint.
         """
-        if not self.file.is_file():
+        state = self.load()
+        if state is None:
             return [], 0.0
-        try:
-            state = torch.load(self.file, map_location="cpu", weights_only=True)
-            if state["key"] != self.key:
-                print(f"{self.file.name} is from a training with other clips, weights or settings and is ignored")
-                return [], 0.0
+        with self._explained():
             for name, part in self.parts.items():
                 if state[name]:  # the loss scaler has no state if it was not needed, but may be needed now
                     part.load_state_dict(state[name])
             return state["history"], state["seconds"]
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise ValueError(f"{self.file} is not a checkpoint of this kit: remove it to start over.") from error
 

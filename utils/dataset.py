@@ -170,7 +170,7 @@ def load_labeled(
             raise ValueError(
                 f"{some}:\n{format_report(unreadable)}\nReplace the files, or remove them and their rows "
                 "(in a dataset of utils.own: remove the sounds and make it again with --replace), and rerun "
-                "02_preprocessing; or set drop_unreadable to True in utils/config.py to train without them."
+                "02_preprocessing; or set FAT_DROP_UNREADABLE to 1 before setup() to train without them."
             )
         print(f"{some} and are left out")
         table = cache.readable(table)

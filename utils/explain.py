@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import mel, models
+from . import mel
 from .config import MelConfig
 from .inference import activate
 from .networks import Add, Logits, Residual, TimeMean
@@ -49,7 +49,7 @@ def explainable(runs: Sequence[Run]) -> list[Run]:
     found = []
     for run in runs:
         with torch.device("meta"):  # takes no memory
-            if run.has_weights and not uncovered(models.build(run.record["model"])):
+            if run.has_weights and not uncovered(run.network()):
                 found.append(run)
     if not found:
         raise ValueError("No run has a network that relevance propagation covers: run 03_cnn.")

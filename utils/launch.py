@@ -175,6 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", type=_changes, default={}, help="config changes, such as '{\"batch_size\": 64}'")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    sys.stdout.reconfigure(errors="replace")  # not every console can print every file name
     if not (options.model or options.job):
         parser.error(f"name a model: {', '.join(ONE_TRAINING)}")
     if options.work:

@@ -1,9 +1,11 @@
 """The table of models: what each network is called, how it is built, and how each preset trains it."""
 
+import inspect
 import os
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -141,7 +143,12 @@ def imagenet_weights() -> Path | None:
 
 
 def build(config: dict) -> nn.Module:
-    """Build the untrained network that `model.config` describes. Raises ValueError if it describes no network."""
+    """Build the untrained network that `model.config` describes. Raises ValueError as `network` does."""
+    return network(config)()
+
+
+def network(config: dict) -> Callable[[], nn.Module]:
+    """Return what builds the network that `model.config` describes. Raises ValueError if it describes none."""
     networks = {entry.network.__name__: entry.network for entry in MODELS.values()}
     options = dict(config)
     name = options.pop("name", None)
@@ -149,7 +156,11 @@ def build(config: dict) -> nn.Module:
         raise ValueError(f"{name!r} is not a network of this kit, which has {', '.join(networks)}.")
     if options.keys() & {"weights", "pretrained"}:  # a shared run must not make us load a file
         raise ValueError("a config must not have weights to load.")
-    return networks[name](**options)
+    try:
+        inspect.signature(networks[name]).bind(**options)
+    except TypeError as error:
+        raise ValueError(f"{options} are not the options of a {name} of this kit: {error}.") from error
+    return partial(networks[name], **options)
 
 
 def cost(config: dict, n_mels: int, n_frames: int) -> dict[str, float]:

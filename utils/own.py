@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -33,8 +34,9 @@ def make_data_set(
     `folder`) and `labels` (comma-separated). A random fifth, stratified by class (the first label), becomes the test
     set, whose labels are in `target`/test_labels.csv. Copies of one sound stay together, and so do clips of one
     `group` or `freesound_id`, if `csv` has such a column; with a column `fold`, the test set is the first fold. Other
-    columns are kept in both tables. Sounds are linked where the system allows it, else copied, as CLASS-NUMBER-NAME.
-    With `replace`, a `target` made here before is overwritten.
+    columns are kept in both tables. Sounds are linked where the system allows it, else copied, as
+    CLASS-NUMBER-NAME-HASH, so that another sound never has the same name. With `replace`, a `target` made here before
+    is overwritten.
 
     Raises FileExistsError if anything else is there; FileNotFoundError if a sound does not exist; ValueError if a file
     is listed twice, lies outside the folder or in no class, copies differ in labels, a name is not UTF-8, a class has
@@ -46,13 +48,16 @@ def make_data_set(
         raise FileExistsError(f"{target} already exists: {remedy}.")
     if csv is None and target.resolve().is_relative_to(folder.resolve()):  # its sounds would be found in the next call
         raise ValueError(f"{target} is in {folder}, the folder of the sounds: choose a target outside.")
+    if folder.resolve().is_relative_to(target.resolve()):  # they would be removed with the earlier dataset
+        raise ValueError(f"{folder} is in {target}, which would be replaced: move the sounds out of it.")
     source = folder if csv is None else Path(csv)
     table = _table_of_folders(folder) if csv is None else _table_of_csv(folder, Path(csv))
     _refuse_repeated(table, source)
     content = _content_hashes(table, source)
     classes = _classes(table, source)
     digits = len(str(len(table)))
-    table["fname"] = [_plain_name(row, number, digits) for number, row in enumerate(table.itertuples(), 1)]
+    numbers = (f"{number:0{digits}}" for number in range(1, len(table) + 1))
+    table["fname"] = list(map(_plain_name, table.itertuples(), numbers, content.str[:8]))
     if "fold" in table and table["fold"].nunique() < MIN_FOLDS:
         raise ValueError(f"{source}: give {MIN_FOLDS} folds or more, or remove the column fold.")
     hashed = table.assign(**{splits.CONTENT: content})
@@ -148,8 +153,8 @@ def _classes(table: pd.DataFrame, source: Path) -> list[str]:
     return list(clips.index)
 
 
-def _plain_name(row: tuple, number: int, digits: int) -> str:
-    name = f"{row.labels.split(',')[0][:40]}-{number:0{digits}}-{row.path.stem[:40]}"  # file systems allow 255 bytes
+def _plain_name(row: tuple, number: str, content: str) -> str:
+    name = f"{row.labels.split(',')[0][:36]}-{number}-{row.path.stem[:36]}-{content}"  # file systems allow 255 bytes
     return re.sub(r"[^\w-]+", "_", name) + row.path.suffix
 
 
@@ -167,6 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--csv", help="file with the columns fname, relative to FOLDER, and labels, comma-separated")
     parser.add_argument("--replace", action="store_true", help="overwrite TARGET if it was made by this command")
     options = parser.parse_args(arguments)
+    sys.stdout.reconfigure(errors="replace")  # not every console can print every file name
     try:
         target = make_data_set(options.folder, options.target, options.csv, replace=options.replace)
     except (OSError, ValueError) as error:

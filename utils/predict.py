@@ -7,6 +7,7 @@ python -m utils.predict FILE --explain PLOT.png          also plot what speaks f
 
 import argparse
 import math
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -94,8 +95,8 @@ def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, 
 def best_run() -> Run:
     """Return the best run, as ranked by `find_runs`, that can score sounds, on the data with the most classes.
 
-    Of several such data sets, the one with the newest run counts; the mini set, only if there is no other. Looks in the
-    work folder, and on Kaggle also in attached notebooks' outputs. Raises FileNotFoundError if there is none.
+    Of several such data sets, the one whose best run is newest counts; the mini set, only if there is no other. Looks
+    in the work folder, and on Kaggle also in attached notebooks' outputs. Raises FileNotFoundError if there is none.
     """
     folder = workspace.work_folder() / "runs"
     found = []
@@ -165,6 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--over_time and --explain plot one sound: give one file")
     if options.top < 1:
         parser.error(f"--top is {options.top}: give 1 or more")
+    sys.stdout.reconfigure(errors="replace")  # not every console can print every file name
     try:
         run = open_run(options.run)
         described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"

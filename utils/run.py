@@ -82,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", help=f"{' or '.join(PRESETS)} (FAT_PRESET)")
     parser.add_argument("--inplace", action="store_true", help="update the outputs stored in the notebooks")
     options = parser.parse_args(arguments)
+    sys.stdout.reconfigure(errors="replace")  # not every console can print every file name
     for name, value in (("FAT_DATA", options.data), ("FAT_WORK", options.work), ("FAT_PRESET", options.preset)):
         if value:
             os.environ[name] = value

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -91,6 +91,11 @@ class Run:
         return "model" in self.record
 
     @property
+    def network(self) -> Callable[[], nn.Module]:
+        """What builds its network, untrained. Raises ValueError if this version does not have it."""
+        return models.network(self.record["model"])
+
+    @property
     def config(self) -> TrainingConfig:
         return self._settings("config", TrainingConfig)
 
@@ -148,7 +153,7 @@ class Run:
         file = self.folder / "weights.safetensors"
         try:
             with torch.device("meta"):  # takes no memory, whatever the settings say
-                model = models.build(self.record["model"])
+                model = self.network()
             with safetensors.safe_open(file, "pt") as weights:
                 given = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
         except (KeyError, TypeError, ValueError, RuntimeError, OSError, safetensors.SafetensorError) as error:
@@ -181,9 +186,12 @@ def find_runs(folder: str | Path) -> list[Run]:
 
 
 def _readable(run: Run) -> bool:
-    """Whether its settings and scores can be read; prints why not."""
+    """Whether its settings and scores can be read, and its network is known here; prints why not."""
     try:
-        return bool(run.summary() and run.mel and (not run.has_weights or run.config))
+        needed = [run.summary(), run.mel]
+        if run.has_weights:
+            needed += [run.config, run.network]
+        return all(needed)
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         print(f"Skipped {run.folder}: {type(error).__name__}: {error}")
         return False

@@ -49,18 +49,20 @@ def fit(
     sets.
     """
     _check(model, train_set, validation_set, config, title)
-    folder, trainer = Path(folder), Trainer(model, train_set, config, title)
-    key = trainer.fingerprint(validation_set)
-    checkpoint = Checkpoint(folder, key, trainer.parts)
+    folder, key = Path(folder), _key(model, train_set, validation_set, config)
     if finished(folder, key):
-        checkpoint.remove()
+        leftover = Checkpoint(folder, key, {})
+        if leftover.load():  # killed before it was removed
+            leftover.remove()
         if bar is None:
             print(f"{title}: already trained, with these clips and settings; to repeat it, remove {short_path(folder)}")
         else:
-            bar.update(trainer.steps)
+            bar.update(config.steps(len(train_set)))
         return Run(folder)
     if bar is None and folder.is_dir():
         print(f"{title}: this will replace the run in {short_path(folder)}")
+    trainer = Trainer(model, train_set, config, title)
+    checkpoint = Checkpoint(folder, key, trainer.parts)
     history, seconds = checkpoint.resume()
     going_on = f", resuming after epoch {len(history)}" if history else ""
 
@@ -113,19 +115,6 @@ class Trainer:
         """The parts that a checkpoint saves."""
         named = {type(optimizer).__name__: optimizer for optimizer in self.optimizers}
         return {"model": self.model, "scaler": self.scaler} | named
-
-    def fingerprint(self, validation_set: MelDataset) -> str:
-        """Return a hash that identifies this training."""
-        augmentation = (augment.GAIN, augment.RATE, augment.MEL_SCALE, augment.MEL_SHIFT, augment.LARGEST_MASK)
-        augmentation += (augment.FILTER_GAIN, augment.FILTER_POINTS)
-        filters = (muon.LR_SCALE, muon.MOMENTUM, muon.WEIGHT_DECAY, muon.NEWTON_SCHULZ, muon.ITERATIONS)
-        clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (self.train_set, validation_set)]
-        return fingerprint(
-            self.model, network=self.model.config, frozen=getattr(self.model, "n_frozen", 0),
-            config=asdict(self.config), classes=self.train_set.classes, clips=clips,
-            sources=(self.train_set.sources, validation_set.sources), augmentation=augmentation, muon=filters,
-            version=VERSION,
-        )  # fmt: skip
 
     def epoch(self, number: int, step: int, bar: tqdm) -> Tensor:
         """Train for epoch `number`, from `step` on; return the losses of its steps, (steps,) on the CPU."""
@@ -195,6 +184,19 @@ def optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Opt
             (filters if config.optimizer == "muon" and parameter.ndim == 4 else others).append(parameter)
     adamw = torch.optim.AdamW(others, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     return [adamw, muon.Muon(filters, config.learning_rate)] if filters else [adamw]
+
+
+def _key(model: nn.Module, train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig) -> str:
+    """Return the hash that identifies this training."""
+    augmentation = (augment.GAIN, augment.RATE, augment.MEL_SCALE, augment.MEL_SHIFT, augment.LARGEST_MASK)
+    augmentation += (augment.FILTER_GAIN, augment.FILTER_POINTS)
+    filters = (muon.LR_SCALE, muon.MOMENTUM, muon.WEIGHT_DECAY, muon.NEWTON_SCHULZ, muon.ITERATIONS)
+    clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (train_set, validation_set)]
+    return fingerprint(
+        model, network=model.config, frozen=getattr(model, "n_frozen", 0), config=asdict(config),
+        classes=train_set.classes, clips=clips, sources=(train_set.sources, validation_set.sources),
+        augmentation=augmentation, muon=filters, version=VERSION,
+    )  # fmt: skip
 
 
 def _check(

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -52,12 +52,11 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
 
     `data_folder`: a folder in Kaggle's or Zenodo's layout; if None, FAT_DATA; if unset, Kaggle's input or `data/`
     beside the notebooks; if there is none, the mini set. `preset`: "full" or "quick"; if None, FAT_PRESET; if unset,
-    "full" on a GPU, else "quick". FAT_WORK is the folder for artifacts; FAT stands for Freesound Audio Tagging. Seeds
-    torch, so that a notebook run top to bottom starts from the same weights, and makes pandas show three decimals.
+    "full" on a GPU, else "quick". FAT_WORK is the folder for artifacts; FAT stands for Freesound Audio Tagging. With
+    FAT_DROP_UNREADABLE=1, training clips that cannot be read are left out instead of stopping the training. Makes
+    pandas show three decimals.
     Raises FileNotFoundError or ValueError if the folder or preset is not valid.
     """
-    import torch  # here, so that processes that only make spectrograms do not load it
-
     folder = work_folder()
     with files.explain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +69,9 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
         raise ValueError(
             f"the preset {name!r} is not one of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them."
         )
-    torch.manual_seed(PRESETS[name].seed)
+    chosen = PRESETS[name]
+    if os.environ.get("FAT_DROP_UNREADABLE") not in (None, "", "0"):
+        chosen = replace(chosen, drop_unreadable=True)
     pd.set_option("display.precision", 3)
     weights = attached("weights/vgg19.safetensors")
     if weights:
@@ -86,7 +87,7 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
         f"device   {remark}; python {platform.python_version()}, torch {version('torch')}, librosa {version('librosa')}"
     )
     print(f"folders  {short_path(folder)} and {short_path(submissions)}")
-    return Workspace(competition, PRESETS[name], device, folder, submissions)
+    return Workspace(competition, chosen, device, folder, submissions)
 
 
 def work_folder() -> Path:
