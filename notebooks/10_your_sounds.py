@@ -73,14 +73,18 @@ from utils import audio, mel, mel_cache, plots, predict
 examples = kit.folder / "examples" / kit.runs.name
 
 # %%
+def copy_readable(paths, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        with suppress(audio.UnreadableClip):
+            audio.load_clip(path, kit.preset.mel)
+            shutil.copy(path, folder)
+
+
 if sounds is None:
     sounds = examples / "sounds"
     shutil.rmtree(sounds, ignore_errors=True)  # left by an earlier run
-    sounds.mkdir(parents=True, exist_ok=True)
-    for path in kit.competition.test["path"].tail(8):
-        with suppress(audio.UnreadableClip):
-            audio.load_clip(path, kit.preset.mel)
-            shutil.copy(path, sounds)
+    copy_readable(kit.competition.test["path"].tail(8), sounds)
 
 # %%
 [path.name for path in audio.find_sounds(sounds)[:8]]
@@ -186,11 +190,7 @@ if labeled is None:
     if len(names) < 2:
         raise ValueError(f"{kit.competition.folder} has too few clips per class for an example: set labeled to a folder.")
     for name in names:
-        (labeled / name).mkdir(parents=True, exist_ok=True)
-        for path in kit.competition.curated["path"][label == name][:20]:
-            with suppress(audio.UnreadableClip):
-                audio.load_clip(path, kit.preset.mel)
-                shutil.copy(path, labeled / name)
+        copy_readable(kit.competition.curated["path"][label == name][:20], labeled / name)
 
 # %% [markdown]
 # `own.make_data_set` turns them into a dataset in the competition's layout and sets aside a fifth for testing.

@@ -32,6 +32,12 @@ def test_every_model_gives_logits_and_can_be_rebuilt_from_its_config(name, prese
         assert narrow(10 * torch.randn(2, 1, 128, 300)).shape == (2, 12)
 
 
+def test_first_weights_depend_on_the_seed_alone():
+    first, again, other = (models.MODELS["deep_cnn"].build(3, "quick", seed).dense.weight for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 def test_only_the_kits_networks_are_built_and_no_file_is_read():
     with pytest.raises(ValueError, match="'ResNet' is not a network of this kit"):
         models.build({"name": "ResNet"})
