@@ -30,7 +30,7 @@ from . import dataset, distributed, mel_cache, models, train
 from .config import TrainingConfig
 from .dataset import MelDataset, load_split
 from .run_folder import Run
-from .workspace import ROOT, setup, short_path
+from .workspace import ROOT, print_any_name, setup, short_path
 
 ARGUMENTS = "arguments.pickle"  # of `fit`, for its processes
 MOST_PER_GPU = 5  # processes of `side_by_side`, each of which needs memory; five kept a GPU busy
@@ -175,7 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", type=_changes, default={}, help="config changes, such as '{\"batch_size\": 64}'")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    sys.stdout.reconfigure(errors="replace")  # not every console can print every file name
+    print_any_name()
     if not (options.model or options.job):
         parser.error(f"name a model: {', '.join(ONE_TRAINING)}")
     if options.work:

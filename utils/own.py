@@ -7,13 +7,13 @@ import os
 import re
 import shlex
 import shutil
-import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pandas as pd
 
 from . import audio, data, files, splits
+from .workspace import print_any_name
 
 MIN_CLIPS_PER_CLASS = 3  # one for each of the training, validation and test sets
 MIN_FOLDS = 3  # for the same reason, if the clips come in folds
@@ -172,7 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--csv", help="file with the columns fname, relative to FOLDER, and labels, comma-separated")
     parser.add_argument("--replace", action="store_true", help="overwrite TARGET if it was made by this command")
     options = parser.parse_args(arguments)
-    sys.stdout.reconfigure(errors="replace")  # not every console can print every file name
+    print_any_name()
     try:
         target = make_data_set(options.folder, options.target, options.csv, replace=options.replace)
     except (OSError, ValueError) as error:

@@ -7,7 +7,6 @@ python -m utils.predict FILE --explain PLOT.png          also plot what speaks f
 
 import argparse
 import math
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -166,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--over_time and --explain plot one sound: give one file")
     if options.top < 1:
         parser.error(f"--top is {options.top}: give 1 or more")
-    sys.stdout.reconfigure(errors="replace")  # not every console can print every file name
+    workspace.print_any_name()
     try:
         run = open_run(options.run)
         described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .config import PRESETS
 from .files import explain_errors
 from .mel_cache import format_report, read_report
-from .workspace import ROOT, find_data, short_path, work_folder
+from .workspace import ROOT, find_data, print_any_name, short_path, work_folder
 
 NOTEBOOKS = ROOT / "notebooks"
 LEFT_OUT = re.compile(r"^(.* clips .*), see (.*\.csv)$", re.MULTILINE)  # what mel_cache.build and load print
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", help=f"{' or '.join(PRESETS)} (FAT_PRESET)")
     parser.add_argument("--inplace", action="store_true", help="update the outputs stored in the notebooks")
     options = parser.parse_args(arguments)
-    sys.stdout.reconfigure(errors="replace")  # not every console can print every file name
+    print_any_name()
     for name, value in (("FAT_DATA", options.data), ("FAT_WORK", options.work), ("FAT_PRESET", options.preset)):
         if value:
             os.environ[name] = value

@@ -52,7 +52,7 @@ def fit(
     folder, key = Path(folder), _key(model, train_set, validation_set, config)
     if finished(folder, key):
         leftover = Checkpoint(folder, key, {})
-        if leftover.load():  # killed before it was removed
+        if distributed.rank() == 0 and leftover.load():  # killed before it was removed
             leftover.remove()
         if bar is None:
             print(f"{title}: already trained, with these clips and settings; to repeat it, remove {short_path(folder)}")

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import sys
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -130,6 +131,12 @@ def find_device() -> tuple[str, str]:
             reason = f"this torch has no kernels for the {name}: choose another accelerator"
         return "cpu", f"{threads} ({reason})"
     return "cuda", name
+
+
+def print_any_name() -> None:
+    """Make stdout replace what it cannot print: not every console has the letters of every file name."""
+    if hasattr(sys.stdout, "reconfigure"):  # that of a notebook prints anything
+        sys.stdout.reconfigure(errors="replace")
 
 
 def short_path(path: Path) -> str:
