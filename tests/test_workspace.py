@@ -28,6 +28,8 @@ def test_environment_and_parameters_are_used(competition, monkeypatch, tmp_path,
     kit = setup(preset="full")
     assert kit.folder == tmp_path
     assert kit.preset == replace(config.FULL, drop_unreadable=True)
+    monkeypatch.setenv("FAT_DROP_UNREADABLE", "")
+    assert setup(preset="full").preset == config.FULL
     assert kit.run_folder("deep_cnn") == kit.runs / "deep_cnn-full"
     assert kit.competition.folder == competition.folder
     assert "No competition data" not in capsys.readouterr().out
