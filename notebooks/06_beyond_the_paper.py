@@ -25,8 +25,8 @@
 #
 # **You get** each augmentation to see and to hear, an ablation of the recipe, and `best`, trained fold by fold. **Reads** the cache of
 # notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** two to four minutes with `quick` on two
-# cores; with `full`, 45 minutes (with AVX-512: 27) for 885 clips and an estimated two and a half hours for the competition's 24,785, or
-# minutes on a GPU. Interrupted training resumes.
+# cores; with `full`, under half an hour with AVX-512 for 885 clips, 45 minutes without, and an estimated two and a half hours for the
+# competition's 24,785, or minutes on a GPU. Interrupted training resumes.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02`

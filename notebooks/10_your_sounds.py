@@ -176,8 +176,8 @@ plots.player(samples, run.mel, seconds=10)
 # ## A model of your own classes
 #
 # Make a subfolder per class with at least three sounds; the competition has up to 75. If several were cut from one recording, or a sound
-# has several labels, list them for `python -m utils.own FOLDER TARGET --csv clips.csv` in the columns `group` and `labels`: pieces of a
-# recording on both sides of a split inflate the score.
+# has several labels, list all sounds for `python -m utils.own FOLDER TARGET --csv clips.csv` in the columns `fname` (relative to FOLDER),
+# `labels` (comma-separated) and `group`: pieces of a recording on both sides of a split inflate the score.
 
 # %%
 from utils import data, own

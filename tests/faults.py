@@ -113,7 +113,7 @@ def writing(folder: Path) -> int:
     old, new = (np.full((len(COMPETITION.test), len(COMPETITION.classes)), value) for value in (0.25, 0.75))
 
     def work(place: Path) -> None:
-        place.mkdir(exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         file = place / "submission.csv"
         if not file.exists():
             submission.write(file, old, COMPETITION, [])
