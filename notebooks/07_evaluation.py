@@ -95,9 +95,9 @@ paper = pd.DataFrame(
 paper
 
 # %% [markdown]
-# Ours are from the last epoch, all crops of a clip together, on the validation clips that all runs share (`best` was scored on all curated clips). On
-# other data, or with `quick`, which changes the networks and their training, do not compare them with the paper's. Guessing gives an LWLRAP
-# of 0.26 and a top-5 of 5/12 = 0.42 for one label among twelve classes, 0.06 and 5/80 among eighty.
+# Ours are from the last epoch, all crops of a clip together, on the validation clips that all runs share (`best` was scored on all curated
+# clips). On other data, or with `quick`, which changes the networks and their training, do not compare them with the paper's. Guessing gives
+# an LWLRAP of 0.26 and a top-5 of 5/12 = 0.42 for one label among twelve classes, 0.06 and 5/80 among eighty.
 
 # %% tags=["nbval-ignore-output", "results"]
 print(f"Validation clips of {kit.competition.folder.name}, {len(kit.competition.classes)} classes; the paper: FSDKaggle2019, 80 classes")
@@ -135,8 +135,8 @@ table if len(table) else "each of these networks scores a clip by one crop"
 # detection.
 #
 # The plot shows the mean F1 of all classes over the threshold, for up to three of the highest-ranked models. Left out are those whose F1
-# hardly rises above its value at threshold 0, where every class is detected in every clip. A dot marks the highest F1, whose threshold the tables below use; if it lies at
-# the right end, a higher one may be better.
+# hardly rises above its value at threshold 0, where every class is detected in every clip. A dot marks the highest F1, whose threshold the
+# tables below use; if it lies at the right end, a higher one may be better.
 
 # %% tags=["nbval-ignore-output"]
 import numpy as np

@@ -110,7 +110,7 @@ def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> t
         entry = models.MODELS["deep_cnn"]
         config = replace(entry.config("quick"), min_steps=steps, max_steps=steps, seed=seed, **config)
         model = entry.build(len(curated.classes), "quick", seed, **options)
-        torch.manual_seed(seed)
+        torch.manual_seed(seed)  # for the layers that a change adds
         other.get("change", lambda model: None)(model)
         train.bce = other.get("loss", CROSS_ENTROPY)
         training = model, train_set, held_out, config, folder / f"{number}", name, tqdm(disable=True)

@@ -118,7 +118,7 @@ class Preset:
     mel: MelConfig = field(default_factory=MelConfig)
     n_folds: int = 5  # of `best`
     max_noisy: int | None = None  # use at most this many noisy clips, the first in their table
-    drop_unreadable: bool = False  # train without unreadable clips instead of stopping with a list of them
+    drop_unreadable: bool = False  # FAT_DROP_UNREADABLE: train without unreadable clips instead of stopping
     seed: int = 0
 
 

@@ -55,8 +55,7 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     beside the notebooks; if there is none, the mini set. `preset`: "full" or "quick"; if None, FAT_PRESET; if unset,
     "full" on a GPU, else "quick". FAT_WORK is the folder for artifacts; FAT stands for Freesound Audio Tagging. With
     FAT_DROP_UNREADABLE=1, training clips that cannot be read are left out instead of stopping the training. Makes
-    pandas show three decimals.
-    Raises FileNotFoundError or ValueError if the folder or preset is not valid.
+    pandas show three decimals. Raises FileNotFoundError or ValueError if the folder or preset is not valid.
     """
     folder = work_folder()
     with files.explain_errors(folder):
