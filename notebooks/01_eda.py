@@ -112,8 +112,8 @@ charts.durations(seconds)
 # ## One clip per class
 #
 # The first 2 s of the first clip with this label and no other. Brightness is the level relative to the clip's loudest point; black is 80 dB
-# or more below it, and padding at the right. Percussive sounds are narrow in time, tonal sounds narrow in frequency, and noise fills both,
-# so an image network can tell them apart.
+# or more below it, such as the padding at the right. Percussive sounds are narrow in time, tonal sounds narrow in frequency, and noise
+# fills both, so an image network can tell them apart.
 
 # %%
 from contextlib import suppress
@@ -152,7 +152,7 @@ for _, clip in some.iterrows():
 # ## Curated and noisy
 #
 # The noisy set has the same classes, but its labels are often wrong and its clips come from Flickr videos, not Freesound. (In the mini set,
-# two in five of its labels are random.) This clip of it has the first label above, rightly or wrongly:
+# two in five of its labels are random.) This noisy clip has the label of the first clip above, rightly or wrongly:
 
 # %% tags=["nbval-ignore-output"]
 same_label = noisy[noisy["labels"] == some["labels"].iloc[0]]

@@ -78,14 +78,15 @@ plots.player(samples, settings)
 # %% [markdown]
 # ## Step 2: trim the silent ends
 #
-# An end is silent while it stays 60 dB below the loudest moment. The shaded parts are removed; librosa's `trim` finds the same ends.
+# An end is silent while it stays 60 dB below the loudest moment, the dotted line. The shaded parts are removed; librosa's `trim` finds the
+# same ends.
 
 # %%
 import librosa
 
 trimmed = mel.trim(samples, settings)
 _, kept = librosa.effects.trim(samples, top_db=settings.trim_db)
-plots.waveforms({"as recorded": samples, "trimmed": trimmed}, settings, kept)
+plots.trimming(samples, settings, kept)
 print("librosa finds the same ends:", bool(len(trimmed) == kept[1] - kept[0]))
 
 # %% [markdown]
@@ -130,7 +131,7 @@ log_mel.shape
 plots.clip(two_seconds, log_mel, settings, "2 s")
 
 # %% [markdown]
-# librosa's own calls give the same and take 2.8 times as long on two cores (`python -m tests.bench`):
+# librosa's own calls give the same and take 1.4 to 3.3 times as long, depending on the clips (two cores, `python -m tests.bench`):
 
 # %%
 import numpy as np

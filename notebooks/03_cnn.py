@@ -164,8 +164,8 @@ run.history.dropna().set_index("epoch").tail()  # the epochs after which it was 
 charts.learning_curves({run.name: run.history})
 
 # %% [markdown]
-# What counts is the **last** epoch. The one with the highest LWLRAP is shown only for comparison: it was picked on the very clips that it
-# is scored on, which tends to flatter it. Both on one crop:
+# What counts is the **last** epoch. The one with the highest LWLRAP (the first of several) is shown only for comparison: it was picked on
+# the very clips that it is scored on, which can only flatter it. Both on one crop:
 
 # %% tags=["nbval-ignore-output"]
 history = run.history.set_index("epoch")

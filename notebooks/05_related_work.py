@@ -71,12 +71,12 @@ features = baselines.feature_table(train_set)
 features.shape
 
 # %% [markdown]
-# Two of the fifty, averaged over the training clips of each first label: the spectral centroid in mel bands and the loudness in dB. One
-# feature separates some classes and not others, so it takes many:
+# One of the fifty: the spectral centroid, averaged over time. Each line is a training clip, in the row of its first label; dots are
+# medians. One feature separates some classes and not others, so a classifier needs many.
 
-# %% tags=["nbval-ignore-output"]
-first_label = train_set.table["labels"].str.split(",").str[0].rename("first label")
-features[["centroid, mean", "loudness, mean"]].groupby(first_label).mean().round(1)
+# %%
+first_label = train_set.table["labels"].str.split(",").str[0]
+charts.strip(features["centroid, mean"], first_label, "Spectral centroid (mel bands)")
 
 # %% [markdown]
 # Each class has its own classifier, since a clip may have several labels. In k-NN, the ten nearest neighbors vote, weighted by distance;
@@ -183,8 +183,7 @@ charts.score_over_cost(table[table["epochs"] != 1])
 
 # %% [markdown]
 # (Networks trained for a single epoch are left out; k-NN and naive Bayes have no MMAC.) On the mini set, k-NN and naive Bayes beat every
-# network but the Deep CNN. With `quick` that takes 600 steps, Piczak's CNN and VGG19 without weights 200, SB-CNN 120, and the image
-# networks four. Also, synthetic sounds differ in exactly what the features
-# measure. Use the mini set to try things, not to rank them.
+# network but the Deep CNN. With `quick`, the Deep CNN takes 600 steps, Piczak's CNN and VGG19 without weights 200, SB-CNN 120, and the
+# image networks four. Also, synthetic sounds differ in exactly what the features measure. Use the mini set to try things, not to rank them.
 #
 # Next: `06_beyond_the_paper` trains the model that aims for a high score.

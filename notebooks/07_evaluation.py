@@ -22,7 +22,7 @@
 #
 # A single score ranks the models. The details behind it show which sounds they know, which they confuse, and which clips to listen to next.
 #
-# **You get** the metric worked out by hand, the paper's Table 1 beside our scores and their intervals, tables like its Tables 2 to 5, the
+# **You get** the metric worked out by hand, the paper's Table 1 and our scores with their intervals, tables like its Tables 2 to 5, the
 # most confused pairs, and the worst clips. **Reads** the runs of the earlier notebooks. **Writes** nothing. **Takes** seconds.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
@@ -53,7 +53,6 @@ from utils.run_folder import common_clips, find_runs
 
 runs = find_runs(kit.runs)
 common = common_clips(runs)  # the validation clips that all of them were scored on
-leader = runs[0]
 
 # %% [markdown]
 # ## The metric, by hand
@@ -67,7 +66,7 @@ networks = [run for run in runs if run.has_weights]
 cases = [(*case, run.record["title"]) for run in networks[:3] or runs[:1] for case in zip(*run.on(common))]
 several = [case for case in cases if case[0].sum() > 1] or cases
 targets, scores, by = min(several, key=lambda case: metrics.lwlrap(case[0][None], case[1][None]))
-by_hand = metrics.lwlrap_by_hand(targets, scores, leader.classes)
+by_hand = metrics.lwlrap_by_hand(targets, scores, kit.competition.classes)
 by_hand
 
 # %% tags=["nbval-ignore-output"]
@@ -96,22 +95,21 @@ paper
 
 # %% [markdown]
 # Ours are from the last epoch, all crops of a clip together, on the validation clips that all runs share (`best` was scored on all curated
-# clips). On other data, or with `quick`, which changes the networks and their training, do not compare them with the paper's. Guessing gives
-# an LWLRAP of 0.26 and a top-5 of 5/12 = 0.42 for one label among twelve classes, 0.06 and 5/80 among eighty.
+# clips). Compare them with the paper's only on its data, with `full`. Guessing gives an LWLRAP of 0.26 and a top-5 of 5/12 = 0.42 for one
+# label among twelve classes, 0.06 and 5/80 among eighty.
 
 # %% tags=["nbval-ignore-output", "results"]
-print(f"Validation clips of {kit.competition.folder.name}, {len(kit.competition.classes)} classes; the paper: FSDKaggle2019, 80 classes")
+print(f"{kit.competition.folder.name}, {len(kit.competition.classes)} classes, preset {kit.preset.name}")
 ours = pd.DataFrame([run.summary(common) for run in runs]).set_index("run")
-table = ours.join(paper.drop(columns="paper epochs"), on="model").drop(columns="model")
-table.map(lambda value: "" if pd.isna(value) else value)
+ours
 
 # %% [markdown]
 # How much might these scores differ on other clips of the same kind? The bootstrap draws as many clips, with replacement, a thousand times;
 # the interval spans the middle 95% of the results. Where two intervals overlap widely, do not trust the order.
 
 # %% tags=["nbval-ignore-output"]
-ours[["low", "high"]] = [metrics.bootstrap_interval(*run.on(common)) for run in runs]
-charts.intervals(ours)
+intervals = [metrics.lwlrap_with_interval(*run.on(common)) for run in runs]
+charts.intervals(pd.DataFrame(intervals, index=ours.index))
 
 # %% [markdown]
 # ## One crop, or several
@@ -135,8 +133,8 @@ table if len(table) else "each of these networks scores a clip by one crop"
 # detection.
 #
 # The plot shows the mean F1 of all classes over the threshold, for up to three of the highest-ranked models. Left out are those whose F1
-# hardly rises above its value at threshold 0, where every class is detected in every clip. A dot marks the highest F1, whose threshold the
-# tables below use; if it lies at the right end, a higher one may be better.
+# hardly rises above its value at threshold 0, where every class is detected in every clip. A dot marks the highest F1 (the middle of
+# several), whose threshold the tables below use; if it lies at the right end, a higher one may be better.
 
 # %% tags=["nbval-ignore-output"]
 import numpy as np
@@ -154,7 +152,7 @@ charts.f1_over_threshold(curves)
 # threshold on clips that you do not report on.
 
 # %% tags=["nbval-ignore-output"]
-chosen = curves.idxmax()
+chosen = curves.apply(metrics.best_threshold)
 pd.DataFrame({"threshold": chosen, "mean F1": curves.max()})
 
 # %% [markdown]
@@ -178,41 +176,49 @@ pd.concat({name: table[table["F1"] > 0].head() for name, table in tables.items()
 pd.concat({name: table[table["F1"] < 1].tail()[::-1] for name, table in tables.items()}).round(2)
 
 # %% [markdown]
-# LWLRAP of each class:
+# LWLRAP of each class. Where markers lie on one another's line, the models agree:
 
 # %%
 charts.per_class(pd.DataFrame({name: table["LWLRAP"] for name, table in tables.items()}), "LWLRAP")
 
 # %% [markdown]
-# Would more clips help a class? If so, the dots rise to the right. They show the average precision of each class by the first of these
-# models over its number of curated clips, most of them for training; a larger dot stands for several classes. (The mini set cannot
-# tell: its classes are of nearly equal size, and all are easy.)
+# ## More clips to learn from
+#
+# From here on, we look at the run that was scored on the most clips: `best`, if it is there, since out of fold it scores all curated clips.
 
-# %%
+# %% tags=["nbval-ignore-output"]
+run = max(runs, key=lambda run: len(run.validation))  # the first, and so highest-ranked, of several
+print(f"{run.name}: {len(run.validation)} clips")
+
+# %% [markdown]
+# Would more clips help a class? If so, the dots rise to the right. They show the average precision of each class over its number of curated
+# clips; a larger dot stands for several classes. (The mini set cannot tell: its classes are of nearly equal size.)
+
+# %% tags=["nbval-ignore-output"]
 labels = data.split_labels(kit.competition.curated["labels"]).explode()
-ap = tables[shown[0].name][["AP"]].assign(**{"curated clips": labels.value_counts()})
-charts.ap_over_clips(ap) if (ap["AP"] < 1).any() else "every class has an average precision of 1"
+ap = metrics.per_class_table(run.targets, run.scores, run.classes, threshold=0.5)[["AP"]]
+charts.ap_over_clips(ap.assign(**{"curated clips": labels.value_counts()}))
 
 # %% [markdown]
 # ## Most confused pairs
 #
-# The validation clips of the highest-ranked model whose top class is not one of their labels:
+# The clips whose highest score is not one of their labels:
 
 # %% tags=["nbval-ignore-output"]
-pairs = metrics.most_confused_pairs(leader.targets, leader.scores, leader.classes).head(10)
+pairs = metrics.most_confused_pairs(run.targets, run.scores, run.classes).head(10)
 names = pairs["label"] + " confused with " + pairs["confused with"]
 charts.bars(pairs.set_index(names)["clips"], "Clips") if len(pairs) else "the highest score is one of its labels for every clip"
 
 # %% [markdown]
 # ## The worst clips
 #
-# The clips with the lowest LWLRAP, if below 1. Often the label is wrong, or the sound is too short or too faint; listen before you tune.
-# Each player has the first two seconds.
+# The clips with the lowest LWLRAP, if below 1. Often the label is wrong, a second sound is missing among the labels, or the sound is very
+# short or buried in noise; listen before you tune. Each player has the first two seconds.
 
 # %% tags=["nbval-ignore-output"]
-worst = leader.validation[["fname", "labels"]].assign(
-    LWLRAP=[metrics.lwlrap(labels[None], some[None]) for labels, some in zip(leader.targets, leader.scores)],
-    highest=[leader.classes[i] for i in leader.scores.argmax(axis=1)],
+worst = run.validation[["fname", "labels"]].assign(
+    LWLRAP=[metrics.lwlrap(labels[None], some[None]) for labels, some in zip(run.targets, run.scores)],
+    highest=[run.classes[i] for i in run.scores.argmax(axis=1)],
 )
 worst = worst[worst["LWLRAP"] < 1].sort_values("LWLRAP", kind="stable").head(3)
 worst
@@ -222,7 +228,7 @@ paths = kit.competition.curated.set_index("fname")["path"]
 for clip in worst[worst["fname"].isin(paths.index)].itertuples():  # some may have been removed since
     samples = audio.load_clip(paths[clip.fname], kit.preset.mel)
     title = f"{plots.words(clip.labels)}: {clip.fname}, LWLRAP {clip.LWLRAP:.2f}"
-    plots.tagged_clip(samples, leader.validation[leader.classes].loc[clip.Index], kit.preset.mel, title, clip.labels.split(","))
+    plots.tagged_clip(samples, run.validation[run.classes].loc[clip.Index], kit.preset.mel, title, clip.labels.split(","))
     display(plots.player(samples, kit.preset.mel))
 
 # %% [markdown]

@@ -62,16 +62,17 @@ runs = find_runs(kit.runs)
 # ## One run, or a blend
 #
 # The default is the run with the highest validation LWLRAP, of those that can score clips and that the competition allows: it forbade
-# pretrained weights. The LWLRAP of `best` is that of one model per clip, while a submission blends its five: prefer it if others are close.
+# pretrained weights. But the LWLRAP of `best` is that of one model per clip, while a submission blends its five. So it is preferred unless
+# its LWLRAP is measurably lower, by the 95% interval of the paired difference.
 
 # %%
 allowed = submission.allowed(runs)
-chosen = allowed[:1]  # to blend the first two: allowed[:2]
+chosen = [submission.choose(runs)]  # to blend the first two: allowed[:2]
 [run.name for run in chosen]
 
 # %% [markdown]
-# A blend is the geometric mean of the scores; the folds of `best` are combined the same way. Blend if it does better: here are the three
-# highest-ranked networks that are allowed, and their blend, on the same validation clips.
+# A blend is the geometric mean of the scores; the folds of `best` are combined the same way. Blend runs if that does better than each of
+# them: here are the three highest-ranked networks that are allowed, and their blend, on the same validation clips.
 
 # %% tags=["nbval-ignore-output"]
 submission.blend_table(allowed[:3])
@@ -151,4 +152,4 @@ else:
 #    `kaggle competitions submissions freesound-audio-tagging-2019` shows the score.
 
 # %% [markdown]
-# Next: `09_explanation` asks what in a sound speaks for a label.
+# Next: `09_explanation` asks what in a sound supports a label.

@@ -21,9 +21,10 @@
 # # 9. Why does it say so?
 #
 # A network can tag a sound correctly for reasons that nobody expects. Layer-wise relevance propagation shows which points of a spectrogram
-# led to its answer; [Becker et al. (2018)](https://arxiv.org/abs/1807.03418), the paper's [8], applied it to spoken digits.
+# (its time-frequency bins) led to its answer; [Becker et al. (2018)](https://arxiv.org/abs/1807.03418), the paper's [8], applied it to
+# spoken digits.
 #
-# **You get** plots of what speaks for and against a label, the same to hear, a test of whether to trust them, and what the network listens
+# **You get** plots of what supports and contradicts a label, the same to hear, a test of whether to trust them, and what the network listens
 # for in each class. **Reads** the cache of notebook 2 and the best run that the method covers. **Writes** nothing. **Takes** a minute with
 # the `quick` preset.
 #
@@ -138,59 +139,55 @@ print(f"largest deviation: {missed.max():.1e} of that sum, in {len(missed)} spec
 # %% tags=["nbval-ignore-output"]
 with torch.no_grad():
     logits = torch.cat([networks[0](some) for some in x.split(explain.BATCH)])
-other = logits.where(targets == 0, -torch.inf).max(dim=1)  # the likeliest class that is not a label
-lead = logits.gather(1, labels[:, None])[:, 0] - other.values
-ahead, behind = int(lead.argmax()), int(lead.argmin())
-names = [[classes[labels[row]], classes[other.indices[row]], float(lead[row])] for row in (ahead, behind)]
-pd.DataFrame(names, index=["furthest ahead", "furthest behind"], columns=["label", "likeliest other class", "lead in logits"]).round(2)
+runner_up = logits.where(targets == 0, -torch.inf).max(dim=1)  # the likeliest class that is not a label
+margin = logits.gather(1, labels[:, None])[:, 0] - runner_up.values
+ahead, behind = int(margin.argmax()), int(margin.argmin())
+names = [[classes[labels[row]], classes[runner_up.indices[row]], float(margin[row])] for row in (ahead, behind)]
+pd.DataFrame(names, index=["furthest ahead", "furthest behind"], columns=["label", "runner-up", "logit margin"]).round(2)
 
 # %% [markdown]
-# Red points speak for the class in the title, blue ones against it; the number is their sum, negative if the sound speaks against the
-# class. First, the label furthest ahead, and a class that the clip does not have.
+# Red points support the class in the title, blue ones contradict it; the number is their sum, negative if the sound contradicts the class.
+# The third panel is the difference, which is the relevance of the logits' difference: red is for the first class rather than the second,
+# blue the reverse. First, the label furthest ahead and its runner-up:
 
 # %% tags=["nbval-ignore-output"]
-def show(row, *asked):
-    found, sums = explain.relevance(networks, x[[row] * len(asked)], torch.tensor([int(label) for label in asked]))
+def show(row, first, second):
+    asked = torch.tensor([int(first), int(second)])
+    found, sums = explain.relevance(networks, x[[row, row]], asked)
+    found = found.cpu().numpy()
     titles = [f"{plots.words(classes[label])}: {total:.1f}" for label, total in zip(asked, sums)]
-    plots.relevance(x[row, 0].cpu().numpy(), dict(zip(titles, found.cpu().numpy())), kit.preset.mel)
-    return found.cpu().numpy()
+    rather = found[0] - found[1]
+    plots.relevance(x[row, 0].cpu().numpy(), dict(zip([*titles, "difference"], [*found, rather])), kit.preset.mel)
+    return found[0], rather
 
 
-of_ahead = show(ahead, labels[ahead], other.indices[ahead])
+supports, _ = show(ahead, labels[ahead], runner_up.indices[ahead])
 
 # %% [markdown]
-# Both look alike because convolutions pass relevance to all that raised their output; red or blue comes from the last layer. Each is scaled
-# by its strongest points: compare the numbers, not the colors. The fine grid is the stride of the first convolution.
+# The two classes look alike because convolutions pass relevance to all that raised their output; red or blue comes from the last layer.
+# Each panel is scaled by its strongest points: compare the numbers, not the colors. The fine grid is the stride of the first convolution.
 #
-# Now the label furthest behind (its clip is taken for another class if the lead is negative), and that other class.
+# Now the label furthest behind and its runner-up, which is the model's answer if the margin is negative:
 
 # %% tags=["nbval-ignore-output"]
-of_behind = show(behind, labels[behind], other.indices[behind])
+_ = show(behind, labels[behind], runner_up.indices[behind])
 
 # %% [markdown]
 # A stripe where a short clip begins or ends means that the network also uses where the sound starts or stops.
 #
-# A clip with two labels, explained for each, or, if there is none, a clip's label and the likeliest other class.
+# A clip with two labels or, if there is none, a clip's label and its runner-up:
 
 # %% tags=["nbval-ignore-output"]
 two = int(targets.sum(dim=1).argmax())
-first, second = [*torch.nonzero(targets[two])[:, 0], other.indices[two]][:2]
-of_two = show(two, first, second)
-
-# %% [markdown]
-# Their difference is the relevance of the logits' difference and tells them apart:
-
-# %% tags=["nbval-ignore-output"]
-rather = of_two[0] - of_two[1]
-title = f"{plots.words(classes[first])} (red) or {plots.words(classes[second])} (blue)"
-figure = plots.relevance(x[two, 0].cpu().numpy(), {title: rather}, kit.preset.mel)
+first, second = [*torch.nonzero(targets[two])[:, 0], runner_up.indices[two]][:2]
+_, rather = show(two, first, second)
 
 # %% [markdown]
 # ## Hearing relevance
 #
 # The mel filters turn the relevance into a mask on the short-time Fourier transform. The most relevant tenth of the points keeps its level,
-# other points for the label are scaled by their relevance, and points against it are removed. The phase is that of the sound. For the clip
-# whose label is furthest ahead: the sound, what speaks for its label, and the rest.
+# other points that support the label are scaled by their relevance, and points that contradict it are removed. The phase is that of the
+# sound. For the clip whose label is furthest ahead: the sound, what supports its label, and the rest.
 
 # %% tags=["nbval-ignore-output"]
 def hear(row, points):
@@ -201,11 +198,11 @@ def hear(row, points):
     return samples, *explain.listen(samples, points, kit.preset.mel)
 
 
-for name, sound in zip(("the sound", "what speaks for its label", "the rest"), hear(ahead, of_ahead[0])):
+for name, sound in zip(("the sound", "what supports its label", "the rest"), hear(ahead, supports)):
     display(name, plots.player(sound, kit.preset.mel))
 
 # %% [markdown]
-# For the clip with two labels: the sound, what speaks for the first rather than the second, and the reverse.
+# For the clip with two labels: the sound, what supports the first rather than the second, and the reverse.
 
 # %% tags=["nbval-ignore-output"]
 for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rather)[:2], hear(two, -rather)[1])):
@@ -238,9 +235,9 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 
 # %% [markdown]
 # The curve that falls fastest shows the points that the network needs most. In the outputs stored here, of the mini set, relevance is
-# better than chance, but deleting the loudest points lowers the score more, as they are the sound and the rest is nearly silent. So here the
-# test does not speak for relevance. Gradient times input finds scattered points to which the network is most sensitive, as an adversarial
-# example does: deleted in squares, these matter less.
+# better than chance, but no better than loudness (in squares) or worse (single points): the loudest points are the sound, and the rest is
+# nearly silent. So here the test does not confirm relevance. Gradient times input finds scattered points to which the network is most
+# sensitive, as an adversarial example does: deleted in squares, these matter less.
 #
 # The next best run, on its own first 32 validation clips. In the stored outputs, relevance is ahead of loudness for this one: on so few
 # clips, the test is a first look.
@@ -263,6 +260,6 @@ for next_best in others[:1]:
 plots.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)
 
 # %% [markdown]
-# For a sound of your own, `python -m utils.predict FILE --explain PICTURE.png` plots what speaks for the top class.
+# For a sound of your own, `python -m utils.predict FILE --explain PICTURE.png` plots what supports the top class.
 #
 # Next: `10_your_sounds` tags a folder of yours.

@@ -129,8 +129,8 @@ table.groupby(bins, observed=True)["right"].agg(["size", "mean"]).round(2).set_a
 # %% [markdown]
 # (On the mini set, nearly all clips score above 0.9, so the table says little about lower scores.)
 #
-# If all scores are low, read "none of my classes, or too faint", not the class on top. A high score is no proof either: the model has never
-# been shown sounds outside its classes, so it may take one for the class that is nearest. Here is a siren, for which neither the
+# If all scores are low, read "none of my classes, or buried in noise", not the class on top. A high score is no proof either: the model
+# has never been shown sounds outside its classes, so it may take one for the class that is nearest. Here is a siren, for which neither the
 # competition nor the mini set has a class:
 
 # %% tags=["nbval-ignore-output"]
@@ -237,7 +237,7 @@ said = data.split_labels(competition.test.set_index("fname")["labels"]).str[0].r
 pd.crosstab(*said.align(says, join="inner"))
 
 # %% [markdown]
-# With so few clips, one more or less is a large share: trust differences only on hundreds.
+# With so few clips, one more or less is a large share: trust differences only on hundreds of clips.
 #
 # From a shell: train the whole network in minutes, or `best`, which takes longer; tag sounds with the run above.
 

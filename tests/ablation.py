@@ -2,6 +2,7 @@
 
 Each row is trained for every fold of every seed, which draws the folds, the weights and the crops, and evaluated by its
 out-of-fold LWLRAP: each clip is scored by the one model of that row and seed not trained on it, after its last step.
+Its gain is over the row above, for the rows of the ladder, or over the recipe, if that is trained too, paired by clip.
 One process per core, one thread each. Finished trainings are kept in the work folder and skipped in a rerun.
 """
 
@@ -87,6 +88,15 @@ ROWS = {
 }
 
 
+COLUMNS = ["row", "seed", "LWLRAP", "low", "high", "gain", "gain low", "gain high"]
+
+
+def compared_with(name: str) -> str:
+    """Return the row above in the ladder, or for other rows the recipe."""
+    ladder = list(LADDER)
+    return ladder[max(ladder.index(name), 1) - 1] if name in ladder else ladder[-1]
+
+
 def datasets() -> tuple[MelDataset, MelDataset | None]:
     """Return the curated set and the noisy one, if any."""
     kit = setup(preset="quick")
@@ -144,7 +154,7 @@ def main() -> None:
         os.environ["FAT_DATA"] = str(Path(options.data).resolve())
     kit, (curated, noisy) = setup(preset="quick"), datasets()
     names = [list(ROWS)[number] for number in options.rows] or list(ROWS)
-    targets, table = curated.targets.numpy(), []
+    targets, scored = curated.targets.numpy(), {}
     for name, seed in product(names, range(options.seeds)):
         if "noisy" in ROWS[name][2] and noisy is None:
             print(f"{name}: this data has no noisy set")
@@ -153,11 +163,10 @@ def main() -> None:
         numbers = range(splits.folds(curated.table, QUICK.n_folds, seed).max() + 1)[: options.folds]
         cases = [joblib.delayed(train_fold)(name, options.steps, seed, number, folder) for number in numbers]
         rows, scores = map(np.concatenate, zip(*joblib.Parallel(n_jobs=options.jobs)(cases)))
-        judged = targets[rows], scores
-        low, high = metrics.bootstrap_interval(*judged)
-        row = {"row": name, "seed": seed, "LWLRAP": metrics.lwlrap(*judged), "low": low, "high": high}
-        table.append(row | metrics.by_number_of_labels(*judged)["LWLRAP"].to_dict())
-        print(pd.DataFrame(table[-1:]).round(3).to_string(index=False, header=len(table) == 1), flush=True)
+        row = metrics.lwlrap_with_interval(targets[rows], scores, scored.get((compared_with(name), seed)))
+        scored[name, seed] = scores  # of the same clips in the same order for every row
+        table = pd.DataFrame([{"row": name, "seed": seed} | row], columns=COLUMNS).round(3)
+        print(table.to_string(index=False, header=len(scored) == 1, na_rep=""), flush=True)
 
 
 if __name__ == "__main__":

@@ -141,10 +141,10 @@ def test_a_sound_is_split_into_its_relevant_part_and_the_rest():
     assert np.abs(rest - high)[inner].max() < 0.02
     short = explain.listen(samples[:40_000], points, settings)  # a clip shorter than a crop
     assert len(short[0]) == len(short[1]) == 40_000
-    assert not explain.listen(samples, -np.abs(points), settings)[0].any()  # nothing speaks for the label
+    assert not explain.listen(samples, -np.abs(points), settings)[0].any()  # nothing supports the label
 
 
-def test_the_command_line_plots_what_speaks_for_the_top_class(run, sets, tmp_path, capsys):
+def test_the_command_line_plots_what_supports_the_top_class(run, sets, tmp_path, capsys):
     path, plot = sets[1].table["path"].iloc[0], tmp_path / "plot.png"
     predict.main([path, "--run", str(run.folder), "--top", "1", "--explain", str(plot)])
     assert plot.read_bytes().startswith(b"\x89PNG")

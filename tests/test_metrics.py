@@ -145,5 +145,12 @@ def test_the_bootstrap_interval_matches_resampling_clips():
     slowly = np.quantile([lwlrap(targets[rows], scores[rows]) for rows in drawn], [0.025, 0.975])
     assert np.allclose(bootstrap_interval(targets, scores, draws=4000), slowly, atol=0.01)
     assert bootstrap_interval(np.eye(3), np.eye(3)) == (1, 1)
+
+    other = scores + rng.normal(0, 0.1, scores.shape)
+    drawn = (rng.choice(labeled, len(labeled)) for _ in range(4000))
+    slowly = [lwlrap(targets[rows], scores[rows]) - lwlrap(targets[rows], other[rows]) for rows in drawn]
+    slowly = np.quantile(slowly, [0.025, 0.975])
+    assert np.allclose(bootstrap_interval(targets, scores, other, draws=4000), slowly, atol=0.005)
+    assert bootstrap_interval(targets, scores, scores) == (0, 0)
     with pytest.raises(ValueError, match="no label"):
         bootstrap_interval(np.zeros((3, 3)), np.eye(3))

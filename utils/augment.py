@@ -94,13 +94,13 @@ def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tup
 
 
 def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarray]:
-    """Return the crop of the first clip as it is and after each augmentation alone: dB, (n_mels, n_frames) each.
+    """Return the original crop of the first clip and after each augmentation alone: dB, (n_mels, n_frames) each.
 
     The resized one is as slow and shifted as high as possible, to make the effect visible.
     """
     plain = replace(config, crop="start", **NO_AUGMENTATION)
     configs = {
-        "as it is": plain,
+        "original": plain,
         "mixed in power": replace(plain, mix_probability=1.0),
         "resized": replace(plain, resize_probability=1.0),
         "masked (SpecAugment)": replace(plain, spec_augment_probability=1.0),

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
+from .metrics import best_threshold
 from .plots import words
 
 
@@ -15,7 +16,7 @@ def clips_per_class(counts: pd.DataFrame) -> None:
     """Draw one panel of horizontal bars per set (the columns), with classes (the index) sorted by the first set."""
     counts = counts.rename(index=words).sort_values(list(counts))
     _, axes = plt.subplots(1, len(counts.columns), figsize=(8, 0.9 + 0.2 * len(counts)), sharey=True, squeeze=False)
-    for ax, color, name in zip(axes[0], ["tab:blue", "tab:orange"], counts):
+    for ax, color, name in zip(axes[0], ["C0", "C1"], counts):
         ax.barh(counts.index, counts[name], color=color)
         ax.set(title=name, xlabel="Clips")
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -30,13 +31,24 @@ def bars(values: pd.Series, xlabel: str) -> None:
     ax.set(xlabel=xlabel)
 
 
+def strip(values: pd.Series, of: pd.Series, xlabel: str) -> None:
+    """Draw a line per clip at its value and a dot at the median, a row per class; `of`: the class of each clip."""
+    medians = values.groupby(of).median().sort_values(ascending=False)
+    rows = pd.Series(range(len(medians)), medians.index)
+    _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(medians)))
+    ax.plot(values, of.map(rows), "|", markersize=9, alpha=0.7)
+    ax.plot(medians, rows, "o", markersize=4, color="C1")
+    ax.set_yticks(rows, [words(name) for name in medians.index])
+    ax.set(xlabel=xlabel)
+
+
 def durations(seconds: dict[str, np.ndarray]) -> None:
     """Draw one histogram per set over the same time axis, leaving out sets without known durations."""
     seconds = {name: values for name, values in seconds.items() if len(values)}
     if not seconds:
         return
     figure, axes = plt.subplots(1, len(seconds), figsize=(10, 2.6), sharex=True, squeeze=False)
-    bins = np.linspace(0, max(values.max() for values in seconds.values()), 41)
+    bins = np.linspace(0, max(values.max() for values in seconds.values()), 21)
     for ax, (name, values) in zip(axes[0], seconds.items()):
         ax.hist(values, bins=bins)
         line = ax.axvline(2, color="black", linewidth=1, linestyle=":")
@@ -46,11 +58,12 @@ def durations(seconds: dict[str, np.ndarray]) -> None:
 
 
 def per_class(table: pd.DataFrame, column: str) -> None:
-    """Draw one dot per class (the index) and run (the columns), sorted by the first run."""
-    table = table.rename(index=words).sort_values(table.columns[0])
+    """Draw a marker per class (the index) and run (up to three columns), classes with the highest mean on top."""
+    table = table.rename(index=words).sort_index(ascending=False)
+    table = table.loc[table.mean(axis="columns").sort_values(kind="stable").index]
     _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(table)))
-    for number, run in enumerate(table):  # smaller and smaller dots, since many coincide
-        ax.plot(table[run], range(len(table)), "o", markersize=max(3, 9 - 3 * number), label=run)
+    for number, (marker, run) in enumerate(zip("os^", table)):  # one above the other, since many coincide
+        ax.plot(table[run], np.arange(len(table)) - 0.2 * number, marker, markersize=5, label=run)
     ax.set_yticks(range(len(table)), table.index)
     ax.set(xlabel=column, xlim=(max(-0.02, table.min().min() - 0.05), 1.02))
     ax.grid(axis="y", alpha=0.3)
@@ -60,9 +73,9 @@ def per_class(table: pd.DataFrame, column: str) -> None:
 def f1_over_threshold(curves: pd.DataFrame) -> None:
     """Draw the classes' mean F1 over the threshold (the index), a curve per run (the columns), a dot at its maximum."""
     _, ax = plt.subplots(figsize=(7, 2.6))
-    for run in curves:
-        (line,) = ax.plot(curves[run], label=run)
-        ax.plot(curves[run].idxmax(), curves[run].max(), "o", color=line.get_color())
+    for style, run in zip(("-", "--", ":") * curves.shape[1], curves):
+        (line,) = ax.plot(curves[run], style, label=run)
+        ax.plot(best_threshold(curves[run]), curves[run].max(), "o", color=line.get_color())
     ax.set(xlabel="Threshold", ylabel="Mean F1", xlim=(0, 1), ylim=(0, 1.02))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -108,22 +121,32 @@ def singular_values(values: dict[str, np.ndarray]) -> None:
 
 
 def score_histogram(scores: np.ndarray) -> None:
-    """Draw histograms of all scores (clips, classes) and of each clip's highest, with a logarithmic count."""
-    _, axes = plt.subplots(1, 2, figsize=(10, 2.2), sharex=True)
-    for ax, (title, values) in zip(axes, {"all scores": scores.ravel(), "highest of each clip": scores.max(1)}.items()):
-        ax.hist(values, bins=np.linspace(0, 1, 41), log=True)
-        ax.set(title=title, xlabel="Score", ylabel=f"Number of {'scores' if ax is axes[0] else 'clips'}")
+    """Draw histograms of all scores (clips, classes) and of each clip's highest."""
+    _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.2), sharex=True)
+    left.hist(scores.ravel(), bins=np.linspace(0, 1, 21), log=True)
+    left.set(title="all scores", xlabel="Score", ylabel="Scores (log scale)")
+    right.hist(scores.max(axis=1), bins=np.linspace(0, 1, 21))
+    right.set(title="highest of each clip", xlabel="Score", ylabel="Clips")
 
 
 def intervals(table: pd.DataFrame) -> None:
-    """Draw LWLRAP of each row with its interval, from the columns `LWLRAP`, `low` and `high`, first row on top."""
-    _, ax = plt.subplots(figsize=(7, 0.8 + 0.3 * len(table)))
-    table = table.iloc[::-1]
-    reach = np.array([table["LWLRAP"] - table["low"], table["high"] - table["LWLRAP"]])
-    ax.errorbar(table["LWLRAP"], range(len(table)), xerr=reach, fmt="o", capsize=3)
+    """Draw LWLRAP and, if given, `gain` of each row with its interval, first row on top.
+
+    Columns as from `metrics.lwlrap_with_interval`.
+    """
+    table, panels = table.iloc[::-1], {"LWLRAP": ("low", "high"), "gain": ("gain low", "gain high")}
+    panels = {name: ends for name, ends in panels.items() if name in table}
+    size = (7 if len(panels) == 1 else 10, 0.8 + 0.3 * len(table))
+    _, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for ax, (name, (low, high)) in zip(axes[0], panels.items()):
+        reach = np.array([table[name] - table[low], table[high] - table[name]])
+        ax.errorbar(table[name], range(len(table)), xerr=reach, fmt="o", capsize=3)
+        ax.set(xlabel=f"{name}, with its 95% interval", ylim=(-0.6, len(table) - 0.4))
+        ax.grid(axis="x", alpha=0.3)
     ax.set_yticks(range(len(table)), table.index)
-    ax.set(xlabel="LWLRAP, with its 95% interval", ylim=(-0.6, len(table) - 0.4))
-    ax.grid(axis="x", alpha=0.3)
+    if "gain" in panels:
+        ax.set(xlabel="Gain over the row above, with its 95% interval")
+        ax.axvline(0, color="black", linewidth=1, linestyle=":")
 
 
 def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
@@ -156,8 +179,8 @@ def score_over_cost(table: pd.DataFrame) -> None:
     for ax, (column, label) in zip(axes, {"seconds": "Seconds of training", "MMAC": "MMAC per crop"}.items()):
         for marker, (_, run) in zip("os^vD*PX<>" * len(table), table.iterrows()):
             ax.plot(run[column], run["LWLRAP"], marker, label=run["run"])
-        ax.set(xlabel=label, xscale="log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.set(xlabel=f"{label} (log scale)", xscale="log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.tick_params(axis="x", which="minor", labelbottom=False)
         ax.grid(alpha=0.3)
@@ -169,7 +192,7 @@ def deletion(curves: dict[str, pd.DataFrame]) -> None:
     """Draw, for each title, the mean score over the share of points deleted (the index), one line per ranking."""
     _, axes = plt.subplots(1, len(curves), figsize=(10, 2.8), sharey=True, squeeze=False)
     for ax, (title, table) in zip(axes[0], curves.items()):
-        table.plot(ax=ax, marker="o", legend=False)
-        ax.set(title=title, xlabel="Share of the points gone", ylabel="Mean score of the labels", xticks=table.index)
+        table.plot(ax=ax, style=["o-", "s-", "^-", "k:"], legend=False)
+        ax.set(title=title, xlabel="Share of the points deleted", ylabel="Mean score of the labels", xticks=table.index)
         ax.grid(alpha=0.3)
     axes[0, -1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

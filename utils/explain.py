@@ -189,10 +189,10 @@ def _highest(order: Tensor, share: float, size: int) -> Tensor:
 
 
 def listen(samples: np.ndarray, points: np.ndarray, settings: MelConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Split a sound into what speaks for a label and the rest: mono samples that add up to `samples`.
+    """Split a sound into what supports a label and the rest: mono samples that add up to `samples`.
 
     `samples` are those of the crop that `points`, relevances (n_mels, frames), belong to, or fewer. The most relevant
-    tenth of the points keeps its level, the others are scaled by their relevance, and points against the label are
+    tenth of the points keeps its level, the others are scaled by their relevance, and those that contradict it are
     removed. All frequencies of a band are scaled alike and keep the phase of the sound.
     """
     spectrum = librosa.stft(samples, n_fft=settings.n_fft, hop_length=settings.hop_length, pad_mode="constant")

@@ -83,10 +83,10 @@ def fit_stage(
 
 
 def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFrame:
-    """Run a cumulative ablation of `best` without noisy clips: LWLRAP and its 95% interval, adding a part per row.
+    """Run a cumulative ablation of `best` without noisy clips: LWLRAP, and the gain over the row above, with intervals.
 
-    Each row is a training of at most 600 steps on the validation split: a first look, with wide intervals.
-    `python -m tests.ablation` uses all folds.
+    Each row adds a part. It is a training of at most 600 steps on the validation split: a first look, with wide
+    intervals. `python -m tests.ablation` uses all folds.
     """
     entry, chains, folder = MODELS[NAME], [], Path(folder)
     train_set, validation_set = (curated.subset(rows) for rows in splits.split(curated.table, preset.seed))
@@ -97,10 +97,11 @@ def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFr
         config = replace(config, min_steps=steps, max_steps=steps, **change)
         chains.append([(model, train_set, validation_set, config, folder / name, name)])
     launch.side_by_side(train.fit, chains, len(LADDER) * steps, curated.device)
-    table = []
-    for run in (Run(folder / name) for name in LADDER):
-        low, high = metrics.bootstrap_interval(run.targets, run.scores)
-        table.append({"recipe": run.name, "LWLRAP": run.summary()["LWLRAP"], "low": low, "high": high})
+    table, above = [], None
+    for name in LADDER:
+        run = Run(folder / name)
+        table.append({"recipe": name} | metrics.lwlrap_with_interval(run.targets, run.scores, above))
+        above = run.scores
     return pd.DataFrame(table).set_index("recipe")
 
 

@@ -95,6 +95,12 @@ def f1_over_threshold(targets: np.ndarray, scores: np.ndarray, thresholds: np.nd
     return pd.Series(f1, index=pd.Index(thresholds, name="threshold"), name="F1")
 
 
+def best_threshold(curve: pd.Series) -> float:
+    """Return the threshold with the highest F1, given F1 over the threshold; of several, the middle one."""
+    highest = curve.index[curve == curve.max()]
+    return highest[len(highest) // 2]
+
+
 def lwlrap_by_hand(targets: np.ndarray, scores: np.ndarray, classes: list[str]) -> pd.DataFrame:
     """Compute one clip's LWLRAP by hand, from targets and scores (classes,): a row per label, highest score first.
 
@@ -122,10 +128,16 @@ def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[s
 
 
 def bootstrap_interval(
-    targets: np.ndarray, scores: np.ndarray, draws: int = 1000, seed: int = 0
+    targets: np.ndarray, scores: np.ndarray, baseline: np.ndarray | None = None, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the 95% percentile bootstrap interval of the LWLRAP, from `draws` resamples of the clips."""
+    """Return the 95% percentile bootstrap interval of the LWLRAP, from `draws` resamples of the clips.
+
+    With `baseline`, the scores of another model for the same clips, that of the difference from its LWLRAP (paired
+    bootstrap): narrower than the two intervals suggest, as both models find the same clips hard.
+    """
     _, precision = _precision_of_labels(targets, scores)
+    if baseline is not None:
+        precision = precision - _precision_of_labels(targets, baseline)[1]
     labels = (np.asarray(targets) > 0).sum(axis=1)
     total = np.bincount(np.repeat(np.arange(len(labels)), labels), precision, minlength=len(labels))
     labels, total = labels[labels > 0], total[labels > 0]
@@ -133,6 +145,21 @@ def bootstrap_interval(
     drawn = (generator.integers(len(labels), size=len(labels)) for _ in range(draws))
     low, high = np.quantile([total[clips].sum() / labels[clips].sum() for clips in drawn], [0.025, 0.975])
     return float(low), float(high)
+
+
+def lwlrap_with_interval(
+    targets: np.ndarray, scores: np.ndarray, baseline: np.ndarray | None = None
+) -> dict[str, float]:
+    """Return `LWLRAP` and the `low` and `high` end of its interval.
+
+    With the scores of a `baseline`, also the `gain` over it, `gain low` and `gain high`. See `bootstrap_interval`.
+    """
+    low, high = bootstrap_interval(targets, scores)
+    row = {"LWLRAP": lwlrap(targets, scores), "low": low, "high": high}
+    if baseline is not None:
+        low, high = bootstrap_interval(targets, scores, baseline)
+        row |= {"gain": row["LWLRAP"] - lwlrap(targets, baseline), "gain low": low, "gain high": high}
+    return row
 
 
 def blend(scores: list[np.ndarray]) -> np.ndarray:

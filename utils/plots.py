@@ -20,6 +20,7 @@ from .config import MelConfig
 IN_NOTEBOOK = hasattr(get_ipython(), "kernel")
 if IN_NOTEBOOK:  # show figures there, whatever MPLBACKEND says
     get_ipython().run_line_magic("matplotlib", "inline")
+plt.style.use("tableau-colorblind10")
 plt.rcParams.update({
     "figure.dpi": 110, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 10, "axes.titlelocation": "left", "font.size": 9, "legend.frameon": False,
@@ -33,11 +34,9 @@ def words(label: str) -> str:
     return ", ".join(part.strip() for part in label.replace("_", " ").split(","))
 
 
-def waveform(ax: Axes, samples: np.ndarray, settings: MelConfig, title: str, kept: Sequence[int] | None = None) -> None:
-    """Draw amplitude over time (paper, figure 1), shading what lies outside the samples `kept`."""
+def waveform(ax: Axes, samples: np.ndarray, settings: MelConfig, title: str) -> None:
+    """Draw amplitude over time (paper, figure 1)."""
     ax.plot(np.arange(len(samples)) / settings.sample_rate, samples, linewidth=0.4)
-    for span in [(0, kept[0]), (kept[1], len(samples))] if kept is not None else []:
-        ax.axvspan(*np.array(span) / settings.sample_rate, color="tab:orange", alpha=0.3, linewidth=0)
     ax.set(title=title, xlabel="Time (s)", ylabel="Amplitude")
     ax.margins(x=0)
 
@@ -69,13 +68,24 @@ def mel_band(hz: np.ndarray, settings: MelConfig) -> np.ndarray:
     return (librosa.hz_to_mel(hz, htk=True) - low) / (high - low) * (settings.n_mels + 1) - 1
 
 
-def waveforms(stages: dict[str, np.ndarray], settings: MelConfig, kept: Sequence[int] | None = None) -> None:
-    """Draw several versions of one clip side by side, shading the first outside the samples `kept`."""
+def waveforms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
+    """Draw several versions of one clip side by side."""
     _, axes = plt.subplots(1, len(stages), figsize=(10, 2), sharex=True, sharey=True, squeeze=False)
     for ax, (title, samples) in zip(axes[0], stages.items()):
-        whole = f"{title}: {len(samples) / settings.sample_rate:.2f} s"
-        waveform(ax, samples, settings, whole, kept if ax is axes[0, 0] else None)
+        waveform(ax, samples, settings, f"{title}: {len(samples) / settings.sample_rate:.2f} s")
         ax.label_outer()
+
+
+def trimming(samples: np.ndarray, settings: MelConfig, kept: Sequence[int]) -> None:
+    """Draw the level over time with the threshold of trimming, shading what lies outside the samples `kept`."""
+    level = librosa.amplitude_to_db(librosa.feature.rms(y=samples)[0], ref=np.max, top_db=1.3 * settings.trim_db)
+    _, ax = plt.subplots(figsize=(10, 2))
+    ax.plot(librosa.times_like(level, sr=settings.sample_rate), level)
+    ax.axhline(-settings.trim_db, color="black", linewidth=1, linestyle=":")
+    for span in ((0, kept[0]), (kept[1], len(samples))):
+        ax.axvspan(*np.array(span) / settings.sample_rate, color="C1", alpha=0.3, linewidth=0)
+    ax.set(xlabel="Time (s)", ylabel=LEVEL)
+    ax.margins(x=0)
 
 
 def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Audio:
@@ -108,24 +118,27 @@ def tagged_clip(
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4), width_ratios=[1.6, 1])
     spectrogram(left, mel.log_mel(samples, settings), settings, title)
     top = scores.nlargest(5)[::-1]
-    colors = ["tab:orange" if name in labels else "tab:blue" for name in top.index]
-    right.barh([words(name) for name in top.index], top, color=colors)
-    right.set(title="five highest scores" + " (orange: its labels)" * bool(labels), xlabel="Score", xlim=(0, 1))
+    colors = ["C1" if name in labels else "C0" for name in top.index]
+    bars = right.barh([words(name) for name in top.index], top, color=colors)
+    right.bar_label(bars, fmt="%.2f", padding=3)
+    right.set(title="five highest scores" + " (orange: its labels)" * bool(labels), xlabel="Score", xlim=(0, 1.12))
+    right.set_xticks(np.linspace(0, 1, 6))
 
 
 def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
-    """Draw the paper's formula as a curve, and every eighth filter of the bank (n_mels, bins) in its place."""
+    """Draw the paper's formula as a curve, and every eighth filter of the bank (n_mels, bins)."""
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.6))
     hz = np.linspace(0, settings.fmax, 500)
     left.plot(hz, librosa.hz_to_mel(hz, htk=True))
     left.set(title="m = 2595 log10(1 + f / 700)", xlabel="Frequency (Hz)", ylabel="Mel")
-    mels = librosa.hz_to_mel(np.linspace(0, settings.sample_rate / 2, filters.shape[1]), htk=True)
+    hz = librosa.fft_frequencies(sr=settings.sample_rate, n_fft=settings.n_fft)
     for weights in filters[::8]:
         there = np.flatnonzero(weights)
         there = slice(max(there[0] - 1, 0), there[-1] + 2)  # with the zeros at its sides
-        right.plot(mels[there], weights[there] / weights.max(), color="tab:blue", linewidth=1)
-    right.set(title="every eighth filter, scaled to one height", xlabel="Frequency (Hz)", ylabel="Weight")
-    right.set_xticks(librosa.hz_to_mel(HZ, htk=True), HZ)
+        right.plot(hz[there], weights[there], color="C0", linewidth=1)
+    right.set(title="every eighth filter", xlabel="Frequency (Hz, log scale)", ylabel="Weight", xscale="log")
+    right.set_xticks(HZ, HZ)
+    right.minorticks_off()
 
 
 def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
@@ -164,7 +177,7 @@ def deltas(log_mel: np.ndarray, slope: np.ndarray) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4), sharey=True)
     options, largest = {"origin": "lower", "aspect": "auto"}, np.abs(slope).max()
     figure.colorbar(left.imshow(log_mel, cmap="magma", **options), ax=left, label="Standard deviations")
-    slopes = right.imshow(slope, cmap="seismic", vmin=-largest, vmax=largest, **options)
+    slopes = right.imshow(slope, cmap="RdBu_r", vmin=-largest, vmax=largest, **options)
     figure.colorbar(slopes, ax=right, label="Standard deviations")
     left.set(title="log-mel", xlabel="Frame", ylabel="Band")
     right.set(title="deltas", xlabel="Frame")
@@ -198,25 +211,21 @@ def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfi
 
 
 def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelConfig, begin: float = 0.0) -> Figure:
-    """Draw a spectrogram, which starts at second `begin`, and the relevances (n_mels, frames) of its points.
+    """Draw a spectrogram, which starts at second `begin`, and beside it relevances of its points, (n_mels, frames).
 
-    A row per title, with the relevances alone and over the spectrogram in gray. Red is for the label, blue against it.
+    A panel per title, each scaled by its strongest points. Red supports the label, blue contradicts it.
     """
-    figure, axes = plt.subplots(len(points), 3, figsize=(10, 0.3 + 2.3 * len(points)), squeeze=False, sharey=True)
-    options = _mel_axes(axes[0, 0], log_mel.shape[1], settings, begin) | {"interpolation": "nearest"}
-    for (left, middle, right), (title, values) in zip(axes, points.items()):
+    figure, axes = plt.subplots(1, 1 + len(points), figsize=(10, 2.6), sharex=True, sharey=True)
+    options = _mel_axes(axes[0], log_mel.shape[1], settings, begin) | {"interpolation": "nearest"}
+    axes[0].imshow(log_mel, cmap="magma", **options)
+    axes[0].set(title="log-mel spectrogram", ylabel="Frequency (Hz)")
+    for ax, (title, values) in zip(axes[1:], points.items()):
         limit = np.quantile(np.abs(values), 0.99) or 1.0
-        strength = (values / limit).clip(-1, 1)
-        left.imshow(log_mel, cmap="magma", **options)
-        image = middle.imshow(strength, cmap="seismic", vmin=-1, vmax=1, **options)
-        right.imshow(log_mel, cmap="gray", **options)
-        right.imshow(strength, cmap="bwr", vmin=-1, vmax=1, alpha=np.abs(strength) ** 0.5, **options)
-        left.set(title="log-mel spectrogram", ylabel="Frequency (Hz)")
-        middle.set(title=title)
-        right.set(title="overlaid")
-        figure.colorbar(image, ax=middle, label="Relevance, scaled", pad=0.01)
-    for ax in axes[-1]:
+        image = ax.imshow((values / limit).clip(-1, 1), cmap="RdBu_r", vmin=-1, vmax=1, **options)
+        ax.set(title=title)
+    for ax in axes:
         ax.set(xlabel="Time (s)")
+    figure.colorbar(image, ax=axes, label="Relevance, scaled", pad=0.01)
     return figure
 
 
@@ -225,7 +234,7 @@ def relevance_per_class(table: pd.DataFrame, settings: MelConfig) -> None:
     smooth = table.T.rolling(4, center=True, min_periods=1).mean().T  # a first layer of stride 2 favors every other
     scaled = smooth.div(smooth.abs().max(axis=1).replace(0, 1), axis=0)
     figure, ax = plt.subplots(figsize=(10, 1 + 0.22 * len(table)))
-    image = ax.imshow(scaled, aspect="auto", cmap="seismic", vmin=-1, vmax=1, interpolation="nearest")
+    image = ax.imshow(scaled, aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     marks = np.array([100, 500, 1000, 2000, 5000, 10_000, 20_000])
     ax.set_xticks(mel_band(marks, settings), marks)
     ax.set_yticks(range(len(table)), [words(name) for name in table.index])

@@ -2,7 +2,7 @@
 
 python -m utils.predict PATH...                          tag files and folders with the best run
 python -m utils.predict FILE --over_time PLOT.png        also plot when each class is heard
-python -m utils.predict FILE --explain PLOT.png          also plot what speaks for the top class
+python -m utils.predict FILE --explain PLOT.png          also plot what supports the top class
 """
 
 import argparse
@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--run", metavar="FOLDER", help="folder of the run (default: the best in the work folder)")
     parser.add_argument("--top", type=int, default=3, help="number of classes to print for each sound")
     parser.add_argument("--over_time", metavar="FILE.png", help="file for a plot of a sound's scores over time")
-    parser.add_argument("--explain", metavar="FILE.png", help="file for a plot of what speaks for a sound's top class")
+    parser.add_argument("--explain", metavar="FILE.png", help="file for a plot of what supports a sound's top class")
     parser.add_argument("--csv", metavar="FILE", help="file for all scores")
     options = parser.parse_args(arguments)
     if (options.over_time or options.explain) and (len(options.paths) > 1 or Path(options.paths[0]).is_dir()):
