@@ -63,13 +63,15 @@ as_table(settings)
 # %%
 from contextlib import suppress
 
-least = 2
+samples, least = None, 2
 for path in kit.competition.curated["path"][:100]:
     with suppress(audio.UnreadableClip):  # the cache's report below lists them for all sets
         clip = audio.load_clip(path, settings)
         left = len(mel.trim(clip, settings)) / len(clip) if len(clip) > 2.5 * settings.sample_rate else 1
         if left < least:
             samples, least = clip, left
+if samples is None:
+    raise ValueError(f"None of the first clips of {kit.competition.folder} can be read: check the files.")
 
 # %% tags=["nbval-ignore-output"]
 plots.waveforms({"as recorded": samples}, settings)

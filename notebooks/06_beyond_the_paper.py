@@ -123,7 +123,7 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 
 # %% tags=["nbval-ignore-output"]
 ladder = folds.ladder(curated, kit.preset, kit.runs / "ladder")
-ladder
+ladder.round(3)
 
 # %%
 charts.intervals(ladder)

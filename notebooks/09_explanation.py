@@ -53,9 +53,10 @@ kit = setup(data_folder, preset)
 
 # %% tags=["nbval-ignore-output"]
 import importlib.util
+import subprocess
 
 if not importlib.util.find_spec("zennit"):
-    os.system(f"{sys.executable} -m pip install --quiet zennit")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "zennit"])
 
 # %%
 from dataclasses import replace

@@ -180,6 +180,8 @@ plots.player(samples, run.mel, seconds=10)
 # `labels` (comma-separated) and `group`: pieces of a recording on both sides of a split inflate the score.
 
 # %%
+import re
+
 from utils import data, own
 
 if labeled is None:
@@ -190,7 +192,8 @@ if labeled is None:
     if len(names) < 2:
         raise ValueError(f"{kit.competition.folder} has too few clips per class for an example: set labeled to a folder.")
     for name in names:
-        copy_readable(kit.competition.curated["path"][label == name][:20], labeled / name)
+        folder = labeled / re.sub(r"[^\w-]+", "_", name)  # a label may have a slash
+        copy_readable(kit.competition.curated["path"][label == name][:20], folder)
 
 # %% [markdown]
 # `own.make_data_set` turns them into a dataset in the competition's layout and sets aside a fifth for testing.

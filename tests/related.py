@@ -7,9 +7,7 @@ it, which takes ten times as long. Networks trained before are kept in the work 
 """
 
 import argparse
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
@@ -50,9 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.systems) - set(systems):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(systems)}")
-    if options.data:
-        os.environ["FAT_DATA"] = str(Path(options.data).resolve())
-    kit, rows = setup(preset=options.preset), []
+    kit, rows = setup(options.data, options.preset), []
     for name in options.systems or systems:
         for seed in range(options.seeds):
             run = train_system(name, kit, options.epochs, seed)

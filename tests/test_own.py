@@ -206,9 +206,17 @@ def test_only_a_dataset_that_was_made_here_is_replaced(sounds, tmp_path):
         own.make_data_set(sounds, sounds / "target")
     assert sorted(sounds.rglob("*")) == before
     inside = sounds.rename(target / "sounds")
-    with pytest.raises(ValueError, match=r"sounds is in .*target, which would be replaced: move the sounds out of it"):
+    with pytest.raises(ValueError, match=r"sounds is in .*target, which would be replaced: move it out of there"):
         own.make_data_set(inside, target, replace=True)
     assert list(inside.rglob("*.ogg"))
+    csv = target / "mine.csv"
+    csv.write_text("fname,labels\nsounds/Bark/0.ogg,Bark\n")
+    with pytest.raises(ValueError, match=r"mine.csv is in .*target, which would be replaced: move it out of there"):
+        own.make_data_set(tmp_path, target, csv, replace=True)
+    csv = csv.rename(tmp_path / "mine.csv")
+    pd.DataFrame({"fname": [str(next(inside.rglob("*.ogg")).relative_to(tmp_path))], "labels": "Bark"}).to_csv(csv)
+    with pytest.raises(ValueError, match=r"ogg is in .*target, which would be replaced: move it out of there"):
+        own.make_data_set(tmp_path, target, csv, replace=True)
 
 
 @pytest.mark.parametrize("fname", ["../secret.wav", "Bark/../../secret.wav", "/etc/passwd", "Bark", "", "nowhere.wav"])

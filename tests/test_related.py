@@ -112,6 +112,8 @@ def test_a_baseline_is_found_but_not_used_to_score_other_clips(sets, three, tmp_
     assert not baseline.has_weights and not list(baseline.folder.glob("*.safetensors"))
     with pytest.raises(ValueError, match="knn-quick is a baseline, which has only scores"):
         inference.score_run(baseline, sets[1])
+    with pytest.raises(ValueError, match="knn-quick is a baseline, which has only scores"):
+        predict.open_run(baseline.folder)
     with pytest.raises(FileNotFoundError, match="There is no run"):
         predict.best_run()
     config = replace(models.MODELS["sb_cnn"].config("quick"), epochs=1)

@@ -82,23 +82,6 @@ def test_baselines_and_pretrained_networks_are_not_submitted():
         submission.allowed(runs[:2])
 
 
-def test_a_blend_of_folds_is_submitted_unless_it_is_measurably_worse():
-    def run(name, right, folds):  # ranks the label of that many of 20 clips first
-        rows = [{"fname": f"c{i}", "labels": "a", "a": 0.9 if i < right else 0.1, "b": 0.5} for i in range(20)]
-        return SimpleNamespace(
-            name=name, classes=["a", "b"], validation=pd.DataFrame(rows), has_weights=True, pretrained=False,
-            folds=lambda: folds,
-        )  # fmt: skip
-
-    single, near, far = run("single", 20, []), run("near", 19, ["fold0"]), run("far", 10, ["fold0"])
-    assert submission.choose([single, near]) is near
-    assert submission.choose([single, far, near]) is near
-    assert submission.choose([single, far, run("other", 20, [])]) is single
-    other_clips = run("other clips", 20, ["fold0"])
-    other_clips.validation["fname"] = "x"
-    assert submission.choose([single, other_clips]) is single
-
-
 def test_the_blend_is_evaluated_on_the_clips_that_all_runs_share():
     def run(name, **scores):
         rows = [{"fname": fname, "labels": "ab"[int(fname[1]) % 2]} | dict(zip("ab", s)) for fname, s in scores.items()]

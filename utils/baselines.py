@@ -21,7 +21,7 @@ TITLES = {"knn": "k-NN", "naive_bayes": "Naive Bayes"}
 N_MFCC = 20
 MEASURES = [*(f"MFCC {i}" for i in range(N_MFCC)), "centroid", "bandwidth", "roll-off", "flatness", "loudness"]
 NAMES = [f"{measure}, {statistic}" for statistic in ("mean", "standard deviation") for measure in MEASURES]
-NEIGHBOURS = 10
+N_NEIGHBORS = 10
 
 
 def features(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
@@ -63,7 +63,7 @@ def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: st
 
     refuse_shared_clips(train_set, validation_set, TITLES[name])
     began = time.perf_counter()
-    k = min(NEIGHBOURS, len(train_set))  # there may be fewer clips
+    k = min(N_NEIGHBORS, len(train_set))  # there may be fewer clips
     classifier = KNeighborsClassifier(k, weights="distance") if name == "knn" else GaussianNB()
     pipeline = make_pipeline(StandardScaler(), OneVsRestClassifier(classifier))
     with warnings.catch_warnings():

@@ -85,8 +85,8 @@ def ap_over_clips(table: pd.DataFrame) -> None:
     _, ax = plt.subplots(figsize=(7, 3))
     dots = table.groupby(["curated clips", "AP"]).size().reset_index(name="classes")
     ax.scatter(dots["curated clips"], dots["AP"], 30 * dots["classes"])
-    for name, row in table[table["AP"] < 1].nsmallest(5, "AP").iterrows():
-        ax.annotate(words(name), (row["curated clips"], row["AP"]), (4, 4), textcoords="offset points", fontsize=7)
+    for at, some in table[table["AP"] < 1].nsmallest(5, "AP").groupby(["curated clips", "AP"]):
+        ax.annotate(", ".join(map(words, some.index)), at, (4, 4), textcoords="offset points", fontsize=7)
     lowest = table["AP"].min()
     ax.set(xlabel="Curated clips of the class", ylabel="Average precision", ylim=(lowest - 0.05, 1.02))
     ax.set_yticks([tick for tick in ax.get_yticks() if lowest - 0.05 <= tick <= 1])  # an AP is at most 1

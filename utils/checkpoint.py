@@ -53,6 +53,8 @@ class Checkpoint:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except torch.OutOfMemoryError:  # a RuntimeError, but the file is fine
+            raise
         except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise ValueError(f"{self.file} is not a checkpoint of this kit: remove it to start over.") from error
 

@@ -67,11 +67,11 @@ class Competition:
         sample_file = self.folder / "sample_submission.csv"
         sample = read_table(sample_file, ["fname"])
         self.classes = _classes([column for column in sample.columns if column != "fname"], sample_file)
-        self.curated = self._labelled("train_curated.csv", "train_curated")
-        self.noisy = self._labelled("train_noisy.csv", "train_noisy", optional=True)
+        self.curated = self._labeled("train_curated.csv", "train_curated")
+        self.noisy = self._labeled("train_noisy.csv", "train_noisy", optional=True)
         self.test = _with_paths(sample[["fname"]], sample_file, self.folder / "test")
         if (self.folder / TEST_LABELS).is_file():
-            labeled = self._labelled(TEST_LABELS, "test").set_index("fname")
+            labeled = self._labeled(TEST_LABELS, "test").set_index("fname")
             if set(labeled.index) != set(sample["fname"]):
                 other = f"lists other clips than {sample_file.name}"
                 raise ValueError(f"{self.folder / TEST_LABELS} {other}: correct the list or remove the file.")
@@ -85,12 +85,12 @@ class Competition:
         labels = read_table(self.folder / curated_file, ["fname", "labels"])["labels"]
         vocabulary = self.folder / ZENODO_META / "vocabulary.csv"
         self.classes = _read_vocabulary(vocabulary, set(split_labels(labels).explode()))
-        self.curated = self._labelled(curated_file, audio("train_curated"))
+        self.curated = self._labeled(curated_file, audio("train_curated"))
         noisy_file = f"{ZENODO_META}/train_noisy_post_competition.csv"
-        self.noisy = self._labelled(noisy_file, audio("train_noisy"), optional=True)
-        self.test = self._labelled(f"{ZENODO_META}/test_post_competition.csv", audio("test"))
+        self.noisy = self._labeled(noisy_file, audio("train_noisy"), optional=True)
+        self.test = self._labeled(f"{ZENODO_META}/test_post_competition.csv", audio("test"))
 
-    def _labelled(self, csv: str, audio: str, optional: bool = False) -> pd.DataFrame:
+    def _labeled(self, csv: str, audio: str, optional: bool = False) -> pd.DataFrame:
         file = self.folder / csv
         if optional and not (self.folder / audio).exists():
             if file.exists():

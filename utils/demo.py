@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not importlib.util.find_spec("gradio"):
         parser.exit(1, "The page needs gradio, which is not installed: pip install gradio\n")
+    workspace.print_any_name()
     try:
         run = predict.open_run(options.run)
         page(run, workspace.find_device()[0]).launch()

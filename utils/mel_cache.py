@@ -97,7 +97,7 @@ def build(
     folder: str | Path,
     name: str,
     settings: MelConfig,
-    n_jobs: int | None = None,
+    n_jobs: int = -1,
     verbose: bool = True,
 ) -> Cache:
     """Build the Cache of the clips in `table` (columns `fname` and `path`) on `n_jobs` processes, or reuse it.
@@ -173,7 +173,7 @@ def _fingerprint(path: str) -> str | None:
     return known.hexdigest()[:16]
 
 
-def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConfig, n_jobs: int | None) -> None:
+def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConfig, n_jobs: int) -> None:
     clips, reports, end = [], {"unreadable": [], "damaged": []}, 0
     with open(folder / "frames.npy", "wb") as file:
         # numpy leaves room in the header for more rows, so it can be rewritten at the end.
@@ -207,7 +207,7 @@ def _write_npy_header(file: BinaryIO, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
 
 
-def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int | None) -> Iterator[tuple[np.ndarray | None, str]]:
+def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int) -> Iterator[tuple[np.ndarray | None, str]]:
     """Yield what `_frames` returns for each clip, in order.
 
     Runs on joblib, and so on any backend set by `joblib.parallel_config`. A worker is single-threaded: nothing it calls
@@ -215,8 +215,8 @@ def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int | None) -> It
     windows.
     """
     tasks = [joblib.delayed(_frames)(paths[i : i + CHUNK], settings) for i in range(0, len(paths), CHUNK)]
-    window = TASKS_AHEAD * joblib.effective_n_jobs(n_jobs or -1)
-    with joblib.Parallel(n_jobs=n_jobs or -1, return_as="generator") as parallel:
+    window = TASKS_AHEAD * joblib.effective_n_jobs(n_jobs)
+    with joblib.Parallel(n_jobs=n_jobs, return_as="generator") as parallel:
         for i in range(0, len(tasks), window):
             yield from chain.from_iterable(parallel(tasks[i : i + window]))
 

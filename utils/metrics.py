@@ -1,4 +1,4 @@
-"""LWLRAP, top-k accuracy, and their details by clip and by class."""
+"""LWLRAP, top-k accuracy and F1, with their intervals and their details by clip and by class."""
 
 from collections.abc import Sequence
 

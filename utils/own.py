@@ -48,10 +48,10 @@ def make_data_set(
         raise FileExistsError(f"{target} already exists: {remedy}.")
     if csv is None and target.resolve().is_relative_to(folder.resolve()):  # its sounds would be found in the next call
         raise ValueError(f"{target} is in {folder}, the folder of the sounds: choose a target outside.")
-    if folder.resolve().is_relative_to(target.resolve()):  # they would be removed with the earlier dataset
-        raise ValueError(f"{folder} is in {target}, which would be replaced: move the sounds out of it.")
     source = folder if csv is None else Path(csv)
-    table = _table_of_folders(folder) if csv is None else _table_of_csv(folder, Path(csv))
+    _refuse_inside(target, folder, source)
+    table = _table_of_folders(folder) if csv is None else _table_of_csv(folder, source)
+    _refuse_inside(target, *table["path"])
     _refuse_repeated(table, source)
     content = _content_hashes(table, source)
     classes = _classes(table, source)
@@ -85,6 +85,14 @@ def make_data_set(
     return target
 
 
+def _refuse_inside(target: Path, *paths: Path) -> None:
+    """Raise ValueError if one of `paths` lies in `target`: it would be removed with the earlier dataset."""
+    target = target.resolve()
+    for path in paths:
+        if path.resolve().is_relative_to(target):
+            raise ValueError(f"{path} is in {target}, which would be replaced: move it out of there.")
+
+
 def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
     """Raise ValueError if two paths lead to one file, which could then be in both the training and the test set."""
     first = {}
@@ -96,7 +104,7 @@ def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
 
 def _content_hashes(table: pd.DataFrame, source: Path) -> pd.Series:
     """Return a hash per file, equal for copies. Raises ValueError if they have different labels."""
-    content = table["path"].map(lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
+    content = table["path"].map(_content_hash)
     for _, copies in table[content.duplicated(keep=False)].groupby(content):
         if copies["labels"].nunique() > 1:
             both = " and ".join(map(str, copies.drop_duplicates("labels")["path"][:2]))
@@ -104,6 +112,11 @@ def _content_hashes(table: pd.DataFrame, source: Path) -> pd.Series:
     if (count := int(content.duplicated().sum())) and "fold" not in table:
         print(f"{source}: copies of another sound: {count}. They stay with it in every split.")
     return content
+
+
+def _content_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _table_of_folders(folder: Path) -> pd.DataFrame:

@@ -24,6 +24,7 @@ plt.style.use("tableau-colorblind10")
 plt.rcParams.update({
     "figure.dpi": 110, "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 10, "axes.titlelocation": "left", "font.size": 9, "legend.frameon": False,
+    "text.parse_math": False,  # a file name may have dollar signs
 })  # fmt: skip
 LEVEL = "Level (dB re max)"
 HZ = np.array([100, 500, 2000, 10_000])  # ticks on a mel axis
@@ -47,10 +48,7 @@ def spectrogram(ax: Axes, log_mel: np.ndarray, settings: MelConfig, title: str) 
     ax.set(title=title, xlabel="Time (s)", ylabel="Frequency (Hz)")
 
 
-def _image(ax: Axes, log_mel: np.ndarray, settings: MelConfig | None) -> AxesImage:
-    """Draw a spectrogram; without settings, the raw values over frames and bands."""
-    if settings is None:
-        return ax.imshow(log_mel, origin="lower", aspect="auto", cmap="magma")
+def _image(ax: Axes, log_mel: np.ndarray, settings: MelConfig) -> AxesImage:
     relative, limits = log_mel - log_mel.max(), {"vmin": -settings.top_db, "vmax": 0}
     return ax.imshow(relative, cmap="magma", **limits, **_mel_axes(ax, log_mel.shape[1], settings))
 
@@ -146,16 +144,13 @@ def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
     _grid(list(stages), list(stages.values()), settings)
 
 
-def batch(x: np.ndarray, targets: np.ndarray, classes: list[str], settings: MelConfig | None = None) -> None:
-    """Draw the spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels.
-
-    The axes are seconds and Hz with `settings`, else frames and bands.
-    """
+def batch(x: np.ndarray, targets: np.ndarray, classes: list[str], settings: MelConfig) -> None:
+    """Draw the spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels."""
     titles = ["\n".join(words(classes[i]) for i in np.flatnonzero(labels)) for labels in targets]
     _grid(titles, list(x[:, 0]), settings)
 
 
-def _grid(titles: Sequence[str], images: Sequence[np.ndarray], settings: MelConfig | None) -> None:
+def _grid(titles: Sequence[str], images: Sequence[np.ndarray], settings: MelConfig) -> None:
     columns = min(6, len(images))
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(
@@ -166,10 +161,9 @@ def _grid(titles: Sequence[str], images: Sequence[np.ndarray], settings: MelConf
     for ax, title, log_mel in zip(axes.flat, titles, images):
         image = _image(ax, log_mel, settings)
         ax.set_title(title, fontsize=8)
-    figure.supxlabel("Time (s)" if settings else "Frame", fontsize=9)
-    figure.supylabel("Frequency (Hz)" if settings else "Band", fontsize=9)
-    if settings:
-        figure.colorbar(image, ax=axes, label=LEVEL, pad=0.01)
+    figure.supxlabel("Time (s)", fontsize=9)
+    figure.supylabel("Frequency (Hz)", fontsize=9)
+    figure.colorbar(image, ax=axes, label=LEVEL, pad=0.01)
 
 
 def deltas(log_mel: np.ndarray, slope: np.ndarray) -> None:

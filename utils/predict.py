@@ -114,12 +114,18 @@ def best_run() -> Run:
 
 
 def open_run(folder: str | None) -> Run:
-    """Return the run in `folder`; if None, the best one. Raises FileNotFoundError if there is none."""
+    """Return the run in `folder`; if None, the best one.
+
+    Raises FileNotFoundError if there is none, and ValueError if it has only scores.
+    """
     if folder is None:
         return best_run()
     if not (Path(folder) / "settings.json").is_file():
         raise FileNotFoundError(f"{folder} is not a run: give a folder with a settings.json.")
-    return Run(Path(folder).resolve())
+    run = Run(Path(folder).resolve())
+    if not run.has_weights:
+        raise ValueError(f"{run.name} is a baseline, which has only scores: choose a run of a network.")
+    return run
 
 
 def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
@@ -142,7 +148,7 @@ def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
 def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> Iterator[MelDataset]:
     """Yield the readable sounds of `table`, from a temporary cache whose report is printed."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps memory-mapped files
-        n_jobs = 1 if len(table) <= mel_cache.CHUNK else None  # one task: starting a worker would take longer
+        n_jobs = 1 if len(table) <= mel_cache.CHUNK else -1  # one task: starting a worker would take longer
         cache = mel_cache.build(table, folder, "sounds", settings, n_jobs, verbose=False)
         yield MelDataset(cache, cache.readable(table), run.classes, device)
 

@@ -25,7 +25,7 @@ class PiczakCNN(nn.Module):
     def __init__(self, n_classes: int, hidden: int = 5000) -> None:
         super().__init__()
         self.config = {"name": "PiczakCNN", "n_classes": n_classes, "hidden": hidden}
-        self.shape = nn.AdaptiveAvgPool2d((60, 101))
+        self.pool = nn.AdaptiveAvgPool2d((60, 101))
         self.layers = nn.Sequential(
             nn.Conv2d(2, 80, (57, 6)), nn.ReLU(inplace=True), nn.MaxPool2d((4, 3), stride=(1, 3)), nn.Dropout(0.5),
             nn.Conv2d(80, 80, (1, 3)), nn.ReLU(inplace=True), nn.MaxPool2d((1, 3)), nn.Flatten(),
@@ -36,7 +36,7 @@ class PiczakCNN(nn.Module):
 
     def channels(self, x: Tensor) -> Tensor:
         """Compute log-mel and deltas, (clips, 2, 60, 101), from dB (clips, 1, n_mels, frames)."""
-        x = self.shape(standardize(x))
+        x = self.pool(standardize(x))
         return torch.cat([x, standardize(deltas(x))], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,9 +79,9 @@ class ImageNetwork(nn.Module):
 
     `network`, a name in `LAYERS`, is changed as they did: AlexNet begins with a smaller stride and has batch
     normalization; Inception V3 lacks its first four layers and its auxiliary output; ResNet-50 begins with stride 1;
-    the dense layers of AlexNet and VGG19 take the last feature map as small as it is. Not as published: their input was
-    96 frames x 64 bands, so AlexNet's stride was 2 in time and 1 along mel, and is 2 and 2 here; they used no dropout,
-    having 70 million clips; and torchvision's AlexNet has fewer channels than the original.
+    the dense layers of AlexNet and VGG19 take the last feature map as small as it is at full size. Not as published:
+    their input was 96 frames x 64 bands, so AlexNet's stride was 2 in time and 1 along mel, and is 2 and 2 here; they
+    used no dropout, having 70 million clips; and torchvision's AlexNet has fewer channels than the original.
 
     The spectrogram is averaged over squares of `downsample` first. `pretrained`: layers that are as ImageNet's start
     from its weights, which torchvision downloads once; the first convolution's are summed over its channels.
@@ -132,9 +132,9 @@ LAYERS = {  # of torchvision's networks: the first convolution kept, and the out
 def _one_channel(layer: nn.Conv2d) -> nn.Conv2d:
     """Convert a convolution to grayscale input, with its weights summed over the channels."""
     size, bias = layer.kernel_size, layer.bias is not None
-    grey = nn.Conv2d(1, layer.out_channels, size, layer.stride, layer.padding, bias=bias)
-    grey.load_state_dict(layer.state_dict() | {"weight": layer.weight.detach().sum(dim=1, keepdim=True)})
-    return grey
+    gray = nn.Conv2d(1, layer.out_channels, size, layer.stride, layer.padding, bias=bias)
+    gray.load_state_dict(layer.state_dict() | {"weight": layer.weight.detach().sum(dim=1, keepdim=True)})
+    return gray
 
 
 def _normalized(layer: nn.Module) -> list[nn.Module]:

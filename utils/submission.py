@@ -11,7 +11,7 @@ import pandas as pd
 from . import files
 from .config import KAGGLE_WORKING
 from .data import TEST_LABELS, Competition, first_label, multi_hot
-from .metrics import blend, bootstrap_interval, lwlrap, lwlrap_by, top_k_accuracy
+from .metrics import blend, lwlrap, lwlrap_by, top_k_accuracy
 from .run_folder import Run, common_clips
 
 
@@ -24,29 +24,6 @@ def allowed(runs: Sequence[Run]) -> list[Run]:
     if not found:
         raise ValueError("No run has a network without pretrained weights, as the competition requires: run 03_cnn.")
     return found
-
-
-def choose(runs: Sequence[Run]) -> Run:
-    """Return the run to submit: the first of those `allowed`, or else a run of several folds that may be as good.
-
-    That is, one whose LWLRAP is not measurably lower (95% interval of the difference, on the clips they share): a
-    submission blends its models, which is better than each of them, and so than its LWLRAP tells.
-    """
-    runs = allowed(runs)
-    clips = sorted(common_clips(runs) or ())
-    for run in runs[1:]:
-        if run.folds() and clips:
-            first, this = (_on(run, clips) for run in (runs[0], run))
-            _, high = bootstrap_interval(first[0], this[1], baseline=first[1])
-            if high >= 0:
-                return run
-    return runs[0]
-
-
-def _on(run: Run, clips: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return targets and scores, (clips, classes) each, of the run's validation clips, in this order."""
-    table = run.validation.set_index("fname").loc[clips]
-    return multi_hot(table, run.classes), table[run.classes].to_numpy()
 
 
 def blend_table(runs: Sequence[Run]) -> pd.DataFrame:
