@@ -24,9 +24,9 @@
 # model for a high score. It follows the competition's rules: no pretrained weights, no other data.
 #
 # **You get** each augmentation to see and to hear, an ablation of the recipe, and `best`, trained fold by fold. **Reads** the cache of
-# notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** two to four minutes with `quick` on two
-# cores; with `full`, under half an hour with AVX-512 for 885 clips, 45 minutes without, and an estimated two and a half hours for the
-# competition's 24,785, or minutes on a GPU. Interrupted training resumes.
+# notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** two to four minutes with `quick` on two cores.
+# With `full`, 885 clips take less than an hour, and the competition's 24,785 an estimated three, or minutes on a GPU. Interrupted training
+# resumes.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02`
