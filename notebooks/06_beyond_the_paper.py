@@ -86,7 +86,8 @@ plots.spectrograms(examples, kit.preset.mel)
 
 # %% tags=["nbval-ignore-output"]
 for name, x in examples.items():
-    display(name, plots.player(mel.griffin_lim(x, kit.preset.mel), kit.preset.mel))
+    print(name)
+    display(plots.player(mel.griffin_lim(x, kit.preset.mel), kit.preset.mel))
 
 # %% [markdown]
 # ## The optimizer

@@ -200,14 +200,16 @@ def hear(row, points):
 
 
 for name, sound in zip(("the sound", "what supports its label", "the rest"), hear(ahead, supports)):
-    display(name, plots.player(sound, kit.preset.mel))
+    print(name)
+    display(plots.player(sound, kit.preset.mel))
 
 # %% [markdown]
 # For the clip with two labels: the sound, what supports the first rather than the second, and the reverse.
 
 # %% tags=["nbval-ignore-output"]
 for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rather)[:2], hear(two, -rather)[1])):
-    display(name, plots.player(sound, kit.preset.mel))
+    print(name)
+    display(plots.player(sound, kit.preset.mel))
 
 # %% [markdown]
 # ## Testing relevance

@@ -60,6 +60,7 @@ recording = None  # one long sound file
 labeled = None  # a folder with a subfolder of sounds for each class
 
 # %%
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -180,8 +181,6 @@ plots.player(samples, run.mel, seconds=10)
 # `labels` (comma-separated) and `group`: pieces of a recording on both sides of a split inflate the score.
 
 # %%
-import re
-
 from utils import data, own
 
 if labeled is None:
@@ -192,8 +191,7 @@ if labeled is None:
     if len(names) < 2:
         raise ValueError(f"{kit.competition.folder} has too few clips per class for an example: set labeled to a folder.")
     for name in names:
-        folder = labeled / re.sub(r"[^\w-]+", "_", name)  # a label may have a slash
-        copy_readable(kit.competition.curated["path"][label == name][:20], folder)
+        copy_readable(kit.competition.curated["path"][label == name][:20], labeled / re.sub(r"[^\w-]+", "_", name))
 
 # %% [markdown]
 # `own.make_data_set` turns them into a dataset in the competition's layout and sets aside a fifth for testing.

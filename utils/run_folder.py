@@ -114,12 +114,14 @@ class Run:
         return [Run(self.folder / name) for name in self.record.get("folds", [])]
 
     def on(self, fnames: Collection[str] | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return targets and scores, (clips, classes) each, of the validation clips in `fnames`; None: of all."""
+        """Return targets and scores, (clips, classes), of the validation clips `fnames`, sorted by name; None: of all."""
         clips = self._validation_of(fnames)
         return data.multi_hot(clips, self.classes), clips[self.classes].to_numpy()
 
     def _validation_of(self, fnames: Collection[str] | None) -> pd.DataFrame:
-        return self.validation if fnames is None else self.validation[self.validation["fname"].isin(fnames)]
+        if fnames is None:
+            return self.validation
+        return self.validation.set_index("fname").loc[sorted(fnames)].reset_index()  # in the same order for every run
 
     def summary(self, fnames: Collection[str] | None = None) -> dict:
         """Return model, name, epochs, and LWLRAP and top-5 on the validation clips, or on those in `fnames`."""
