@@ -114,7 +114,7 @@ class Run:
         return [Run(self.folder / name) for name in self.record.get("folds", [])]
 
     def on(self, fnames: Collection[str] | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return targets and scores, (clips, classes), of the validation clips `fnames`, sorted by name; None: of all."""
+        """Return targets and scores, (clips, classes), of the validation clips `fnames`, sorted; None: of all."""
         clips = self._validation_of(fnames)
         return data.multi_hot(clips, self.classes), clips[self.classes].to_numpy()
 
