@@ -176,7 +176,7 @@ pd.concat({name: table[table["F1"] > 0].head() for name, table in tables.items()
 pd.concat({name: table[table["F1"] < 1].tail()[::-1] for name, table in tables.items()}).round(2)
 
 # %% [markdown]
-# LWLRAP of each class. Where markers lie on one another's line, the models agree:
+# LWLRAP of each class. Where markers stand one below the other, the models agree:
 
 # %%
 charts.per_class(pd.DataFrame({name: table["LWLRAP"] for name, table in tables.items()}), "LWLRAP")

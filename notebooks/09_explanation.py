@@ -148,7 +148,7 @@ pd.DataFrame(names, index=["furthest ahead", "furthest behind"], columns=["label
 
 # %% [markdown]
 # Red points support the class in the title, blue ones contradict it; the number is their sum, negative if the sound contradicts the class.
-# The third panel is the difference, which is the relevance of the logits' difference: red is for the first class rather than the second,
+# The last panel is the difference, which is the relevance of the logits' difference: red is for the first class rather than the second,
 # blue the reverse. First, the label furthest ahead and its runner-up:
 
 # %% tags=["nbval-ignore-output"]
@@ -168,7 +168,7 @@ supports, _ = show(ahead, labels[ahead], runner_up.indices[ahead])
 # The two classes look alike because convolutions pass relevance to all that raised their output; red or blue comes from the last layer.
 # Each panel is scaled by its strongest points: compare the numbers, not the colors. The fine grid is the stride of the first convolution.
 #
-# Now the label furthest behind and its runner-up, which is the model's answer if the margin is negative:
+# Now the label furthest behind and its runner-up, which scores higher if the margin is negative:
 
 # %% tags=["nbval-ignore-output"]
 _ = show(behind, labels[behind], runner_up.indices[behind])

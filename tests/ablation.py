@@ -2,7 +2,7 @@
 
 Each row is trained for every fold of every seed, which draws the folds, the weights and the crops, and evaluated by its
 out-of-fold LWLRAP: each clip is scored by the one model of that row and seed not trained on it, after its last step.
-Its gain is over the row above, for the rows of the ladder, or over the recipe, if that is trained too, paired by clip.
+Its gain, paired by clip, is over the row above in the ladder or, for other rows, over the recipe, if that is trained.
 One process per core, one thread each. Finished trainings are kept in the work folder and skipped in a rerun.
 """
 
@@ -11,6 +11,7 @@ import contextlib
 import io
 import operator
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import accumulate, product
 from pathlib import Path
@@ -91,10 +92,11 @@ ROWS = {
 COLUMNS = ["row", "seed", "LWLRAP", "low", "high", "gain", "gain low", "gain high"]
 
 
-def compared_with(name: str) -> str:
-    """Return the row above in the ladder, or for other rows the recipe."""
+def compared_with(name: str, rows: Iterable[str]) -> str | None:
+    """Return which of `rows` the row `name` is compared with: the last above it in the ladder, or the recipe."""
     ladder = list(LADDER)
-    return ladder[max(ladder.index(name), 1) - 1] if name in ladder else ladder[-1]
+    above = ladder[: ladder.index(name)] if name in ladder else ladder[-1:]
+    return next((row for row in reversed(above) if row in rows), None)
 
 
 def datasets() -> tuple[MelDataset, MelDataset | None]:
@@ -153,8 +155,8 @@ def main() -> None:
     if options.data:
         os.environ["FAT_DATA"] = str(Path(options.data).resolve())
     kit, (curated, noisy) = setup(preset="quick"), datasets()
-    names = [list(ROWS)[number] for number in options.rows] or list(ROWS)
-    targets, scored = curated.targets.numpy(), {}
+    names = [list(ROWS)[number] for number in sorted(set(options.rows))] or list(ROWS)
+    targets, scored = curated.targets.numpy(), {seed: {} for seed in range(options.seeds)}
     for name, seed in product(names, range(options.seeds)):
         if "noisy" in ROWS[name][2] and noisy is None:
             print(f"{name}: this data has no noisy set")
@@ -163,10 +165,10 @@ def main() -> None:
         numbers = range(splits.folds(curated.table, QUICK.n_folds, seed).max() + 1)[: options.folds]
         cases = [joblib.delayed(train_fold)(name, options.steps, seed, number, folder) for number in numbers]
         rows, scores = map(np.concatenate, zip(*joblib.Parallel(n_jobs=options.jobs)(cases)))
-        row = metrics.lwlrap_with_interval(targets[rows], scores, scored.get((compared_with(name), seed)))
-        scored[name, seed] = scores  # of the same clips in the same order for every row
+        row = metrics.lwlrap_with_interval(targets[rows], scores, scored[seed].get(compared_with(name, scored[seed])))
+        scored[seed][name] = scores  # of the same clips in the same order for every row
         table = pd.DataFrame([{"row": name, "seed": seed} | row], columns=COLUMNS).round(3)
-        print(table.to_string(index=False, header=len(scored) == 1, na_rep=""), flush=True)
+        print(table.to_string(index=False, header=name == names[0] and not seed, na_rep=""), flush=True)
 
 
 if __name__ == "__main__":

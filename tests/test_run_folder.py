@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from utils import baselines, data, inference, metrics, models, train
+from utils import baselines, checkpoint, data, inference, metrics, models, train
 from utils.config import MelConfig, TrainingConfig
 from utils.mel_cache import Cache
 from utils.run_folder import Run, common_clips, find_runs, save_run
@@ -178,6 +178,24 @@ def test_runs_are_ranked_on_the_clips_they_share(copy, run, capsys):
     best.to_csv(copy.folder / "validation_scores.csv", index=False)
     assert common_clips(find_runs(copy.folder.parent)) is None
     assert "on different validation clips, so their figures cannot be compared" in capsys.readouterr().out
+
+
+def test_the_scores_of_two_runs_are_paired_by_clip(copy, run):
+    file = copy.folder / "validation_scores.csv"
+    pd.read_csv(file)[::-1].to_csv(file, index=False)
+    common = common_clips([run, Run(copy.folder)])
+    assert all(map(np.array_equal, run.on(common), Run(copy.folder).on(common)))
+
+
+def test_running_out_of_memory_is_no_fault_of_a_checkpoint(tmp_path):
+    def out_of_memory(state):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    part = SimpleNamespace(state_dict=lambda: {"weight": torch.zeros(1)}, load_state_dict=out_of_memory)
+    saved = checkpoint.Checkpoint(tmp_path / "run", "key", {"model": part})
+    saved.save([], 1.0, last=True)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA"):
+        saved.resume()
 
 
 def test_clips_whose_labels_have_changed_are_not_compared(copy, run, capsys):

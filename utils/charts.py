@@ -59,8 +59,8 @@ def durations(seconds: dict[str, np.ndarray]) -> None:
 
 def per_class(table: pd.DataFrame, column: str) -> None:
     """Draw a marker per class (the index) and run (up to three columns), classes with the highest mean on top."""
-    table = table.rename(index=words).sort_index(ascending=False)
-    table = table.loc[table.mean(axis="columns").sort_values(kind="stable").index]
+    table = table.sort_index(ascending=False)
+    table = table.loc[table.mean(axis="columns").sort_values(kind="stable").index].rename(index=words)
     _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(table)))
     for number, (marker, run) in enumerate(zip("os^", table)):  # one above the other, since many coincide
         ax.plot(table[run], np.arange(len(table)) - 0.2 * number, marker, markersize=5, label=run)
@@ -101,7 +101,7 @@ def architecture(shapes: dict[str, Sequence[int]]) -> None:
         width, height = (np.sqrt(shape[2]), np.sqrt(shape[1])) if len(shape) == 3 else (0.5, np.log2(shape[0]))
         sheets = 1 + int(np.log2(shape[0])) if len(shape) == 3 else 1
         for sheet in 0.3 * np.arange(sheets)[::-1]:
-            box = {"facecolor": "tab:blue", "edgecolor": "white", "linewidth": 0.6}
+            box = {"facecolor": "C0", "edgecolor": "white", "linewidth": 0.6}
             ax.add_patch(Rectangle((left + sheet, sheet), width, height, **box))
         middle = left + (width + 0.3 * (sheets - 1)) / 2
         ax.text(middle, -0.6, f"{name}\n{' x '.join(map(str, shape))}", ha="center", va="top", fontsize=8)
@@ -115,7 +115,9 @@ def singular_values(values: dict[str, np.ndarray]) -> None:
     _, ax = plt.subplots(figsize=(7, 2.6))
     for name, some in values.items():
         ax.semilogy(some, label=name)
-    ax.set(xlabel="Index, largest first", ylabel="Singular value")
+    ax.set(xlabel="Index, largest first", ylabel="Singular value (log scale)")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("")
     ax.grid(alpha=0.3)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -125,6 +127,8 @@ def score_histogram(scores: np.ndarray) -> None:
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.2), sharex=True)
     left.hist(scores.ravel(), bins=np.linspace(0, 1, 21), log=True)
     left.set(title="all scores", xlabel="Score", ylabel="Scores (log scale)")
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter("")
     right.hist(scores.max(axis=1), bins=np.linspace(0, 1, 21))
     right.set(title="highest of each clip", xlabel="Score", ylabel="Clips")
 
@@ -139,7 +143,7 @@ def intervals(table: pd.DataFrame) -> None:
     size = (7 if len(panels) == 1 else 10, 0.8 + 0.3 * len(table))
     _, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for ax, (name, (low, high)) in zip(axes[0], panels.items()):
-        reach = np.array([table[name] - table[low], table[high] - table[name]])
+        reach = np.array([table[name] - table[low], table[high] - table[name]]).clip(0)  # rounding can be negative
         ax.errorbar(table[name], range(len(table)), xerr=reach, fmt="o", capsize=3)
         ax.set(xlabel=f"{name}, with its 95% interval", ylim=(-0.6, len(table) - 0.4))
         ax.grid(axis="x", alpha=0.3)
@@ -180,7 +184,7 @@ def score_over_cost(table: pd.DataFrame) -> None:
         for marker, (_, run) in zip("os^vD*PX<>" * len(table), table.iterrows()):
             ax.plot(run[column], run["LWLRAP"], marker, label=run["run"])
         ax.set(xlabel=f"{label} (log scale)", xscale="log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.tick_params(axis="x", which="minor", labelbottom=False)
         ax.grid(alpha=0.3)

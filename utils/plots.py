@@ -1,6 +1,7 @@
 """Plots of waveforms, spectrograms and relevance. Outside a notebook, follow them by plt.show() or plt.savefig()."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 import librosa
@@ -212,11 +213,12 @@ def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelC
     figure, axes = plt.subplots(1, 1 + len(points), figsize=(10, 2.6), sharex=True, sharey=True)
     options = _mel_axes(axes[0], log_mel.shape[1], settings, begin) | {"interpolation": "nearest"}
     axes[0].imshow(log_mel, cmap="magma", **options)
-    axes[0].set(title="log-mel spectrogram", ylabel="Frequency (Hz)")
+    axes[0].set_title("log-mel spectrogram", fontsize=8)
+    axes[0].set(ylabel="Frequency (Hz)")
     for ax, (title, values) in zip(axes[1:], points.items()):
         limit = np.quantile(np.abs(values), 0.99) or 1.0
         image = ax.imshow((values / limit).clip(-1, 1), cmap="RdBu_r", vmin=-1, vmax=1, **options)
-        ax.set(title=title)
+        ax.set_title(textwrap.fill(title, 24), fontsize=8)
     for ax in axes:
         ax.set(xlabel="Time (s)")
     figure.colorbar(image, ax=axes, label="Relevance, scaled", pad=0.01)
