@@ -90,7 +90,8 @@ layers = pd.DataFrame(models.layers(model))
 layers
 
 # %%
-layers.groupby("trains")[["parameters"]].sum()
+parameters = layers.groupby("trains")["parameters"].sum()
+pd.DataFrame({"parameters": parameters, "share": parameters / parameters.sum()})
 
 # %% [markdown]
 # ## Training
