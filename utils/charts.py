@@ -85,7 +85,8 @@ def ap_over_clips(table: pd.DataFrame) -> None:
     _, ax = plt.subplots(figsize=(7, 3))
     dots = table.groupby(["curated clips", "AP"]).size().reset_index(name="classes")
     ax.scatter(dots["curated clips"], dots["AP"], 30 * dots["classes"])
-    for at, some in table[table["AP"] < 1].nsmallest(5, "AP").groupby(["curated clips", "AP"]):
+    lowest_five = table[table["AP"] < 1].nsmallest(5, "AP")
+    for at, some in lowest_five.groupby(["curated clips", lowest_five["AP"].round(2)]):  # names would overlap
         ax.annotate(", ".join(map(words, some.index)), at, (4, 4), textcoords="offset points", fontsize=7)
     lowest = table["AP"].min()
     ax.set(xlabel="Curated clips of the class", ylabel="Average precision", ylim=(lowest - 0.05, 1.02))
@@ -170,7 +171,8 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
     axes[0].yaxis.set_minor_formatter("")
     for ax in axes:
         ax.xaxis.get_major_locator().set_params(nbins=5, integer=True)
-    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    if len(histories) > 1:
+        figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     for ax, column in zip(axes[1:], ["LWLRAP", "top-5"]):  # the first epochs would flatten the rest
         curves = [history[column].dropna().to_numpy(float) for history in histories.values()]
         later = np.concatenate([curve[len(curve) // 10 :] for curve in curves])
