@@ -44,6 +44,13 @@ def test_folders_become_a_competition(sounds, tmp_path):
     assert os.listdir(target.parent) == ["target"]
 
 
+def test_long_names_are_shortened(tmp_path):
+    wide = "\N{MATHEMATICAL BOLD CAPITAL A}" * 50  # four bytes each
+    write(tmp_path / "sounds", *(f"{name}/{wide}{i}.wav" for name in (wide, "Bark") for i in range(5)))
+    competition = data.Competition(own.make_data_set(tmp_path / "sounds", tmp_path / "target"))
+    assert competition.classes == ["Bark", wide] and len(competition.curated) + len(competition.test) == 10
+
+
 def test_a_folder_without_sounds_is_reported(sounds, tmp_path, capsys):
     for name in ("Purr/1.aiff", "__MACOSX/Bark/._1.wav"):
         (sounds / name).parent.mkdir(parents=True)

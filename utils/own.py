@@ -167,8 +167,9 @@ def _classes(table: pd.DataFrame, source: Path) -> list[str]:
 
 
 def _plain_name(row: tuple, number: str, content: str) -> str:
-    name = f"{row.labels.split(',')[0][:36]}-{number}-{row.path.stem[:36]}-{content}"  # file systems allow 255 bytes
-    return re.sub(r"[^\w-]+", "_", name) + row.path.suffix
+    parts = (row.labels.split(",")[0], number, row.path.stem, content)  # file systems allow 255 bytes in all
+    name = "-".join(part[:36].encode()[:90].decode(errors="ignore") for part in parts)
+    return re.sub(r"[^\w-]+", "_", name) + row.path.suffix[:9]
 
 
 def _link(path: Path, link: Path) -> None:
