@@ -74,7 +74,11 @@ def unreadable_and_damaged(copies: list[Path]) -> str:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
+def _prepare(arguments: list[str] | None) -> tuple[list[Path], Path, bool]:
+    """Parse the command line, and set the environment of the kernels and the folder of the executed copies.
+
+    Returns the notebooks to run, that folder, and whether to update the outputs stored in the notebooks.
+    """
     parser = argparse.ArgumentParser(prog="python -m utils.run", description="Run the notebooks in order.")
     parser.add_argument("notebooks", nargs="*", help="numbers of the notebooks, such as 03 05 (default: all)")
     parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
@@ -106,7 +110,11 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         parser.error(str(error))
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, not one that a user installed
+    return chosen, copies, options.inplace
 
+
+def main(arguments: list[str] | None = None) -> int:
+    chosen, copies, inplace = _prepare(arguments)
     cells = [sum(cell.cell_type == "code" for cell in nbformat.read(file, as_version=4).cells) for file in chosen]
     began, executed = time.perf_counter(), []
     bar_format = "{desc} |{bar:20}| {n}/{total} cells [{elapsed}]{postfix}"
@@ -128,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"\n{file.stem} stopped; its output is in {copies / file.name}\n\n{error}", file=sys.stderr)
                 return 1
             bar.write(f"{file.stem:20} {time.perf_counter() - start:6.0f} s")
-            if options.inplace:
+            if inplace:
                 shutil.copy(copies / file.name, file)
     print(f"{'all':20} {time.perf_counter() - began:6.0f} s\n")
     print("\n\n".join(text for text in [*map(results, executed), unreadable_and_damaged(executed)] if text))
