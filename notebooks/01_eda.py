@@ -131,7 +131,7 @@ plots.spectrograms(examples, settings) if examples else "every clip has several 
 # %% [markdown]
 # ## How they look and sound
 #
-# The paper's figures 1 and 2: a clip as recorded, and its log-mel spectrogram, of which the models see 2 s. Notebook 2 explains the
+# Like the paper's figures 1 and 2: a clip's waveform and its log-mel spectrogram, of which the models see 2 s. Notebook 2 explains the
 # conversion. Each player has the first two seconds.
 
 # %%

@@ -108,8 +108,9 @@ plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 #
 # $$m = 2595 \log_{10}\left(1 + \frac{f}{700}\right)$$
 #
-# Every 694 samples (`hop_length`), the Fourier transform of a window of 2,560 samples (`n_fft`, 58 ms) gives the power at 1,281
-# frequencies: a **frame**. 128 triangular filters, evenly spaced on the mel scale and of equal area in Hz, sum that power into mel bands.
+# Every 694 samples (`hop_length`), the Fourier transform of a Hann window of 2,560 samples (`n_fft`, 58 ms) gives the power at 1,281
+# frequencies: a **frame**. 128 triangular filters, evenly spaced on the mel scale and of equal area in Hz (librosa's `norm="slaney"`), sum
+# that power into mel bands.
 
 # %%
 filters = mel.mel_filters(settings)
@@ -122,8 +123,8 @@ plots.mel_scale(settings, filters)
 # ## Step 5: logarithm
 #
 # We hear loudness as ratios, too: power becomes dB, and what lies over 80 dB below the loudest point (`top_db`) is raised to that level.
-# 88,200 samples give 128 frames, one every 694 from the first. This is the networks' input; each first normalizes it, so that loudness
-# does not matter: to mean 0 and standard deviation 1 or, in the Deep CNN of `quick` and in `best`, by its loudest point.
+# 88,200 samples give 128 frames, one every 694 from the first. This is the networks' input. Most standardize it (mean 0, standard deviation
+# 1); the Deep CNN of `quick` and `best` peak-normalizes it (the loudest point gets a fixed value).
 
 # %%
 log_mel = mel.log_mel(two_seconds, settings)

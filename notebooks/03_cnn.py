@@ -79,8 +79,8 @@ plain = dataclasses.replace(config, **NO_AUGMENTATION)
 plots.batch(*augment.example_batch(train_set, plain, 6), competition.classes, kit.preset.mel)
 
 # %% [markdown]
-# The same clips as `quick` trains on them: some are mixed with another and get its labels too, some are resized, some have a band and a
-# stretch of time masked, and all are filtered. Notebook 6 shows each augmentation alone. `full`, like the paper, uses none.
+# The same clips as `quick` trains on them: some are mixed with another and get its labels too, some are resized, some have a frequency mask
+# and a time mask (SpecAugment), and all are filtered. Notebook 6 shows each augmentation alone. `full`, like the paper, uses none.
 
 # %%
 plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, kit.preset.mel)
@@ -90,14 +90,15 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 #
 # The paper gives neither depth nor widths. The blocks and the pooling are those of a popular starter kernel of the competition, mhiro2's
 # [Simple 2D-CNN Classifier with PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch): four blocks of two 3x3
-# convolutions, each with batch normalization and ReLU, and average pooling. The result is averaged over time, the maximum over frequency is
-# kept, and one dense layer gives a logit (the score before softmax or sigmoid) per class. `full` begins with 64 channels and doubles them
-# in each block. `quick` has a stem that shrinks the spectrogram to a sixteenth of its area, and blocks half as wide, the last without
-# pooling: a step then takes a fiftieth of the arithmetic. Its blocks are residual, as in ResNet: a block's input, through a 1x1 convolution
-# (`shortcut`), is added before the last ReLU. And it normalizes a spectrogram by its loudest point, so that the silence around a short
-# sound does not matter.
+# convolutions, each with batch normalization and ReLU, and average pooling. Global pooling (mean over time, maximum over frequency),
+# dropout and a dense layer give each class a logit, the score before softmax or sigmoid. `full` has 64 channels in the first block and
+# twice as many in each further one.
 #
-# One clip's way through the network: channels x mel bands x frames after each stage (not to scale).
+# `quick` computes a fiftieth of that per crop: a stem first shrinks the spectrogram to a sixteenth of its area, and the blocks are half as
+# wide, the last without pooling. They are residual, as in ResNet: a block's input is added, through a 1x1 convolution (`shortcut`), before
+# its last ReLU. And the input is peak-normalized: silence around a short sound then does not matter.
+#
+# Channels x mel bands x frames after each stage (not to scale):
 
 # %%
 import torch
@@ -135,29 +136,29 @@ print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameter
 #
 # $$BCE = -\frac{1}{C}\sum_{c=1}^{C} \left[ y_c \log p_c + (1 - y_c) \log(1 - p_c) \right]$$
 #
-# The paper computes the probabilities $p_c$ with a softmax. The classes then compete for a sum of one, and two labels of a clip cannot both
-# get more than a half; with a sigmoid each class is independent. The `full` preset keeps the paper's softmax, `quick` uses the sigmoid. To
-# try the other one, set it here, `config = dataclasses.replace(config, activation="softmax")`, and train below into another folder,
-# `kit.run_folder("deep_cnn_softmax")`: notebook 7 then shows both.
+# The paper computes the probabilities $p_c$ with a softmax: they sum to one, so two labels of a clip cannot both get more than a half. With
+# a sigmoid, as in `quick`, each class is independent; `full` keeps the softmax. To try the other one, set
+# `config = dataclasses.replace(config, activation="softmax")` here, and train below into `kit.run_folder("deep_cnn_softmax")`: notebook 7
+# then shows both.
 
 # %% [markdown]
 # ## Training
 #
-# `full` uses Adam, as in the paper, at a constant learning rate, which is our choice. `quick` uses Muon for the convolutions (notebook 6)
-# and AdamW for the rest; their learning rates warm up for a tenth of the steps and then fall to zero along a cosine. Two metrics track the
-# training. **LWLRAP**, the competition's metric, is 1 if every clip's labels are ranked above all other classes (notebook 7 works it out by
-# hand); **top-5** is the share of clips whose first label is among the five highest scores.
+# `full` uses Adam, as in the paper, at a constant learning rate (our choice). `quick` uses Muon for the convolutions (notebook 6) and AdamW
+# for the rest, with warm-up over a tenth of the steps and cosine decay to zero. Two metrics: **LWLRAP**, the competition's, is 1 if every
+# clip's labels rank above all other classes (notebook 7 works it out by hand); **top-5** is the share of clips whose first label is among
+# the five highest scores.
 #
-# During training, each validation clip is scored by one crop, its first 2 s; at the end, with `quick`, by up to eight crops from its
-# beginning to its end, whose scores are averaged, each weighted by the crop's RMS amplitude (test-time augmentation).
+# During training, a validation clip is scored by its first 2 s; at the end, with `quick`, by up to eight crops spread over the clip,
+# averaged with their RMS amplitudes as weights (test-time augmentation).
 
 # %% tags=["nbval-ignore-output"]
 run = launch.fit(model, train_set, validation_set, config, kit.run_folder("deep_cnn"), entry.title)
 run.history.dropna().set_index("epoch").tail()  # the epochs after which it was validated
 
 # %% [markdown]
-# With `quick` the training loss lies above the validation loss, because mixed and masked clips are harder. The last tenth is trained
-# without augmentation: there the training loss drops and ends below the validation loss. Compare the two only there. The score plots leave
+# With `quick`, after the first epochs, the training loss lies above the validation loss, because mixed and masked clips are harder. Only
+# the last tenth, without augmentation, compares them fairly: there the training loss drops below the validation loss. The score plots leave
 # out the low scores of the first epochs.
 
 # %%

@@ -20,17 +20,16 @@
 #
 # # 4. VGG19, with and without what it learned from photographs
 #
-# The paper also asks: does a large network trained on ImageNet transfer to spectrograms? VGG19 is trained twice: from ImageNet
-# weights with its early layers frozen, and from random weights with nothing frozen, which the paper calls "no weight".
-#
-# The competition forbade pretrained weights: the transfer model is the paper's experiment and was not allowed as an entry.
+# Does a large network trained on ImageNet transfer to spectrograms? The paper trains VGG19 twice: from ImageNet weights with its early
+# layers frozen, and from scratch, which it calls "no weight". The competition forbade pretrained weights, so the transfer model was not
+# allowed as an entry.
 #
 # **You get** both models compared with the Deep CNN. **Reads** the cache of notebook 2 and, for transfer, ImageNet weights. **Writes** runs
-# to `work/runs`. **Takes** a minute or two with the `quick` preset on two cores, and a one-time download of 575 MB. `quick` stops long
-# before VGG19 has learned much. The outputs stored here were made without internet, so they lack the transfer model.
+# to `work/runs`. **Takes** a minute or two with the `quick` preset on two cores, and a one-time download of 575 MB. The stored outputs were
+# made without internet, so they lack the transfer model; and `quick` stops long before VGG19 has learned much.
 #
-# **What to expect on a GPU**, with the `full` preset: the paper reports an LWLRAP of 0.797 with transfer after 100 epochs and 0.737 without
-# weights after 400, against 0.813 for its Deep CNN. A crop costs VGG19 twice as much as the Deep CNN of `full`.
+# With `full`, which needs a GPU, the paper reports an LWLRAP of 0.797 with transfer (100 epochs) and 0.737 without (400), against 0.813 for
+# its Deep CNN. A crop costs VGG19 twice as much as the Deep CNN of `full`.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
@@ -77,9 +76,9 @@ print(weights or "No ImageNet weights: the hub cannot be reached and FAT_VGG19_W
 # %% [markdown]
 # ## Which layers train
 #
-# Often only the last layers are retrained. Spectrograms look so unlike photographs that the paper also retrains the last block of four
-# convolutions and the fully connected layers; earlier layers keep their ImageNet weights. VGG19 expects color, so it gets the spectrogram
-# three times, as red, green and blue. At full size, most of the network is one dense layer:
+# Often only the last layers are fine-tuned. Spectrograms look so unlike photographs that the paper also fine-tunes the last block of four
+# convolutions and the dense layers; earlier layers keep their ImageNet weights. VGG19 expects color, so it gets the spectrogram three
+# times, as red, green and blue. At full size, most of the network is one dense layer:
 
 # %%
 import pandas as pd
@@ -114,7 +113,7 @@ for name in names:
 # %% [markdown]
 # ## Compared with the Deep CNN
 #
-# With `quick`, VGG19 takes far fewer steps than the Deep CNN: its curves show how it begins, not where it ends. They flatten because the
+# With `quick`, VGG19 takes far fewer steps than the Deep CNN: its curves show how it begins, not where it ends. VGG19's flatten because the
 # learning rate falls to zero.
 
 # %%

@@ -80,7 +80,8 @@ charts.strip(features["centroid, mean"], first_label, "Spectral centroid (mel ba
 
 # %% [markdown]
 # Each class has its own classifier, since a clip may have several labels. In k-NN, the ten nearest neighbors vote, weighted by distance;
-# naive Bayes models each feature as an independent normal distribution. Only the scores are kept, since fitting again takes seconds.
+# naive Bayes models each feature as an independent normal distribution. The fitted classifiers are not saved, so notebook 8 leaves them
+# out.
 
 # %% tags=["nbval-ignore-output"]
 for name in baselines.TITLES:
@@ -158,19 +159,19 @@ pd.DataFrame(sizes).T.astype(int)
 # on whole crops for 100 epochs, which needs a GPU.
 
 # %% tags=["nbval-ignore-output"]
-image_runs = [fit(name) for name in hershey]
-pd.DataFrame([run.history.iloc[-1] for run in image_runs], index=hershey).drop(columns=["epoch", "steps"])
+for name in hershey:
+    fit(name)
 
 # %% [markdown]
 # ## All of them
 #
-# Parameters, MMAC per crop, seconds of training, and scores on the same validation clips, together with the runs of notebooks 3 and 4 on
-# this dataset. `python -m tests.related` makes the comparison fairer: it shows every network each clip equally often. Optimizer,
-# augmentation and input size remain each model's own. With `full`, on the 562 recordings of the README, the paper's Deep CNN has
-# 0.846 (0.794 to 0.893, on 113 clips); Piczak's CNN (0.885), AlexNet (0.883) and VGG19-BN (0.870) lie within that interval.
+# Parameters, millions of multiply-accumulates (MMAC) per crop, seconds of training, and scores on the same validation clips, together with
+# the runs of notebooks 3 and 4. `python -m tests.related` is fairer: it shows every network each clip equally often; optimizer,
+# augmentation and input size remain each model's own. With `full`, on 113 of the README's recordings, the paper's Deep CNN has 0.846 (0.794
+# to 0.893), Piczak's CNN 0.885, AlexNet 0.883 and VGG19-BN 0.870: too few clips to rank them.
 #
-# Random guessing gives an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty. Inception V3 is below that with `quick`:
-# after its four steps all scores are zero, and ties share the worst rank.
+# Chance is an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty. Inception V3 is below that with `quick`: after its four
+# steps all scores are zero, and ties share the worst rank.
 
 # %% tags=["nbval-ignore-output", "results"]
 runs = find_runs(kit.runs)
@@ -182,8 +183,8 @@ table.set_index("run").drop(columns="model").round({"LWLRAP": 3, "top-5": 3, "MM
 charts.score_over_cost(table[table["epochs"] != 1])
 
 # %% [markdown]
-# (Networks trained for a single epoch are left out; k-NN and naive Bayes have no MMAC.) On the mini set, k-NN and naive Bayes beat every
-# network but the Deep CNN. With `quick`, the Deep CNN takes 600 steps, Piczak's CNN and VGG19 without weights 200, SB-CNN 120, and the
-# image networks four. Also, synthetic sounds differ in exactly what the features measure. Use the mini set to try things, not to rank them.
+# (Networks trained for a single epoch are left out; k-NN and naive Bayes have no MMAC.) On the mini set, these two beat every network but
+# the Deep CNN: synthetic sounds differ in exactly what the features measure, and the other networks take a third of the Deep CNN's 600
+# steps or fewer. Use the mini set to try things, not to rank them.
 #
 # Next: `06_beyond_the_paper` trains the model that aims for a high score.

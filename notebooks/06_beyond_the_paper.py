@@ -20,8 +20,8 @@
 #
 # # 6. Beyond the paper
 #
-# The paper ends with ideas to try next: augmentation, the noisy set, more of everything. This notebook tries them with `best`, the kit's
-# model for a high score. It follows the competition's rules: no pretrained weights, no other data.
+# The paper ends with ideas to try next, such as augmentation and the noisy set. `best`, the kit's model for a high score, uses both within
+# the competition's rules: no pretrained weights, no other data.
 #
 # **You get** each augmentation to see and to hear, an ablation of the recipe, and `best`, trained fold by fold. **Reads** the cache of
 # notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** two to four minutes with `quick` on two cores.
@@ -49,7 +49,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %%
-from IPython.display import display
+from IPython.display import HTML, display
 
 from utils import augment, charts, dataset, folds, mel, mel_cache, metrics, models, plots
 from utils.config import as_table
@@ -61,21 +61,20 @@ curated = dataset.load_labeled(cache, competition.curated, competition.classes, 
 as_table(config)
 
 # %% [markdown]
-# The network is the Deep CNN that notebook 3 trains with `quick`. Its stem makes it cheap: 60 million multiply-accumulates per crop,
-# against 217 million for a network half as wide without it.
+# The network is the Deep CNN that notebook 3 trains with `quick`: 60 million multiply-accumulates (MACs) per crop. Without its stem, half
+# the width would still take 217 million.
 #
 # ## Augmentation
 #
 # A training clip is never the same twice: each time, a different 2 s are cropped and, with the probabilities above,
 #
-# - **mixed in power** (a form of mixup) with another clip, whose peak is 0 to 12 dB lower. Two sounds add in power, not in dB:
-#   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mixture has the labels of both.
+# - **mixed in power** (a form of mixup) with another clip, whose peak is 0 to 12 dB lower: $10 \log_{10}(10^{a/10} + 10^{b/10})$. The
+#   mixture has the labels of both.
 # - **resized**: played at 0.75 to 1.33 times the tempo, scaled by up to 10% and shifted by up to 6% along the mel axis.
-# - **masked** in a band and a stretch of frames (SpecAugment).
-# - **filtered**, as by another microphone or room: each frequency gets up to 12 dB louder or softer (FilterAugment).
+# - **masked** by one frequency mask and one time mask (SpecAugment).
+# - **filtered**, as by another microphone or room: a gain of -12 to 12 dB that changes along the mel axis (FilterAugment).
 #
-# All four are off for the last tenth of the steps, so training ends on unaltered sounds. Here each is shown alone, the resized one as slow
-# and shifted as high as possible:
+# All four are off for the last tenth of the steps. Here each is shown alone, the resized one as slow and shifted as high as possible:
 
 # %%
 examples = augment.examples(curated, config)
@@ -86,8 +85,7 @@ plots.spectrograms(examples, kit.preset.mel)
 
 # %% tags=["nbval-ignore-output"]
 for name, x in examples.items():
-    print(name)
-    display(plots.player(mel.griffin_lim(x, kit.preset.mel), kit.preset.mel))
+    display(HTML(name), plots.player(mel.griffin_lim(x, kit.preset.mel), kit.preset.mel))
 
 # %% [markdown]
 # ## The optimizer
@@ -96,8 +94,8 @@ for name, x in examples.items():
 # convolution as one matrix with a row per filter and makes each step nearly orthogonal: directions that few clips ask for get steps as
 # long as those that most clips ask for. Each step also shrinks the weights a little (weight decay).
 #
-# Below are the singular values of one layer's gradient, scaled to a norm of 1, and of Muon's step. Compare how fast they fall, not how high
-# they lie.
+# Below are the singular values of one layer's gradient, scaled to a norm of 1, and of the step that Muon makes of it (in training, of its
+# momentum). Compare how fast they fall, not how high they lie.
 
 # %%
 import torch
@@ -112,15 +110,15 @@ steps = {"gradient": gradient / gradient.norm(), "step of Muon": muon.orthogonal
 charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, matrix in steps.items()})
 
 # %% [markdown]
-# ## Ablation ladder
+# ## Cumulative ablation
 #
-# What does each part give? Each row adds one to those above it (a cumulative ablation). All are trained for 600 steps with `full`, 100 with
-# `quick`, and scored on the few clips of one validation split, so the intervals are wide. The gain of each row over the one above is
-# measured on the same clips (paired): where its interval contains 0, as in the stored outputs, the part cannot be said to help.
-# Augmentation pays off in longer runs: on the 562 recordings of the README, with 1,000 steps per fold, `random crops` scores 0.894,
-# `+ SpecAugment` 0.916, `+ Muon` 0.951 and `+ FilterAugment` 0.949. The last is no measurable difference there, where clips of one
-# recording may be on both sides; on the README's drum sounds, of kits that the model has never heard, it gains 0.020 (0.000 to 0.041).
-# `python -m tests.ablation` trains each part on all folds of your data.
+# What does each part give? Each row adds one to those above it. All are trained for 600 steps with `full`, 100 with `quick`, and scored on
+# one small validation split, so the intervals are wide. The gain over the row above is measured on the same clips (paired); where its
+# interval contains 0, the part cannot be said to help. In the stored outputs that is all but `+ Muon`, whose interval begins just above 0.
+#
+# Augmentation pays off in longer runs: with 1,000 steps per fold on the 562 recordings of the README, `random crops` scores 0.894,
+# `+ SpecAugment` 0.916, `+ Muon` 0.951 and `+ FilterAugment` 0.949. There, the last makes no measurable difference; on the README's drum
+# sounds, of kits never heard, it gains 0.020 (0.000 to 0.041). `python -m tests.ablation` trains each part on all folds of your data.
 
 # %% tags=["nbval-ignore-output"]
 ladder = folds.ladder(curated, kit.preset, kit.runs / "ladder")
@@ -153,7 +151,8 @@ if len(competition.noisy):
 run = folds.fit(curated, noisy, kit.preset, kit.run_folder("best"))
 
 # %% [markdown]
-# Each curated clip is thus scored by a model not trained on it. The **out-of-fold LWLRAP**, with its 95% interval:
+# Each curated clip is thus scored by a model not trained on it. The **out-of-fold LWLRAP**, with its 95% interval, then by number of labels
+# (few clips have several):
 
 # %% tags=["nbval-ignore-output", "results"]
 score = metrics.lwlrap_with_interval(run.targets, run.scores)

@@ -57,9 +57,9 @@ common = common_clips(runs)  # the validation clips that all of them were scored
 # %% [markdown]
 # ## The metric, by hand
 #
-# For every label of every clip, label-weighted label-ranking average precision (LWLRAP) asks: what share of the classes that score at least
-# as high are labels of the clip? Tied scores share the worst rank. The example has several labels; it is the clip with the lowest LWLRAP by
-# any of the three highest-ranked networks. Its labels, highest score first:
+# For every label of every clip, label-weighted label-ranking average precision (LWLRAP) asks: of the classes ranked down to this label,
+# what share are labels of the clip? Tied scores share the worst rank. The example: of the clips with several labels, the one with the
+# lowest LWLRAP by any of the three highest-ranked networks. Its labels, highest score first:
 
 # %% tags=["nbval-ignore-output"]
 networks = [run for run in runs if run.has_weights]
@@ -128,13 +128,12 @@ table if len(table) else "each of these networks scores a clip by one crop"
 # %% [markdown]
 # ## F1 and its threshold
 #
-# A class is detected in a clip if its score reaches a threshold, which the paper does not state. Precision is the share of these clips that
-# have the class, recall the share of the clips with the class in which it is detected. F1 is their harmonic mean, or 0 without a correct
-# detection.
+# A class is detected in a clip if its score reaches a threshold, which the paper does not state. Precision is the share of detections that
+# are right, recall the share of the class's clips that are detected, and F1 their harmonic mean, or 0 without a correct detection.
 #
-# The plot shows the mean F1 of all classes over the threshold, for up to three of the highest-ranked models. Left out are those whose F1
-# hardly rises above its value at threshold 0, where every class is detected in every clip. A dot marks the highest F1 (the middle of
-# several), whose threshold the tables below use; if it lies at the right end, a higher one may be better.
+# The plot shows macro F1, the mean over all classes, for up to three of the highest-ranked models (without those whose F1 hardly rises
+# above its value at threshold 0, where everything is detected). A dot marks the highest F1 (the middle of several), whose threshold the
+# tables below use; if it lies at the right end, a higher one may be better.
 
 # %% tags=["nbval-ignore-output"]
 import numpy as np
@@ -153,7 +152,7 @@ charts.f1_over_threshold(curves)
 
 # %% tags=["nbval-ignore-output"]
 chosen = curves.apply(metrics.best_threshold)
-pd.DataFrame({"threshold": chosen, "mean F1": curves.max()})
+pd.DataFrame({"threshold": chosen, "macro F1": curves.max()})
 
 # %% [markdown]
 # ## Tables 2 to 5: class by class
@@ -191,8 +190,8 @@ run = max(runs, key=lambda run: len(run.validation))  # the first, and so highes
 print(f"{run.name}: {len(run.validation)} clips")
 
 # %% [markdown]
-# Would more clips help a class? If so, the dots rise to the right. They show the average precision of each class over its number of curated
-# clips; a larger dot stands for several classes. (The mini set cannot tell: its classes are of nearly equal size.)
+# Would more clips help a class? If so, the dots tend to rise to the right. They show the average precision of each class over its number of
+# curated clips; a larger dot stands for several classes. (The mini set cannot tell: its classes are of nearly equal size.)
 
 # %% tags=["nbval-ignore-output"]
 labels = data.split_labels(kit.competition.curated["labels"]).explode()

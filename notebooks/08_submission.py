@@ -62,8 +62,8 @@ runs = find_runs(kit.runs)
 # ## One run, or a blend
 #
 # The default is the run with the highest validation LWLRAP, of those that can score clips and that the competition allows: it forbade
-# pretrained weights. The LWLRAP of `best` is that of one model per clip, while a submission blends its five: trained with `full`, prefer it
-# if others are close.
+# pretrained weights. That of `best` is measured with one model per clip, while its submission blends all five: trained with `full`, prefer
+# it if others are close.
 
 # %%
 allowed = submission.allowed(runs)
@@ -122,8 +122,8 @@ plots.player(samples, kit.preset.mel)
 # ## Its score
 #
 # Kaggle keeps the labels of the test clips to itself. The mini set, a dataset of your own sounds (notebook 10) and the public release on
-# Zenodo have them. Zenodo's also says which clips made up the Public and Private leaderboards, so this is what they would have shown.
-# Expect about 0.15 less on the leaderboards than on validation clips. For example,
+# Zenodo have them. Zenodo's also says which clips made up the Public and Private leaderboards, so this is what they would have shown. On
+# the competition's data, expect about 0.15 less on the leaderboards than on validation clips. For example,
 # [ebouteillon's](https://github.com/ebouteillon/freesound-audio-tagging-2019#results) model, trained on the noisy set and then on the
 # curated clips, had 0.862 in cross-validation and 0.723 on the Public leaderboard; with noisy clips that agree with it, 0.879 and 0.724.
 #

@@ -24,9 +24,9 @@
 # (its time-frequency bins) led to its answer; [Becker et al. (2018)](https://arxiv.org/abs/1807.03418), the paper's [8], applied it to
 # spoken digits.
 #
-# **You get** plots of what supports and contradicts a label, the same to hear, a test of whether to trust them, and what the network listens
-# for in each class. **Reads** the cache of notebook 2 and the best run that the method covers. **Writes** nothing. **Takes** a minute with
-# the `quick` preset.
+# **You get** plots of what supports and contradicts a label, the same to hear, a test of whether to trust them, and what the network
+# listens for in each class. **Reads** the cache of notebook 2 and the best run that the method covers. **Writes** nothing. **Takes** a
+# minute with the `quick` preset.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
@@ -64,7 +64,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import display
+from IPython.display import HTML, display
 
 from utils import audio, augment, charts, explain, mel, mel_cache, plots
 from utils.dataset import MelDataset
@@ -73,8 +73,8 @@ from utils.run_folder import find_runs
 # %% [markdown]
 # ## The network and the clips
 #
-# The method covers networks of convolutions, pooling, ReLU and dense layers and the residual blocks of the Deep CNN, but not ResNet-50 and
-# Inception V3, which add or join paths between their layers. The run with the highest LWLRAP is explained; for `best`, its first fold.
+# The method covers networks of convolutions, pooling, ReLU and dense layers, and the residual blocks of the Deep CNN, but not those of
+# ResNet-50, nor the joined paths of Inception V3. The run with the highest LWLRAP is explained; for `best`, its first fold.
 
 # %% tags=["nbval-ignore-output"]
 runs = explain.explainable(find_runs(kit.runs))
@@ -82,8 +82,8 @@ run, *others = [(run.folds() or [run])[0] for run in runs]
 print(f"explained: {run.record['title']}; also covered: {'; '.join(other.record['title'] for other in others) or 'none'}")
 
 # %% [markdown]
-# The network is asked about the first two seconds of its validation clips, on which it was not trained, once per label; a shorter clip lies
-# where it does for scoring. With `quick`, only the first 64 clips are taken.
+# The network is asked about the first two seconds of its validation clips (at most 64 with `quick`), on which it was not trained, once per
+# label. A shorter clip is padded as in scoring.
 
 # %% tags=["nbval-ignore-output"]
 classes = kit.competition.classes
@@ -107,18 +107,17 @@ print(f"{len(clips)} clips, {len(x)} labels to ask about")
 # %% [markdown]
 # ## From the output back to the input
 #
-# The label's logit, the network's output before the activation, is a sum over the units of the layer before. Each unit's term in it is its
-# **relevance** $R$. From there, each layer passes the relevance of its units back to the layer before, in proportion to what it
-# contributed. With $a_j$ the output of unit $j$ and $w_{jk}$ its weight in unit $k$,
+# The label's logit, less its bias, is a sum over the units of the layer before; each unit's term is its **relevance** $R$. From there, each
+# layer passes the relevance of its units back, in proportion to what the units before contributed. With $a_j$ the output of unit $j$ and
+# $w_{jk}$ its weight in unit $k$,
 #
 # $$R_j = \sum_k \frac{a_j w_{jk}}{\sum_i a_i w_{ik}} R_k \quad\text{(dense layers)} \qquad
 # R_j = \sum_k \frac{(a_j w_{jk})^+}{\sum_i (a_i w_{ik})^+} R_k \quad\text{(convolutions)}$$
 #
-# These are the $\epsilon$ rule, whose small $\epsilon$ keeps the first denominator away from 0, and the $z^+$ rule. $(\cdot)^+$ is the
-# positive part: the relevance of a convolution goes to what raised its output. The first convolution spreads it evenly over the points that
-# its filter saw. Batch normalization is merged into the convolution before it, max pooling passes everything to the maximum, and
-# propagation ends at the normalized spectrogram. Where a residual block adds two outputs, each gets relevance in proportion to what it
-# raised, by the $z^+$ rule.
+# These are the $\epsilon$ rule (a small $\epsilon$ keeps the denominator away from 0) and the $z^+$ rule, whose positive part $(\cdot)^+$
+# sends relevance to what raised the output. The sum in a residual block is divided by the $z^+$ rule, too. The first convolution spreads
+# relevance evenly over the points that its filter saw (flat rule), batch normalization is merged into the convolution before it, and max
+# pooling passes everything to the maximum. Propagation ends at the normalized spectrogram.
 
 # %% tags=["nbval-ignore-output"]
 networks = run.models()
@@ -126,7 +125,7 @@ points, sums = explain.relevance(networks, x, labels)
 
 # %% [markdown]
 # No relevance may be added or lost on the way (conservation): over a spectrogram, it must sum to the logit minus the bias of the output
-# layer, which is the same for every clip. How large is the deviation, at most?
+# layer. The largest deviation (the kit stops above 5%):
 
 # %% tags=["nbval-ignore-output", "results"]
 missed = explain.missed(points, sums)
@@ -174,9 +173,10 @@ supports, _ = show(ahead, labels[ahead], runner_up.indices[ahead])
 _ = show(behind, labels[behind], runner_up.indices[behind])
 
 # %% [markdown]
-# A stripe where a short clip begins or ends means that the network also uses where the sound starts or stops.
+# A stripe where a short clip begins or ends suggests that the network also uses where the sound starts or stops.
 #
-# A clip with two labels or, if there is none, a clip's label and its runner-up:
+# A clip with two labels or, if there is none, a clip's label and its runner-up. Red in both panels is no contradiction: the difference
+# shows which points favor which.
 
 # %% tags=["nbval-ignore-output"]
 two = int(targets.sum(dim=1).argmax())
@@ -200,16 +200,14 @@ def hear(row, points):
 
 
 for name, sound in zip(("the sound", "what supports its label", "the rest"), hear(ahead, supports)):
-    print(name)
-    display(plots.player(sound, kit.preset.mel))
+    display(HTML(name), plots.player(sound, kit.preset.mel))
 
 # %% [markdown]
 # For the clip with two labels: the sound, what supports the first rather than the second, and the reverse.
 
 # %% tags=["nbval-ignore-output"]
 for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rather)[:2], hear(two, -rather)[1])):
-    print(name)
-    display(plots.player(sound, kit.preset.mel))
+    display(HTML(name), plots.player(sound, kit.preset.mel))
 
 # %% [markdown]
 # ## Testing relevance
@@ -237,13 +235,12 @@ print(f"{run.record['title']}: mean score of the labels with a tenth of the poin
 pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}).T
 
 # %% [markdown]
-# The curve that falls fastest shows the points that the network needs most. In the outputs stored here, of the mini set, relevance is
-# better than chance, but no better than loudness (in squares) or worse (single points): the loudest points are the sound, and the rest is
-# nearly silent. So here the test does not confirm relevance. Gradient times input finds scattered points to which the network is most
-# sensitive, as an adversarial example does: deleted in squares, these matter less.
+# The lower a curve, the more the network needs those points. In the stored outputs, relevance is better than random but not than loudness,
+# by far for single points and slightly in squares: the loudest points are the sound itself. Gradient times input is as good as relevance
+# for single points, not in squares: the points that it finds are scattered. So here the test does not confirm relevance. (Even random
+# deletion lowers the score: the network was never trained on such holes.)
 #
-# The next best run, on its own first 32 validation clips. In the stored outputs, relevance is ahead of loudness for this one: on so few
-# clips, the test is a first look.
+# The next best run, on its own first 32 validation clips: here relevance is ahead of loudness. On so few clips, the test is a first look.
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
@@ -256,8 +253,8 @@ for next_best in others[:1]:
 # ## What it listens for
 #
 # Each row, on its own scale, shows where along the frequency axis the relevance for a class lies, averaged over its validation clips and
-# time. Compare with the spectrograms in notebook 1: in the mini set, a bass drum has its body below 220 Hz, and a cricket is at 3.5 to 5.5
-# kHz. What does not fit may come from clips with two labels, or from silence that the network counts on.
+# time. In the mini set, a bass drum lies below 220 Hz and a cricket at 3.5 to 5.5 kHz (notebook 1). What does not fit, such as the
+# glockenspiel's relevance below 100 Hz, may come from clips with two labels, or from background or silence that the network counts on.
 
 # %% tags=["nbval-ignore-output"]
 plots.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)

@@ -88,7 +88,7 @@ if sounds is None:
     copy_readable(kit.competition.test["path"].tail(8), sounds)
 
 # %%
-[path.name for path in audio.find_sounds(sounds)[:8]]
+print(len(audio.find_sounds(sounds)), "sounds")
 
 # %% [markdown]
 # ## Tag them
@@ -119,16 +119,16 @@ for fname in scores.index[:3]:
 # %% [markdown]
 # ## How to read the scores: calibration
 #
-# How often the model was right on clips of its own classes, by its highest score (validation clips, on which it was not trained):
+# How often the class with the highest score was a label of the clip (validation clips, on which the model was not trained):
 
 # %% tags=["nbval-ignore-output"]
 highest = run.scores.argmax(axis=1)
 table = pd.DataFrame({"highest score": run.scores.max(axis=1), "right": run.targets[np.arange(len(highest)), highest]})
 bins = pd.cut(table["highest score"], [0, 0.3, 0.5, 0.7, 0.9, 1])
-table.groupby(bins, observed=True)["right"].agg(["size", "mean"]).round(2).set_axis(["clips", "share right"], axis=1)
+table.groupby(bins, observed=True)["right"].agg(["size", "mean"]).round(2).set_axis(["clips", "accuracy"], axis=1)
 
 # %% [markdown]
-# (On the mini set, nearly all clips score above 0.9, so the table says little about lower scores.)
+# (In the stored outputs, all 48 clips score above 0.9, so the table says nothing about lower scores.)
 #
 # If all scores are low, read "none of my classes, or buried in noise", not the class on top. A high score is no proof either: the model
 # has never been shown sounds outside its classes, so it may take one for the class that is nearest. Here is a siren, for which neither the
@@ -145,9 +145,10 @@ plots.tagged_clip(siren, predict.tag(examples / "siren.wav", run).iloc[0], run.m
 plots.player(siren, run.mel)
 
 # %% [markdown]
-# Ideally, all its scores are low, but a model may also be fairly sure of a wrong class. The table above cannot warn you, since it counts
-# only clips of known classes. So listen to some of what it finds before you rely on it, or train it on your own classes, as below. With a
-# softmax (`run.config.activation`), the scores of a clip sum to one whatever is in it; with a sigmoid, all may be low.
+# Ideally, all its scores are low. In the stored outputs, the highest is 0.51, for a bass drum, and the table above could not warn you,
+# since it counts only clips of known classes. So listen to some of what the model finds before you rely on it, or train it on your own
+# classes, as below. With a softmax (`run.config.activation`), the scores of a clip sum to one whatever is in it; with a sigmoid, all may be
+# low.
 #
 # ## A long recording
 #
@@ -164,8 +165,8 @@ if recording is None:
 
 # %% [markdown]
 # The model sees 2 s at a time, here in a window every half second. The plot shows the spectrogram and, below it, the scores of the five
-# classes with the highest peaks. A window also hears what comes before and after a short sound, and a pale row means that the class is
-# probably absent. The player has the first 10 s.
+# classes with the highest peaks. As a window also hears what comes before and after, a score may rise up to a second early and fall as
+# late. The player has the first 10 s.
 
 # %% tags=["nbval-ignore-output"]
 samples = audio.load_clip(recording, run.mel)
@@ -230,7 +231,7 @@ print(f"{len(own_run.validation)} validation clips")
 pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epochs", "LWLRAP"]]
 
 # %% [markdown]
-# The test clips, which neither training nor validation has seen. Rows are your labels, columns the model's answers:
+# The confusion matrix of the test clips, which neither training nor validation has seen. Rows are your labels, columns the model's answers:
 
 # %% tags=["nbval-ignore-output"]
 says = predict.tag(target / "test", own_run, kit.device).idxmax(axis=1).rename("the model")

@@ -71,22 +71,22 @@ def per_class(table: pd.DataFrame, column: str) -> None:
 
 
 def f1_over_threshold(curves: pd.DataFrame) -> None:
-    """Draw the classes' mean F1 over the threshold (the index), a curve per run (the columns), a dot at its maximum."""
+    """Draw macro F1 over the threshold (the index), a curve per run (the columns), a dot at its maximum."""
     _, ax = plt.subplots(figsize=(7, 2.6))
     for style, run in zip(("-", "--", ":") * curves.shape[1], curves):
         (line,) = ax.plot(curves[run], style, label=run)
         ax.plot(best_threshold(curves[run]), curves[run].max(), "o", color=line.get_color())
-    ax.set(xlabel="Threshold", ylabel="Mean F1", xlim=(0, 1), ylim=(0, 1.02))
+    ax.set(xlabel="Threshold", ylabel="Macro F1", xlim=(0, 1), ylim=(0, 1.02))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def ap_over_clips(table: pd.DataFrame) -> None:
     """Draw AP over curated clips per class (the index), larger dots for several; name the five lowest under 1."""
     _, ax = plt.subplots(figsize=(7, 3))
+    table = table.assign(AP=table["AP"].round(2))  # close dots and their names would overlap
     dots = table.groupby(["curated clips", "AP"]).size().reset_index(name="classes")
     ax.scatter(dots["curated clips"], dots["AP"], 30 * dots["classes"])
-    lowest_five = table[table["AP"] < 1].nsmallest(5, "AP")
-    for at, some in lowest_five.groupby(["curated clips", lowest_five["AP"].round(2)]):  # names would overlap
+    for at, some in table[table["AP"] < 1].nsmallest(5, "AP").groupby(["curated clips", "AP"]):
         ax.annotate(", ".join(map(words, some.index)), at, (4, 4), textcoords="offset points", fontsize=7)
     lowest = table["AP"].min()
     ax.set(xlabel="Curated clips of the class", ylabel="Average precision", ylim=(lowest - 0.05, 1.02))
