@@ -62,8 +62,8 @@ runs = find_runs(kit.runs)
 # ## One run, or a blend
 #
 # The default is the run with the highest validation LWLRAP, of those that can score clips and that the competition allows: it forbade
-# pretrained weights. That of `best` is measured with one model per clip, while its submission blends all five: trained with `full`, prefer
-# it if others are close.
+# pretrained weights. The LWLRAP of `best` is measured with one model per clip, while its submission blends all five: trained with `full`,
+# prefer it if others are close.
 
 # %%
 allowed = submission.allowed(runs)

@@ -240,7 +240,8 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 # for single points, not in squares: the points that it finds are scattered. So here the test does not confirm relevance. (Even random
 # deletion lowers the score: the network was never trained on such holes.)
 #
-# The next best run, on its own first 32 validation clips: here relevance is ahead of loudness. On so few clips, the test is a first look.
+# The next best run, if there is one, on its own first 32 validation clips: in the stored outputs, relevance is ahead of loudness. On so few
+# clips, the test is a first look.
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:

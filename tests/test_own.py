@@ -226,7 +226,9 @@ def test_only_a_dataset_that_was_made_here_is_replaced(sounds, tmp_path):
         own.make_data_set(tmp_path, target, csv, replace=True)
 
 
-@pytest.mark.parametrize("fname", ["../secret.wav", "Bark/../../secret.wav", "/etc/passwd", "Bark", "", "nowhere.wav"])
+@pytest.mark.parametrize(
+    "fname", ["../secret.wav", "Bark/../../secret.wav", "/etc/passwd", "Bark", "", "nowhere.wav", 300 * "a"]
+)
 def test_a_csv_file_may_list_only_files_in_the_folder(sounds, tmp_path, fname):
     write(tmp_path, "secret.wav")
     pd.DataFrame({"fname": [fname], "labels": ["Bark"]}).to_csv(tmp_path / "list.csv", index=False)

@@ -81,12 +81,13 @@ def f1_over_threshold(curves: pd.DataFrame) -> None:
 
 
 def ap_over_clips(table: pd.DataFrame) -> None:
-    """Draw AP over curated clips per class (the index), larger dots for several; name the five lowest under 1."""
+    """Draw AP over curated clips per class (the index), a larger dot for several within 0.01; name the five lowest."""
     _, ax = plt.subplots(figsize=(7, 3))
+    named = table[table["AP"] < 1].nsmallest(5, "AP").index
     table = table.assign(AP=table["AP"].round(2))  # close dots and their names would overlap
     dots = table.groupby(["curated clips", "AP"]).size().reset_index(name="classes")
     ax.scatter(dots["curated clips"], dots["AP"], 30 * dots["classes"])
-    for at, some in table[table["AP"] < 1].nsmallest(5, "AP").groupby(["curated clips", "AP"]):
+    for at, some in table.loc[named].groupby(["curated clips", "AP"]):
         ax.annotate(", ".join(map(words, some.index)), at, (4, 4), textcoords="offset points", fontsize=7)
     lowest = table["AP"].min()
     ax.set(xlabel="Curated clips of the class", ylabel="Average precision", ylim=(lowest - 0.05, 1.02))

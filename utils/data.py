@@ -169,7 +169,7 @@ def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
         raise ValueError(f"{file} lists {outside[0]!r}, which is not a plain file name: correct the row.")
     there = set(os.listdir(audio))
     absent = [fname for fname in table["fname"] if fname not in there]
-    absent = [fname for fname in absent if not (audio / fname).is_file()]  # macOS accepts any Unicode form of a name
+    absent = [fname for fname in absent if not os.path.isfile(audio / fname)]  # macOS accepts any Unicode form
     if absent:
         files.refuse_undecodable(sorted(there), audio)
         more = f" and {len(absent) - 1} more" if absent[1:] else ""

@@ -146,7 +146,7 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
         if fname.is_absolute() or ".." in fname.parts:
             remedy = "give names relative to that folder, of files in it"
             raise ValueError(f"{csv} lists {given!r}, which is outside {folder}: {remedy}.")
-        if not (folder / fname).is_file():
+        if not os.path.isfile(folder / fname):  # False, too, for a name that is too long
             files.refuse_undecodable((str(file.relative_to(folder)) for file in folder.rglob("*")), folder)
             raise FileNotFoundError(f"{csv} lists {given!r}, which is not in {folder}: add the file or remove the row.")
     return table.assign(path=[folder / fname for fname in fnames])
