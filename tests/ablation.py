@@ -168,7 +168,7 @@ def main() -> None:
         row = metrics.lwlrap_with_interval(targets[rows], scores, scored[seed].get(compared_with(name, scored[seed])))
         scored[seed][name] = scores  # of the same clips in the same order for every row
         table = pd.DataFrame([{"row": name, "seed": seed} | row], columns=COLUMNS).round(3)
-        print(table.to_string(index=False, header=name == names[0] and not seed, na_rep=""), flush=True)
+        print(table.to_string(index=False, header=sum(map(len, scored.values())) == 1, na_rep=""), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,18 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axis import Axis
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
 from .metrics import best_threshold
 from .plots import words
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Label the major ticks of a logarithmic axis without powers of ten, which need matplotlib's formulas."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
 
 
 def clips_per_class(counts: pd.DataFrame) -> None:
@@ -118,8 +125,7 @@ def singular_values(values: dict[str, np.ndarray]) -> None:
     for name, some in values.items():
         ax.semilogy(some, label=name)
     ax.set(xlabel="Index, largest first", ylabel="Singular value (log scale)")
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter("")
+    _plain_numbers(ax.yaxis)
     ax.grid(alpha=0.3)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -129,8 +135,7 @@ def score_histogram(scores: np.ndarray) -> None:
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.2), sharex=True)
     left.hist(scores.ravel(), bins=np.linspace(0, 1, 21), log=True)
     left.set(title="all scores", xlabel="Score", ylabel="Scores (log scale)")
-    left.yaxis.set_major_formatter("{x:g}")
-    left.yaxis.set_minor_formatter("")
+    _plain_numbers(left.yaxis)
     right.hist(scores.max(axis=1), bins=np.linspace(0, 1, 21))
     right.set(title="highest of each clip", xlabel="Score", ylabel="Clips")
 
@@ -168,8 +173,7 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
             ax.set(title=f"validation {column}, one crop", xlabel="Epoch")
     axes[0].set(title="validation loss (dotted: training)", ylabel="Loss (log scale)", yscale="log")
     axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axes[0].yaxis.set_major_formatter("{x:g}")
-    axes[0].yaxis.set_minor_formatter("")
+    _plain_numbers(axes[0].yaxis)
     for ax in axes:
         ax.xaxis.get_major_locator().set_params(nbins=5, integer=True)
     if len(histories) > 1:
@@ -188,8 +192,7 @@ def score_over_cost(table: pd.DataFrame) -> None:
             ax.plot(run[column], run["LWLRAP"], marker, label=run["run"])
         ax.set(xlabel=f"{label} (log scale)", xscale="log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.tick_params(axis="x", which="minor", labelbottom=False)
+        _plain_numbers(ax.xaxis)
         ax.grid(alpha=0.3)
     axes[0].set(ylabel="LWLRAP")
     axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))

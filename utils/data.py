@@ -168,8 +168,8 @@ def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
     if outside:
         raise ValueError(f"{file} lists {outside[0]!r}, which is not a plain file name: correct the row.")
     there = set(os.listdir(audio))
-    absent = [fname for fname in table["fname"] if fname not in there]
-    absent = [fname for fname in absent if not os.path.isfile(audio / fname)]  # macOS accepts any Unicode form
+    # One listing, since asking for each file takes long on a mounted drive; but macOS accepts any Unicode form.
+    absent = [fname for fname in table["fname"] if fname not in there and not os.path.isfile(audio / fname)]
     if absent:
         files.refuse_undecodable(sorted(there), audio)
         more = f" and {len(absent) - 1} more" if absent[1:] else ""

@@ -123,8 +123,7 @@ def open_run(folder: str | None) -> Run:
     if not (Path(folder) / "settings.json").is_file():
         raise FileNotFoundError(f"{folder} is not a run: give a folder with a settings.json.")
     run = Run(Path(folder).resolve())
-    if not run.has_weights:
-        raise ValueError(f"{run.name} is a baseline, which has only scores: choose a run of a network.")
+    run.require_weights()
     return run
 
 

@@ -90,6 +90,11 @@ class Run:
         """Whether it can score other clips; a baseline cannot."""
         return "model" in self.record
 
+    def require_weights(self) -> None:
+        """Raise ValueError if it is a baseline, which cannot score other clips."""
+        if not self.has_weights:
+            raise ValueError(f"{self.name} is a baseline, which has only scores: choose a run of a network.")
+
     @property
     def network(self) -> Callable[[], nn.Module]:
         """What builds its network, untrained. Raises ValueError if this version does not have it."""
@@ -148,8 +153,7 @@ class Run:
 
         Raises ValueError if there are none, or, saying what differs, if the weights do not match the settings.
         """
-        if not self.has_weights:
-            raise ValueError(f"{self.name} is a baseline, which has only scores: choose a run of a network.")
+        self.require_weights()
         if self.folds():
             return [model for fold in self.folds() for model in fold.models()]
         file = self.folder / "weights.safetensors"
