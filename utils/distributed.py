@@ -28,6 +28,9 @@ def process_group() -> Iterator[None]:
     if "LOCAL_WORLD_SIZE" not in os.environ:  # not started by torchrun
         yield
         return
+    # Imported before the group is made: else its functions' defaults keep the group, whose threads can crash the exit.
+    import torch.distributed.nn.functional  # noqa: F401
+
     backend, device = "gloo", None
     if torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"]):
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -74,4 +77,4 @@ def wrap(model: nn.Module) -> nn.Module:
         return model
     if next(model.parameters()).is_cuda:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return DistributedDataParallel(model, broadcast_buffers=False)  # `broadcast_buffers` does it once, when needed
+    return DistributedDataParallel(model)
