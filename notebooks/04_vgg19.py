@@ -65,7 +65,7 @@ len(train_set), len(validation_set)
 # ## The weights
 #
 # They come from timm's hub, or from the file named by the environment variable `FAT_VGG19_WEIGHTS`; in a notebook, set it with
-# `os.environ["FAT_VGG19_WEIGHTS"] = "/kaggle/input/.../vgg19.safetensors"`. If neither is available, only the model without weights is
+# `os.environ["FAT_VGG19_WEIGHTS"] = "/kaggle/input/.../vgg19.safetensors"`. If neither is available, only the model from scratch is
 # trained.
 
 # %% tags=["nbval-ignore-output"]
@@ -97,7 +97,7 @@ pd.DataFrame({"parameters": parameters, "share": parameters / parameters.sum()})
 #
 # Both use the `launch.fit` of the Deep CNN. With transfer, the frozen layers see the same 2 s of each clip in every epoch, so they run once
 # and their outputs are cached. Without weights, all layers train, on as many GPUs as there are. `quick` shrinks the input of both to 64 x
-# 64, makes the model without weights an eighth as wide, and stops each after `max_steps`. Their settings differ in:
+# 64, makes the model from scratch an eighth as wide, and stops each after `max_steps`. Their settings differ in:
 
 # %%
 configs = {name: models.MODELS[name].config(kit.preset.name) for name in ("vgg19_transfer", "vgg19_no_weights")}

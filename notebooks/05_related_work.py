@@ -51,7 +51,7 @@ kit = setup(data_folder, preset)
 import pandas as pd
 import torch
 
-from utils import augment, baselines, charts, dataset, launch, mel_cache, models, plots, related_networks
+from utils import augment, baselines, charts, data, dataset, launch, mel_cache, models, plots, related_networks
 from utils.run_folder import common_clips, find_runs
 
 competition, preset_name = kit.competition, kit.preset.name
@@ -64,7 +64,9 @@ len(train_set), len(validation_set)
 #
 # Homburg, Mierswa and others (2005) published 1,886 songs of nine genres to compare classifiers on, k-NN and naive Bayes among them. Such a
 # classifier sees a clip as a few dozen numbers. Theirs were found by a search over signal operations; ours are the usual ones: mean and
-# standard deviation over time of 20 MFCCs, of the spectral centroid, bandwidth, roll-off and flatness, and of the loudness.
+# standard deviation over time of 20 MFCCs (the cosine transform of each log-mel frame, which describes its envelope), of the spectral
+# centroid (the power-weighted mean band), bandwidth (the spread around it), roll-off (the band below which 85% of the power lies) and
+# flatness (near 1 for noise, near 0 for tones), and of the loudness.
 
 # %%
 features = baselines.feature_table(train_set)
@@ -75,13 +77,13 @@ features.shape
 # medians. One feature separates some classes and not others, so a classifier needs many.
 
 # %%
-first_label = train_set.table["labels"].str.split(",").str[0]
+first_label = data.split_labels(train_set.table["labels"]).str[0]
 charts.strip(features["centroid, mean"], first_label, "Spectral centroid (mel bands)")
 
 # %% [markdown]
-# Each class has its own classifier, since a clip may have several labels. In k-NN, the ten nearest neighbors vote, weighted by distance;
-# naive Bayes models each feature as an independent normal distribution. The fitted classifiers are not saved, so notebook 8 leaves them
-# out.
+# Each class has its own classifier, since a clip may have several labels. In k-NN, the ten nearest neighbors vote, weighted by inverse
+# distance; naive Bayes models each feature as an independent normal distribution. The fitted classifiers are not saved, so notebook 8
+# leaves them out.
 
 # %% tags=["nbval-ignore-output"]
 for name in baselines.TITLES:
@@ -105,8 +107,8 @@ plots.deltas(*channels[..., 4:-4].numpy())
 # (`quick`: 1,000) follow.
 
 # %%
-def build(name):
-    return models.MODELS[name].build(len(competition.classes), preset_name)
+def build(name, **options):
+    return models.MODELS[name].build(len(competition.classes), preset_name, **options)
 
 
 pd.DataFrame(models.layers(build("piczak"))).drop(columns="trains")
@@ -144,7 +146,7 @@ charts.learning_curves({run.name: run.history for run in ours.values()})
 #
 # [Hershey and others (2017)](https://arxiv.org/abs/1609.09430) trained AlexNet, VGG, Inception V3 and ResNet-50 on spectrograms of 70
 # million videos. As in their work, the first layers of all but VGG19-BN are changed so that a small input is not shrunk at once. Weights
-# are random; with `pretrained=True` as an option of `build` they start from ImageNet's, which the competition forbade. Their parameters and
+# are random; with `build(name, pretrained=True)` they start from ImageNet's, which the competition forbade. Their parameters and
 # the millions of multiply-accumulates (MMAC) per crop, at full size, for 80 classes. (VGG19-BN has fewer parameters than the VGG19 of
 # notebook 4, whose first dense layer keeps ImageNet's size; the smaller inputs of `quick` need smaller ones still.)
 

@@ -25,7 +25,7 @@
 #
 # **You get** each augmentation to see and to hear, an ablation of the recipe, and `best`, trained fold by fold. **Reads** the cache of
 # notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** two to four minutes with `quick` on two cores.
-# With `full`, 885 clips take less than an hour, and the competition's 24,785 an estimated three, or minutes on a GPU. Interrupted training
+# With `full`, 885 clips take less than an hour, and the competition's 24,785 an estimated three (on an H200, minutes). Interrupted training
 # resumes.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
@@ -68,9 +68,10 @@ as_table(config)
 #
 # A training clip is never the same twice: each time, a different 2 s are cropped and, with the probabilities above,
 #
-# - **mixed in power** (a form of mixup) with another clip, whose peak is 0 to 12 dB lower: $10 \log_{10}(10^{a/10} + 10^{b/10})$. The
-#   mixture has the labels of both.
-# - **resized**: played at 0.75 to 1.33 times the tempo, scaled by up to 10% and shifted by up to 6% along the mel axis.
+# - **mixed in power** (a form of mixup) with another clip, whose peak is 0 to 12 dB lower; levels of $a$ and $b$ dB become
+#   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mixture has the labels of both.
+# - **resized** (time stretching and pitch shifting of the spectrogram): played at 0.75 to 1.33 times the tempo, scaled by up to 10% and
+#   shifted by up to 6% along the mel axis.
 # - **masked** by one frequency mask and one time mask (SpecAugment).
 # - **filtered**, as by another microphone or room: a gain of -12 to 12 dB that changes along the mel axis (FilterAugment).
 #
@@ -91,8 +92,8 @@ for name, x in examples.items():
 # ## The optimizer
 #
 # Adam scales the step of each weight separately. [Muon](https://kellerjordan.github.io/posts/muon/) (2024) treats the weights of a
-# convolution as one matrix with a row per filter and makes each step nearly orthogonal: directions that few clips ask for get steps as
-# long as those that most clips ask for. Each step also shrinks the weights a little (weight decay).
+# convolution as one matrix with a row per filter and makes each step nearly orthogonal: its singular values become nearly equal, so
+# directions with a small gradient get steps as long as the others. Each step also shrinks the weights a little (weight decay).
 #
 # Below are the singular values of one layer's gradient, scaled to a norm of 1, and of the step that Muon makes of it (in training, of its
 # momentum). Compare how fast they fall, not how high they lie.
@@ -116,16 +117,16 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # one small validation split, so the intervals are wide. The gain over the row above is measured on the same clips (paired); where its
 # interval contains 0, the part cannot be said to help. In the stored outputs that is all but `+ Muon`, whose interval begins just above 0.
 #
-# Augmentation pays off in longer runs: with 1,000 steps per fold on the 562 recordings of the README, `random crops` scores 0.894,
-# `+ SpecAugment` 0.916, `+ Muon` 0.951 and `+ FilterAugment` 0.949. There, the last makes no measurable difference; on the README's drum
-# sounds, of kits never heard, it gains 0.020 (0.000 to 0.041). `python -m tests.ablation` trains each part on all folds of your data.
+# Augmentation pays off in longer runs: with 1,000 steps per fold on the 562 recordings of the README, `random crops` scores 0.894, `+
+# SpecAugment` 0.916, `+ Muon` 0.951 and `+ FilterAugment` 0.949. There, the last makes no measurable difference; on drum kits never heard,
+# it gains 0.020, with an interval from 0.000 to 0.041. `python -m tests.ablation` trains each part on all folds of your data.
 
 # %% tags=["nbval-ignore-output"]
-ladder = folds.ladder(curated, kit.preset, kit.runs / "ladder")
-ladder.round(3)
+ablation = folds.ablation(curated, kit.preset, kit.runs / "ablation")
+ablation.round(3)
 
 # %%
-charts.intervals(ladder)
+charts.intervals(ablation)
 
 # %% [markdown]
 # ## The noisy set

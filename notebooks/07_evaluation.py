@@ -62,10 +62,12 @@ common = common_clips(runs)  # the validation clips that all of them were scored
 # lowest LWLRAP by any of the three highest-ranked networks. Its labels, highest score first:
 
 # %% tags=["nbval-ignore-output"]
-networks = [run for run in runs if run.has_weights]
-cases = [(*case, run.record["title"]) for run in networks[:3] or runs[:1] for case in zip(*run.on(common))]
-several = [case for case in cases if case[0].sum() > 1] or cases
-targets, scores, by = min(several, key=lambda case: metrics.lwlrap(case[0][None], case[1][None]))
+networks, cases = [run for run in runs if run.has_weights], []
+for run in networks[:3] or runs[:1]:
+    for targets, scores in zip(*run.on(common)):  # of one clip
+        cases.append((metrics.lwlrap(targets[None], scores[None]), targets, scores, run.record["title"]))
+several = [case for case in cases if case[1].sum() > 1] or cases
+_, targets, scores, by = min(several, key=lambda case: case[0])
 by_hand = metrics.lwlrap_by_hand(targets, scores, kit.competition.classes)
 by_hand
 
@@ -162,7 +164,7 @@ pd.DataFrame({"threshold": chosen, "macro F1": curves.max()})
 # Bass drum (0.94), Kids speaking, Harmonica and Hi-hat (0.92) and Finger snapping (0.91), and worst on Walk and footsteps (0), Squeak
 # (0.18), Fill with liquid (0.27), Scissors (0.31) and Sink (0.36).
 #
-# Our five best per model, by F1 (ties in alphabetical order):
+# Our five best per model, by F1, then LWLRAP:
 
 # %% tags=["nbval-ignore-output"]
 tables = {run.name: metrics.per_class_table(*run.on(common), run.classes, chosen[run.name]) for run in shown}
@@ -191,7 +193,8 @@ print(f"{run.name}: {len(run.validation)} clips")
 
 # %% [markdown]
 # Would more clips help a class? If so, the dots tend to rise to the right. They show the average precision of each class over its number of
-# curated clips; a larger dot stands for several classes. (The mini set cannot tell: its classes are of nearly equal size.)
+# curated clips; a larger dot stands for several classes, and the five lowest are named. (The mini set cannot tell: its classes are of
+# nearly equal size.)
 
 # %% tags=["nbval-ignore-output"]
 labels = data.split_labels(kit.competition.curated["labels"]).explode()
@@ -201,7 +204,7 @@ charts.ap_over_clips(ap.assign(**{"curated clips": labels.value_counts()}))
 # %% [markdown]
 # ## Most confused pairs
 #
-# The clips whose highest score is not one of their labels:
+# The clips whose highest score is not one of their labels (a clip with several labels counts once for each):
 
 # %% tags=["nbval-ignore-output"]
 pairs = metrics.most_confused_pairs(run.targets, run.scores, run.classes).head(10)
@@ -211,8 +214,8 @@ charts.bars(pairs.set_index(names)["clips"], "Clips") if len(pairs) else "the hi
 # %% [markdown]
 # ## The worst clips
 #
-# The clips with the lowest LWLRAP, if below 1. Often the label is wrong, a second sound is missing among the labels, or the sound is very
-# short or buried in noise; listen before you tune. Each player has the first two seconds.
+# The clips with the lowest LWLRAP, if below 1. The sound may be very short or buried in noise or, in real data, the label wrong or
+# incomplete: listen before you tune. Each player has the first two seconds.
 
 # %% tags=["nbval-ignore-output"]
 worst = run.validation[["fname", "labels"]].assign(

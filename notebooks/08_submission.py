@@ -102,7 +102,7 @@ all_scores = submission.fill_unreadable(scores, test_set.table, kit.competition)
 
 # %% tags=["nbval-ignore-output", "results"]
 file = submission.write(kit.submissions / "submission.csv", all_scores, kit.competition, runs=chosen)
-print("written:", short_path(file))
+print("written:", short_path(file), "by", " and ".join(run.name for run in chosen))
 
 # %% tags=["nbval-ignore-output"]
 submission.check(file, kit.competition).iloc[:5, :6].round(3)
@@ -144,8 +144,8 @@ else:
 #    settings](https://www.kaggle.com/settings/api) as `~/.kaggle/access_token`.
 # 2. `python -m utils.kaggle YOU` writes the notebooks for your account and prints the commands that upload the kit and push them. Push
 #    `02_preprocessing`, then `06_beyond_the_paper` for a high score (or `03_cnn` for the paper's), then `08_submission`, each after the
-#    previous one has finished. This notebook finds their outputs, runs without internet, as the rules require, and writes
-#    `/kaggle/working/submission.csv`.
+#    previous one has finished. The last push warns that notebooks which you left out are not valid kernel sources; that does no harm. This
+#    notebook finds the others' outputs, runs without internet, as the rules require, and writes `/kaggle/working/submission.csv`.
 # 3. Press *Submit to competition* beside the notebook's output, or submit the version that the last push printed, here 1:
 #    `kaggle competitions submit freesound-audio-tagging-2019 -k YOU/freesound-tagging-kit-08-submission -v 1 -f submission.csv -m best`
 # 4. Kaggle reruns it on its own test clips, where it must finish within an hour on a GPU.

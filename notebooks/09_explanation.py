@@ -129,7 +129,7 @@ points, sums = explain.relevance(networks, x, labels)
 
 # %% tags=["nbval-ignore-output", "results"]
 missed = explain.missed(points, sums)
-print(f"largest deviation: {missed.max():.1e} of that sum, in {len(missed)} spectrograms")
+print(f"largest deviation: {missed.max():.1%} of that sum, in {len(missed)} spectrograms")
 
 # %% [markdown]
 # ## Seeing relevance
@@ -240,8 +240,8 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 # for single points, not in squares: the points that it finds are scattered. So here the test does not confirm relevance. (Even random
 # deletion lowers the score: the network was never trained on such holes.)
 #
-# The next best run, if there is one, on its own first 32 validation clips: in the stored outputs, relevance is ahead of loudness. On so few
-# clips, the test is a first look.
+# The next best run, if there is one, on its own first 32 validation clips, deleting single points: in the stored outputs, relevance is
+# ahead of loudness. On so few clips, the test is a first look.
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
@@ -254,7 +254,7 @@ for next_best in others[:1]:
 # ## What it listens for
 #
 # Each row, on its own scale, shows where along the frequency axis the relevance for a class lies, averaged over its validation clips and
-# time. In the mini set, a bass drum lies below 220 Hz and a cricket at 3.5 to 5.5 kHz (notebook 1). What does not fit, such as the
+# time. In the mini set, a bass drum lies below 220 Hz and a cricket at 3.5 to 5.5 kHz (`utils/mini.py`). What does not fit, such as the
 # glockenspiel's relevance below 100 Hz, may come from clips with two labels, or from background or silence that the network counts on.
 
 # %% tags=["nbval-ignore-output"]

@@ -98,7 +98,7 @@ print(len(audio.find_sounds(sounds)), "sounds")
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["nbval-ignore-output"]
-run = predict.best_run()
+run = predict.best_run()  # another: predict.open_run("../work/runs/...")
 print(f"{run.record['title']}, {len(run.classes)} classes, validation LWLRAP {run.summary()['LWLRAP']:.3f}")
 
 # %% tags=["nbval-ignore-output"]
@@ -178,8 +178,8 @@ plots.player(samples, run.mel, seconds=10)
 # ## A model of your own classes
 #
 # Make a subfolder per class with at least three sounds; the competition has up to 75. If several were cut from one recording, or a sound
-# has several labels, list all sounds for `python -m utils.own FOLDER TARGET --csv clips.csv` in the columns `fname` (relative to FOLDER),
-# `labels` (comma-separated) and `group`: pieces of a recording on both sides of a split inflate the score.
+# has several labels, list all sounds in a CSV file with the columns `fname` (relative to your folder), `labels` (comma-separated) and
+# `group`, and name it as `csv` below: pieces of a recording on both sides of a split inflate the score.
 
 # %%
 from utils import data, own
@@ -198,7 +198,8 @@ if labeled is None:
 # `own.make_data_set` turns them into a dataset in the competition's layout and sets aside a fifth for testing.
 
 # %% tags=["nbval-ignore-output"]
-target = own.make_data_set(labeled, kit.folder / "own" / Path(labeled).resolve().name, replace=True)
+target = kit.folder / "own" / Path(labeled).resolve().name
+own.make_data_set(labeled, target, csv=None, replace=True)
 own_kit = setup(str(target), "quick")
 runs = examples / "runs" if Path(labeled).is_relative_to(examples) else own_kit.runs
 
@@ -241,14 +242,14 @@ pd.crosstab(*said.align(says, join="inner"))
 # %% [markdown]
 # With so few clips, one more or less is a large share: trust differences only on hundreds of clips.
 #
-# From a shell: train the whole network in minutes, or `best`, which takes longer; tag sounds with the run above.
+# From a shell, in the kit's folder: train the whole network in minutes, or `best`, which takes longer; then tag sounds with the first.
 
 # %% tags=["nbval-ignore-output"]
 import shlex
 
 from utils.workspace import short_path
 
-data_set, model_folder = (shlex.quote(short_path(folder)) for folder in (target, own_run.folder))
+data_set, model_folder = (shlex.quote(short_path(folder)) for folder in (target, own_kit.run_folder("deep_cnn")))
 print(f"python -m utils.run --data {data_set} --preset quick 02 03 08")
 print(f"python -m utils.run --data {data_set} --preset full 02 06 08")
 print(f"python -m utils.predict FOLDER --run {model_folder}")

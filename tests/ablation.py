@@ -2,7 +2,7 @@
 
 Each row is trained for every fold of every seed, which draws the folds, the weights and the crops, and evaluated by its
 out-of-fold LWLRAP: each clip is scored by the one model of that row and seed not trained on it, after its last step.
-Its gain, paired by clip, is over the row above in the ladder or, for other rows, over the recipe, if that is trained.
+Its gain, paired by clip, is over the row above in the recipe or, for other rows, over the recipe, if that is trained.
 One process per core, one thread each. Finished trainings are kept in the work folder and skipped in a rerun.
 """
 
@@ -28,8 +28,8 @@ from utils import folds, mel_cache, metrics, models, setup, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset, load_labeled
 
-LADDER = dict(zip(folds.LADDER, accumulate(folds.LADDER.values(), operator.or_)))
-*_, RECIPE = LADDER.values()
+RECIPES = dict(zip(folds.ABLATION, accumulate(folds.ABLATION.values(), operator.or_)))
+*_, RECIPE = RECIPES.values()
 CROSS_ENTROPY = train.bce
 
 
@@ -71,7 +71,7 @@ def no_normalization(model):
 
 # What a row changes: the network's options, the training config, and the built model (`change`), `loss` or `noisy`.
 ROWS = {
-    **{name: ({}, config, {}) for name, config in LADDER.items()},  # the last is the recipe of quick
+    **{name: ({}, config, {}) for name, config in RECIPES.items()},  # the last is the recipe of quick
     "+ noisy clips that agree, two thirds of the steps": ({}, RECIPE, {"noisy": True}),
     "no shortcuts": ({"residual": False}, RECIPE, {}),
     "standardized instead of peak-normalized": ({"peak": False}, RECIPE, {}),
@@ -93,9 +93,9 @@ COLUMNS = ["row", "seed", "LWLRAP", "low", "high", "gain", "gain low", "gain hig
 
 
 def compared_with(name: str, rows: Iterable[str]) -> str | None:
-    """Return which of `rows` the row `name` is compared with: the last above it in the ladder, or the recipe."""
-    ladder = list(LADDER)
-    above = ladder[: ladder.index(name)] if name in ladder else ladder[-1:]
+    """Return which of `rows` the row `name` is compared with: the last above it in the recipe, or its last."""
+    parts = list(RECIPES)
+    above = parts[: parts.index(name)] if name in parts else parts[-1:]
     return next((row for row in reversed(above) if row in rows), None)
 
 

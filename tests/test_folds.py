@@ -252,11 +252,11 @@ def test_noisy_clips_of_a_held_out_group_are_left_out(sets, tmp_path, monkeypatc
         assert {"", "new"} <= set(trained)
 
 
-def test_the_ladder_ends_with_the_recipe(sets, tmp_path, competition):
-    ladder = folds.ladder(sets[0], QUICK, tmp_path)
-    assert list(ladder.index) == list(folds.LADDER)
-    assert ladder["LWLRAP"].between(ladder["low"], ladder["high"]).all()
-    last, recipe = Run(tmp_path / ladder.index[-1]).config, models.MODELS["best"].config("quick")
+def test_the_ablation_ends_with_the_recipe(sets, tmp_path, competition):
+    table = folds.ablation(sets[0], QUICK, tmp_path)
+    assert list(table.index) == list(folds.ABLATION)
+    assert table["LWLRAP"].between(table["low"], table["high"]).all()
+    last, recipe = Run(tmp_path / table.index[-1]).config, models.MODELS["best"].config("quick")
     assert replace(last, max_steps=None, min_steps=1) == replace(recipe, max_steps=None)
 
 

@@ -69,8 +69,9 @@ def per_class(table: pd.DataFrame, column: str) -> None:
     table = table.sort_index(ascending=False)
     table = table.loc[table.mean(axis="columns").sort_values(kind="stable").index].rename(index=words)
     _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(table)))
+    heights = np.arange(len(table)) + 0.1 * (table.shape[1] - 1)
     for number, (marker, run) in enumerate(zip("os^", table)):  # one above the other, since many coincide
-        ax.plot(table[run], np.arange(len(table)) - 0.2 * number, marker, markersize=5, label=run)
+        ax.plot(table[run], heights - 0.2 * number, marker, markersize=5, label=run)
     ax.set_yticks(range(len(table)), table.index)
     ax.set(xlabel=column, xlim=(max(-0.02, table.min().min() - 0.05), 1.02))
     ax.grid(axis="y", alpha=0.3)
@@ -134,7 +135,7 @@ def score_histogram(scores: np.ndarray) -> None:
     """Draw histograms of all scores (clips, classes) and of each clip's highest."""
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.2), sharex=True)
     left.hist(scores.ravel(), bins=np.linspace(0, 1, 21), log=True)
-    left.set(title="all scores", xlabel="Score", ylabel="Scores (log scale)")
+    left.set(title="all scores", xlabel="Score", ylabel="Number of scores (log scale)")
     _plain_numbers(left.yaxis)
     right.hist(scores.max(axis=1), bins=np.linspace(0, 1, 21))
     right.set(title="highest of each clip", xlabel="Score", ylabel="Clips")

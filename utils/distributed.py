@@ -29,7 +29,7 @@ def process_group() -> Iterator[None]:
         yield
         return
     # Imported before the group is made: else its functions' defaults keep the group, whose threads can crash the exit.
-    import torch.distributed.nn.functional  # noqa: F401
+    from torch.distributed.nn import functional  # noqa: F401
 
     backend, device = "gloo", None
     if torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"]):

@@ -175,7 +175,7 @@ def deletion(
     for share in SHARES:
         gone = {name: _highest(order, share, size) for name, order in orders.items()}
         rows[share] = {name: score(torch.where(some, quietest, x)) for name, some in gone.items()}
-    return pd.DataFrame(rows).T.rename_axis("share gone")
+    return pd.DataFrame(rows).T.rename_axis("share deleted")
 
 
 def _highest(order: Tensor, share: float, size: int) -> Tensor:

@@ -17,7 +17,7 @@ from .models import MODELS
 from .run_folder import Run
 
 NAME = "best"
-LADDER = {  # the recipe, step by step: each row's changes to the config before it
+ABLATION = {  # the recipe, part by part: each row's changes to the config before it
     "random crops": {"optimizer": "adam", **NO_AUGMENTATION},
     "+ mixed in power": {"mix_probability": 0.5},
     "+ resized": {"resize_probability": 0.4},
@@ -25,7 +25,7 @@ LADDER = {  # the recipe, step by step: each row's changes to the config before 
     "+ Muon": {"optimizer": "muon"},
     "+ FilterAugment": {"filter_probability": 1.0},
 }
-LADDER_STEPS = 600
+ABLATION_STEPS = 600
 STAGES = ["-curated", ""]  # suffixes of a fold's run folders, one per stage, if there is a noisy set
 NOISY = "noisy/"  # prefix of the names of noisy clips, which may be those of curated ones
 
@@ -82,7 +82,7 @@ def fit_stage(
     return train.fit(model, train_set, held_out, config, folders[stage], f"{title}{STAGES[stage]}", bar)
 
 
-def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFrame:
+def ablation(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFrame:
     """Run a cumulative ablation of `best` without noisy clips: LWLRAP, and the gain over the row above, with intervals.
 
     Each row adds a part. It is a training of at most 600 steps on the validation split: a first look, with wide
@@ -91,14 +91,14 @@ def ladder(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFr
     entry, chains, folder = MODELS[NAME], [], Path(folder)
     train_set, validation_set = (curated.subset(rows) for rows in splits.split(curated.table, preset.seed))
     config = entry.config(preset.name)
-    steps = min(LADDER_STEPS, config.steps(len(train_set)))
+    steps = min(ABLATION_STEPS, config.steps(len(train_set)))
     model = entry.build(len(curated.classes), preset.name, preset.seed)
-    for name, change in LADDER.items():
+    for name, change in ABLATION.items():
         config = replace(config, min_steps=steps, max_steps=steps, **change)
         chains.append([(model, train_set, validation_set, config, folder / name, name)])
-    launch.side_by_side(train.fit, chains, len(LADDER) * steps, curated.device)
+    launch.side_by_side(train.fit, chains, len(ABLATION) * steps, curated.device)
     table, above = [], None
-    for name in LADDER:
+    for name in ABLATION:
         run = Run(folder / name)
         table.append({"recipe": name} | metrics.lwlrap_with_interval(run.targets, run.scores, above))
         above = run.scores
