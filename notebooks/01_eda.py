@@ -125,7 +125,7 @@ for clip in one_label.drop_duplicates("labels").sort_values("labels").itertuples
     with suppress(audio.UnreadableClip):  # notebook 2 lists them
         samples = mel.trim(audio.load_clip(clip.path, settings), settings)
         two_seconds = librosa.util.fix_length(samples, size=2 * settings.sample_rate)
-        examples[plots.words(clip.labels)] = mel.log_mel(two_seconds, settings)
+        examples[plots.display_name(clip.labels)] = mel.log_mel(two_seconds, settings)
 plots.spectrograms(examples, settings) if examples else "every clip has several labels, or cannot be read"
 
 # %% [markdown]

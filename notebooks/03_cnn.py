@@ -190,7 +190,7 @@ print(f"{entry.title}, {len(run.validation)} validation clips: LWLRAP {summary['
 row = int(validation_set.targets.sum(dim=1).argmax())
 clip = validation_set.table.iloc[row]
 samples, scores = audio.load_clip(clip["path"], kit.preset.mel), run.validation[run.classes].iloc[row]
-plots.tagged_clip(samples, scores, kit.preset.mel, plots.words(clip["labels"]), clip["labels"].split(","))
+plots.tagged_clip(samples, scores, kit.preset.mel, plots.display_name(clip["labels"]), clip["labels"].split(","))
 plots.player(samples, kit.preset.mel)
 
 # %% [markdown]

@@ -229,7 +229,7 @@ worst
 paths = kit.competition.curated.set_index("fname")["path"]
 for clip in worst[worst["fname"].isin(paths.index)].itertuples():  # some may have been removed since
     samples = audio.load_clip(paths[clip.fname], kit.preset.mel)
-    title = f"{plots.words(clip.labels)}: {clip.fname}, LWLRAP {clip.LWLRAP:.2f}"
+    title = f"{plots.display_name(clip.labels)}: {clip.fname}, LWLRAP {clip.LWLRAP:.2f}"
     plots.tagged_clip(samples, run.validation[run.classes].loc[clip.Index], kit.preset.mel, title, clip.labels.split(","))
     display(plots.player(samples, kit.preset.mel))
 

@@ -128,7 +128,7 @@ points, sums = explain.relevance(networks, x, labels)
 # layer. The largest deviation (the kit stops above 5%):
 
 # %% tags=["nbval-ignore-output", "results"]
-missed = explain.missed(points, sums)
+missed = explain.conservation_error(points, sums)
 print(f"largest deviation: {missed.max():.1%} of that sum, in {len(missed)} spectrograms")
 
 # %% [markdown]
@@ -155,7 +155,7 @@ def show(row, first, second):
     asked = torch.tensor([int(first), int(second)])
     found, sums = explain.relevance(networks, x[[row, row]], asked)
     found = found.cpu().numpy()
-    titles = [f"{plots.words(classes[label])}: {total:.1f}" for label, total in zip(asked, sums)]
+    titles = [f"{plots.display_name(classes[label])}: {total:.1f}" for label, total in zip(asked, sums)]
     rather = found[0] - found[1]
     plots.relevance(x[row, 0].cpu().numpy(), dict(zip([*titles, "difference"], [*found, rather])), kit.preset.mel)
     return found[0], rather
@@ -196,7 +196,7 @@ def hear(row, points):
     samples = mel.trim(audio.load_clip(path, kit.preset.mel), kit.preset.mel)
     hop_length = kit.preset.mel.hop_length
     samples = np.pad(samples, (-int(offsets[row]) * hop_length, 0))[: (run.config.n_frames - 1) * hop_length]
-    return samples, *explain.listen(samples, points, kit.preset.mel)
+    return samples, *explain.sonify(samples, points, kit.preset.mel)
 
 
 for name, sound in zip(("the sound", "what supports its label", "the rest"), hear(ahead, supports)):
@@ -258,7 +258,7 @@ for next_best in others[:1]:
 # glockenspiel's relevance below 100 Hz, may come from clips with two labels, or from background or silence that the network counts on.
 
 # %% tags=["nbval-ignore-output"]
-plots.relevance_per_class(explain.profile(points, labels, classes), kit.preset.mel)
+plots.relevance_per_class(explain.relevance_over_frequency(points, labels, classes), kit.preset.mel)
 
 # %% [markdown]
 # For a sound of your own, `python -m utils.predict FILE --explain PICTURE.png` plots what supports the top class.

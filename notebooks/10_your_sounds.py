@@ -195,11 +195,11 @@ if labeled is None:
         copy_readable(kit.competition.curated["path"][label == name][:20], labeled / re.sub(r"[^\w-]+", "_", name))
 
 # %% [markdown]
-# `own.make_data_set` turns them into a dataset in the competition's layout and sets aside a fifth for testing.
+# `own.make_dataset` turns them into a dataset in the competition's layout and sets aside a fifth for testing.
 
 # %% tags=["nbval-ignore-output"]
 target = kit.folder / "own" / Path(labeled).resolve().name
-own.make_data_set(labeled, target, csv=None, replace=True)
+own.make_dataset(labeled, target, csv=None, replace=True)
 own_kit = setup(str(target), "quick")
 runs = examples / "runs" if Path(labeled).is_relative_to(examples) else own_kit.runs
 
@@ -249,7 +249,7 @@ import shlex
 
 from utils.workspace import short_path
 
-data_set, model_folder = (shlex.quote(short_path(folder)) for folder in (target, own_kit.run_folder("deep_cnn")))
-print(f"python -m utils.run --data {data_set} --preset quick 02 03 08")
-print(f"python -m utils.run --data {data_set} --preset full 02 06 08")
+dataset_folder, model_folder = (shlex.quote(short_path(folder)) for folder in (target, own_kit.run_folder("deep_cnn")))
+print(f"python -m utils.run --data {dataset_folder} --preset quick 02 03 08")
+print(f"python -m utils.run --data {dataset_folder} --preset full 02 06 08")
 print(f"python -m utils.predict FOLDER --run {model_folder}")

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from utils import folds, mel_cache, metrics, models, setup, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset, load_labeled
+from utils.workspace import Workspace
 
 RECIPES = dict(zip(folds.ABLATION, accumulate(folds.ABLATION.values(), operator.or_)))
 *_, RECIPE = RECIPES.values()
@@ -38,8 +39,7 @@ def lsep(logits, targets, activation):
     # Source: Li, Song and Luo 2017, Improving Pairwise Ranking for Multi-label Image Classification.
     negatives = logits.masked_fill(targets > 0, -1e4).logsumexp(dim=1)
     positives = (-logits).masked_fill(targets == 0, -1e4).logsumexp(dim=1)
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
-    return 2.5 * cross_entropy + 0.5 * F.softplus(negatives + positives)
+    return 2.5 * CROSS_ENTROPY(logits, targets, "sigmoid") + 0.5 * F.softplus(negatives + positives)
 
 
 def one_convolution(model):
@@ -99,15 +99,14 @@ def compared_with(name: str, rows: Iterable[str]) -> str | None:
     return next((row for row in reversed(above) if row in rows), None)
 
 
-def datasets() -> tuple[MelDataset, MelDataset | None]:
+def datasets(kit: Workspace) -> tuple[MelDataset, MelDataset | None]:
     """Return the curated set and the noisy one, if any."""
-    kit = setup(preset="quick")
     competition = kit.competition
-    cache = mel_cache.build(competition.curated, kit.cache, "curated", QUICK.mel)
+    cache = mel_cache.build(competition.curated, kit.cache, "curated", kit.preset.mel)
     curated = load_labeled(cache, competition.curated, competition.classes, kit.preset, "cpu")
     if not len(competition.noisy):
         return curated, None
-    cache = mel_cache.build(competition.noisy, kit.cache, "noisy", QUICK.mel)
+    cache = mel_cache.build(competition.noisy, kit.cache, "noisy", kit.preset.mel)
     return curated, MelDataset(cache, cache.readable(competition.noisy), competition.classes)
 
 
@@ -116,14 +115,15 @@ def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> t
     torch.set_num_threads(1)
     options, config, other = ROWS[name]
     with contextlib.redirect_stdout(io.StringIO()):
-        curated, noisy = datasets()
+        curated, noisy = datasets(setup(preset="quick"))
         fold = splits.folds(curated.table, QUICK.n_folds, seed)
         train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
         entry = models.MODELS["deep_cnn"]
         config = replace(entry.config("quick"), min_steps=steps, max_steps=steps, seed=seed, **config)
         model = entry.build(len(curated.classes), "quick", seed, **options)
         torch.manual_seed(seed)  # for the layers that a change adds
-        other.get("change", lambda model: None)(model)
+        if "change" in other:
+            other["change"](model)
         train.bce = other.get("loss", CROSS_ENTROPY)
         training = model, train_set, held_out, config, folder / f"{number}", name, tqdm(disable=True)
         if "noisy" in other:
@@ -154,7 +154,8 @@ def main() -> None:
         parser.error(f"rows are numbered from 0 to {len(ROWS) - 1}; --list shows them")
     if options.data:
         os.environ["FAT_DATA"] = str(Path(options.data).resolve())
-    kit, (curated, noisy) = setup(preset="quick"), datasets()
+    kit = setup(preset="quick")
+    curated, noisy = datasets(kit)
     names = [list(ROWS)[number] for number in sorted(set(options.rows))] or list(ROWS)
     targets, scored = curated.targets.numpy(), {seed: {} for seed in range(options.seeds)}
     for name, seed in product(names, range(options.seeds)):

@@ -64,15 +64,9 @@ def plain_log_mel(path: str) -> np.ndarray:
     samples, _ = librosa.load(path, sr=MEL.sample_rate)
     samples, _ = librosa.effects.trim(samples, top_db=MEL.trim_db)
     power = librosa.feature.melspectrogram(
-        y=samples,
-        sr=MEL.sample_rate,
-        n_fft=MEL.n_fft,
-        hop_length=MEL.hop_length,
-        n_mels=MEL.n_mels,
-        fmin=MEL.fmin,
-        fmax=MEL.fmax,
-        htk=True,
-    )
+        y=samples, sr=MEL.sample_rate, n_fft=MEL.n_fft, hop_length=MEL.hop_length, n_mels=MEL.n_mels,
+        fmin=MEL.fmin, fmax=MEL.fmax, htk=True,
+    )  # fmt: skip
     return librosa.power_to_db(power)
 
 

@@ -32,7 +32,7 @@ CONFIG = TrainingConfig(3, batch_size=8, crop="random", optimizer="muon", schedu
 
 
 def child(work: Callable[[], object], kill_at: int = 0) -> tuple[bool, int]:
-    """Run `work` in a child, killed at point `kill_at`; return whether it was killed, or else its optimizer steps."""
+    """Run `work` in a child, killed at point `kill_at`; return whether it was killed, and its optimizer steps else."""
     if process := os.fork():
         _, status = os.waitpid(process, 0)
         assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL, status

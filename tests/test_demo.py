@@ -27,7 +27,7 @@ def test_a_sound_gets_its_highest_scores_and_a_plot(run, competition):
     figures = plt.get_fignums()
     scores, figure = demo.tag_sound(path, run)
     expected = predict.tag(path, run).iloc[0].nlargest(5)
-    assert scores == pytest.approx(dict(zip(map(plots.words, expected.index), expected)))
+    assert scores == pytest.approx(dict(zip(map(plots.display_name, expected.index), expected)))
     assert len(figure.axes[1].get_yticklabels()) == 5
     assert plt.get_fignums() == figures
 

@@ -111,7 +111,7 @@ def test_deleting_the_most_relevant_points_lowers_scores_more_than_random_ones(r
         scores = inference.activate(trained[0](x), run.config.activation)
     assert np.allclose(table.loc[0], scores.gather(1, labels[:, None]).mean())
     assert (table["relevant"] < table["random"]).iloc[1:].all()
-    share = explain.profile(points, labels, run.classes)
+    share = explain.relevance_over_frequency(points, labels, run.classes)
     assert share.shape == (len(set(labels.tolist())), 128) and (share.abs().sum(axis=1) <= 1.001).all()
 
 
@@ -134,14 +134,14 @@ def test_a_sound_is_split_into_its_relevant_part_and_the_rest():
     samples = (low + high).astype(np.float32)
     points = np.full((128, 128), -1.0)
     points[:40] = 1  # up to 1.1 kHz
-    kept, rest = explain.listen(samples, points, settings)
+    kept, rest = explain.sonify(samples, points, settings)
     assert np.allclose(kept + rest, samples, atol=1e-6)
     inner = slice(4000, -4000)
     assert np.abs(kept - low)[inner].max() < 0.02
     assert np.abs(rest - high)[inner].max() < 0.02
-    short = explain.listen(samples[:40_000], points, settings)  # a clip shorter than a crop
+    short = explain.sonify(samples[:40_000], points, settings)  # a clip shorter than a crop
     assert len(short[0]) == len(short[1]) == 40_000
-    assert not explain.listen(samples, -np.abs(points), settings)[0].any()  # nothing supports the label
+    assert not explain.sonify(samples, -np.abs(points), settings)[0].any()  # nothing supports the label
 
 
 def test_the_command_line_plots_what_supports_the_top_class(run, sets, tmp_path, capsys):
@@ -151,7 +151,7 @@ def test_the_command_line_plots_what_supports_the_top_class(run, sets, tmp_path,
     long = tmp_path / "long.wav"
     rate = run.mel.sample_rate
     soundfile.write(long, np.concatenate([np.zeros(4 * rate), audio.load_clip(path, run.mel)]), rate)
-    label, begin, crop, points = predict.first_answer(long, run)
+    label, begin, crop, points = predict.explain_top_class(long, run)
     assert label in predict.top_classes(predict.tag(long, run), 1)["class"].tolist()
     assert crop.shape == points.shape == (128, 128)
     recording = mel.clip_to_log_mel(long, replace(run.mel, trim_db=math.inf))
@@ -159,7 +159,7 @@ def test_the_command_line_plots_what_supports_the_top_class(run, sets, tmp_path,
     assert np.abs(crop[:, : there.shape[1]] - there).max() < 0.1  # the cache rounds to float16
     one_crop = Run(run.folder)  # as with the preset full; the first two seconds are silent
     one_crop.record["config"]["test_crops"] = 1
-    assert predict.first_answer(long, one_crop)[1] == begin
+    assert predict.explain_top_class(long, one_crop)[1] == begin
     soundfile.write(tmp_path / "other.wav", np.zeros(100), 8000)
     with pytest.raises(SystemExit):
         predict.main([path, str(tmp_path / "other.wav"), "--explain", str(plot)])

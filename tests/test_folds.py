@@ -116,7 +116,7 @@ def test_the_first_parallel_training_that_fails_ends_the_others(sets, tmp_path):
     long = (*long[:3], replace(long[3], min_steps=10**6, max_steps=10**6), *long[4:])
     others = set(multiprocessing.active_children())  # of earlier tests
     with pytest.raises(FloatingPointError, match="1: the loss is"):
-        launch.side_by_side(train.fit, [[long], [failing, later]], 10**6, sets[0].device)
+        launch.train_in_parallel(train.fit, [[long], [failing, later]], 10**6, sets[0].device)
     assert not list(tmp_path.glob("*/settings.json")) + list(tmp_path.glob("2*"))
     assert set(multiprocessing.active_children()) <= others
 
@@ -128,7 +128,7 @@ def killed(_, bar):
 def test_a_process_killed_for_lack_of_memory_is_explained():
     torch.set_num_threads(2)
     with pytest.raises(MemoryError, match="OMP_NUM_THREADS=1 trains one at a time"):
-        launch.side_by_side(killed, [[(1,)], [(2,)]], 2, torch.device("cpu"))
+        launch.train_in_parallel(killed, [[(1,)], [(2,)]], 2, torch.device("cpu"))
 
 
 SLEEPERS = """
@@ -142,7 +142,7 @@ def sleep(folder, bar):
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    launch.side_by_side(sleep, [[(os.environ["TMP"],)]] * 3, 3, torch.device("cpu"))
+    launch.train_in_parallel(sleep, [[(os.environ["TMP"],)]] * 3, 3, torch.device("cpu"))
 """
 
 

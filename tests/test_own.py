@@ -27,7 +27,7 @@ def sounds(tmp_path):
 
 
 def test_folders_become_a_competition(sounds, tmp_path):
-    target = own.make_data_set(sounds, tmp_path / "made" / "target")
+    target = own.make_dataset(sounds, tmp_path / "made" / "target")
     competition = data.Competition(target)
     assert competition.classes == ["Bark", "Church bell"]
     assert competition.curated["labels"].value_counts().to_dict() == {"Bark": 8, "Church bell": 4}
@@ -47,7 +47,7 @@ def test_folders_become_a_competition(sounds, tmp_path):
 def test_long_names_are_shortened(tmp_path):
     wide = "\N{MATHEMATICAL BOLD CAPITAL A}" * 50  # four bytes each
     write(tmp_path / "sounds", *(f"{name}/{wide}{i}.wav" for name in (wide, "Bark") for i in range(5)))
-    competition = data.Competition(own.make_data_set(tmp_path / "sounds", tmp_path / "target"))
+    competition = data.Competition(own.make_dataset(tmp_path / "sounds", tmp_path / "target"))
     assert competition.classes == ["Bark", wide] and len(competition.curated) + len(competition.test) == 10
 
 
@@ -55,7 +55,7 @@ def test_a_folder_without_sounds_is_reported(sounds, tmp_path, capsys):
     for name in ("Purr/1.aiff", "__MACOSX/Bark/._1.wav"):
         (sounds / name).parent.mkdir(parents=True)
         (sounds / name).write_text("not a sound")
-    assert data.Competition(own.make_data_set(sounds, tmp_path / "target")).classes == ["Bark", "Church bell"]
+    assert data.Competition(own.make_dataset(sounds, tmp_path / "target")).classes == ["Bark", "Church bell"]
     printed = capsys.readouterr().out
     assert "folders without sounds are not used as classes: Purr, __MACOSX" in printed
     assert "skipped 1 of 16 files, such as 1.aiff" in printed
@@ -63,7 +63,7 @@ def test_a_folder_without_sounds_is_reported(sounds, tmp_path, capsys):
 
 def test_the_seed_draws_the_test_set(sounds, tmp_path):
     drawn = [
-        own.make_data_set(sounds, tmp_path / name, seed=seed) / "test_labels.csv"
+        own.make_dataset(sounds, tmp_path / name, seed=seed) / "test_labels.csv"
         for name, seed in [("a", 0), ("b", 0), ("c", 1)]
     ]
     assert drawn[0].read_text() == drawn[1].read_text() != drawn[2].read_text()
@@ -76,9 +76,9 @@ def test_a_csv_file_may_give_several_labels(sounds, tmp_path):
         listed, index=False
     )
     with pytest.raises(ValueError, match="'Howl' has 2 of at least 3 clips"):
-        own.make_data_set(sounds, tmp_path / "target", listed)
+        own.make_dataset(sounds, tmp_path / "target", listed)
     listed.write_text(listed.read_text().replace("Howl,Bark", "Howl,Run").replace(",Bark\n", ',"Howl,Bark"\n'))
-    target = own.make_data_set(sounds, tmp_path / "target", listed)
+    target = own.make_dataset(sounds, tmp_path / "target", listed)
     competition = data.Competition(target)
     assert competition.classes == ["Bark", "Howl", "Run"]
     labels = [*competition.curated["labels"], *pd.read_csv(target / "test_labels.csv")["labels"]]
@@ -96,7 +96,7 @@ def listed(sounds, tmp_path, **columns):
 def test_groups_stay_together_and_every_column_is_kept(sounds, tmp_path):
     speakers = [f"speaker {i // 2}" for i in range(10)] + ["None", "None", "NA", "NA", "speaker 9"]
     csv = listed(sounds, tmp_path, group=speakers, path="mine", recorder=["", *["H4n"] * 14])
-    target = own.make_data_set(sounds, tmp_path / "target", csv, seed=1)
+    target = own.make_dataset(sounds, tmp_path / "target", csv, seed=1)
     curated, test = data.Competition(target).curated, data.read_table(target / "test_labels.csv", ["group"])
     assert len(curated) + len(test) == 15
     assert len(test) > 0
@@ -113,7 +113,7 @@ def test_copies_join_the_groups_they_are_in(sounds, tmp_path, capsys):
     groups = [i // 3 for i in range(15)]
     for seed in range(4):
         csv = listed(sounds, tmp_path, group=groups, **labels)
-        target = own.make_data_set(sounds, tmp_path / "target", csv, seed=seed, replace=True)
+        target = own.make_dataset(sounds, tmp_path / "target", csv, seed=seed, replace=True)
         curated, test = data.Competition(target).curated, data.read_table(target / "test_labels.csv", ["group"])
         assert {"0", "4"} <= set(curated["group"])
         assert not set(curated["group"]) & set(test["group"])
@@ -122,7 +122,7 @@ def test_copies_join_the_groups_they_are_in(sounds, tmp_path, capsys):
 
 def test_the_test_set_is_the_first_fold_if_there_are_folds(sounds, tmp_path):
     csv = listed(sounds, tmp_path, fold=[i % 5 + 1 for i in range(15)])
-    target = own.make_data_set(sounds, tmp_path / "target", csv)
+    target = own.make_dataset(sounds, tmp_path / "target", csv)
     curated, test = data.Competition(target).curated, data.read_table(target / "test_labels.csv", ["fold"])
     assert (len(set(curated["fold"])), len(set(test["fold"])), len(test)) == (4, 1, 3)
     assert not set(curated["fold"]) & set(test["fold"])
@@ -132,21 +132,21 @@ def test_the_test_set_is_the_first_fold_if_there_are_folds(sounds, tmp_path):
         ([1] * 15, "give 3 folds"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            own.make_data_set(sounds, tmp_path / "no", listed(sounds, tmp_path, fold=folds))
+            own.make_dataset(sounds, tmp_path / "no", listed(sounds, tmp_path, fold=folds))
     with pytest.raises(
         ValueError, match=r"all clips of the class '.*' are test clips: add some in other groups or folds"
     ):
-        own.make_data_set(sounds, tmp_path / "no", listed(sounds, tmp_path, fold=[1] * 10 + [2, 3, 2, 3, 2]))
+        own.make_dataset(sounds, tmp_path / "no", listed(sounds, tmp_path, fold=[1] * 10 + [2, 3, 2, 3, 2]))
 
 
 def test_one_file_cannot_be_two_clips(sounds, tmp_path):
     csv = listed(sounds, tmp_path)
     csv.write_text(csv.read_text() + "./Church bell/../Church bell/0.ogg,Bark\n")
     with pytest.raises(ValueError, match=r"Church bell/0\.ogg and .*Church bell/0\.ogg are the same file: keep one"):
-        own.make_data_set(sounds, tmp_path / "target", csv)
+        own.make_dataset(sounds, tmp_path / "target", csv)
     (sounds / "Bark" / "again.ogg").symlink_to(sounds / "Church bell" / "0.ogg")
     with pytest.raises(ValueError, match=r"again\.ogg and .*0\.ogg are the same file"):
-        own.make_data_set(sounds, tmp_path / "target")
+        own.make_dataset(sounds, tmp_path / "target")
     assert not (tmp_path / "target").exists()
 
 
@@ -157,7 +157,7 @@ def test_a_file_name_that_is_not_utf8_is_reported_before_writing(sounds, tmp_pat
         with pytest.raises(
             ValueError, match=r"sounds has 1 file names that are not UTF-8, such as b'Church bell/\\xe9\.ogg'"
         ):
-            own.make_data_set(sounds, tmp_path / "target", given)
+            own.make_dataset(sounds, tmp_path / "target", given)
     assert not (tmp_path / "target").exists()
 
 
@@ -171,13 +171,13 @@ def test_a_folder_that_cannot_be_read_is_reported_not_skipped(sounds, tmp_path, 
 
     monkeypatch.setattr(os, "scandir", locked)
     with pytest.raises(PermissionError, match=r"Bark cannot be read \(Permission denied\): allow it"):
-        own.make_data_set(sounds, tmp_path / "target")
+        own.make_dataset(sounds, tmp_path / "target")
 
 
 def test_two_groups_are_too_few(sounds, tmp_path):
     csv = listed(sounds, tmp_path, group=[i % 2 for i in range(15)])
     with pytest.raises(ValueError, match=r"of the clips left for training, .* clips of one group cannot be split"):
-        own.make_data_set(sounds, tmp_path / "target", csv)
+        own.make_dataset(sounds, tmp_path / "target", csv)
     assert not (tmp_path / "target").exists()
 
 
@@ -187,7 +187,7 @@ def test_a_link_to_a_folder_is_rejected_not_skipped(sounds, tmp_path):
     assert audio.find_sounds(sounds)
     (sounds / "linked").symlink_to(elsewhere)
     with pytest.raises(ValueError, match=r"linked is a link to a folder, which is not followed"):
-        own.make_data_set(sounds, tmp_path / "target")
+        own.make_dataset(sounds, tmp_path / "target")
 
 
 def test_sounds_are_copied_if_they_cannot_be_linked(sounds, tmp_path, monkeypatch):
@@ -195,35 +195,35 @@ def test_sounds_are_copied_if_they_cannot_be_linked(sounds, tmp_path, monkeypatc
         raise OSError("no links here")
 
     monkeypatch.setattr("pathlib.Path.symlink_to", no_links)
-    test = data.Competition(own.make_data_set(sounds, tmp_path / "target")).test
+    test = data.Competition(own.make_dataset(sounds, tmp_path / "target")).test
     assert all(os.path.isfile(path) and not os.path.islink(path) for path in test["path"])
 
 
 def test_only_a_dataset_that_was_made_here_is_replaced(sounds, tmp_path):
-    target = own.make_data_set(sounds, tmp_path / "target")
+    target = own.make_dataset(sounds, tmp_path / "target")
     with pytest.raises(FileExistsError, match="target already exists"):
-        own.make_data_set(sounds, target)
+        own.make_dataset(sounds, target)
     write(sounds, "Purr/1.wav", "Purr/2.wav", "Purr/3.wav")
-    assert data.Competition(own.make_data_set(sounds, target, replace=True)).classes == ["Bark", "Church bell", "Purr"]
+    assert data.Competition(own.make_dataset(sounds, target, replace=True)).classes == ["Bark", "Church bell", "Purr"]
     (sounds / "test_labels.csv").write_text("fname,labels\n")  # which any dataset may have
     before = sorted(sounds.rglob("*"))
     with pytest.raises(FileExistsError, match="sounds already exists"):
-        own.make_data_set(sounds, sounds, replace=True)
+        own.make_dataset(sounds, sounds, replace=True)
     with pytest.raises(ValueError, match=r"is in .*sounds, the folder of the sounds: choose a target outside"):
-        own.make_data_set(sounds, sounds / "target")
+        own.make_dataset(sounds, sounds / "target")
     assert sorted(sounds.rglob("*")) == before
     inside = sounds.rename(target / "sounds")
     with pytest.raises(ValueError, match=r"sounds is in .*target, which would be replaced: move it out of there"):
-        own.make_data_set(inside, target, replace=True)
+        own.make_dataset(inside, target, replace=True)
     assert list(inside.rglob("*.ogg"))
     csv = target / "mine.csv"
     csv.write_text("fname,labels\nsounds/Bark/0.ogg,Bark\n")
     with pytest.raises(ValueError, match=r"mine.csv is in .*target, which would be replaced: move it out of there"):
-        own.make_data_set(tmp_path, target, csv, replace=True)
+        own.make_dataset(tmp_path, target, csv, replace=True)
     csv = csv.rename(tmp_path / "mine.csv")
     pd.DataFrame({"fname": [str(next(inside.rglob("*.ogg")).relative_to(tmp_path))], "labels": "Bark"}).to_csv(csv)
     with pytest.raises(ValueError, match=r"ogg is in .*target, which would be replaced: move it out of there"):
-        own.make_data_set(tmp_path, target, csv, replace=True)
+        own.make_dataset(tmp_path, target, csv, replace=True)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_csv_file_may_list_only_files_in_the_folder(sounds, tmp_path, fname):
     with pytest.raises(
         ValueError if outside else FileNotFoundError, match="which is outside" if outside else "which is not in"
     ):
-        own.make_data_set(sounds, tmp_path / "target", tmp_path / "list.csv")
+        own.make_dataset(sounds, tmp_path / "target", tmp_path / "list.csv")
     assert not (tmp_path / "target").exists()
 
 
@@ -252,7 +252,7 @@ def test_a_csv_file_may_list_only_files_in_the_folder(sounds, tmp_path, fname):
 def test_invalid_datasets_are_rejected(tmp_path, names, sentence):
     (tmp_path / "sounds").mkdir()
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
-        own.make_data_set(write(tmp_path / "sounds", *names), tmp_path / "target")
+        own.make_dataset(write(tmp_path / "sounds", *names), tmp_path / "target")
     assert os.listdir(tmp_path) == ["sounds"]
 
 
@@ -270,7 +270,7 @@ def test_the_command_line_shows_the_dataset_and_the_next_command(sounds, tmp_pat
 def test_copies_of_a_sound_stay_together_and_cannot_have_different_labels(sounds, tmp_path):
     for i in range(5):
         shutil.copy(sounds / f"Church bell/{i}.ogg", sounds / f"Church bell/again {i}.ogg")
-    target = own.make_data_set(sounds, tmp_path / "target")
+    target = own.make_dataset(sounds, tmp_path / "target")
     competition = data.Competition(target)
     train, test = (
         {Path(path).read_bytes() for path in table["path"]} for table in (competition.curated, competition.test)
@@ -279,7 +279,7 @@ def test_copies_of_a_sound_stay_together_and_cannot_have_different_labels(sounds
     assert not train & test
     shutil.copy(sounds / "Church bell/0.ogg", sounds / "Bark/0.ogg")
     with pytest.raises(ValueError, match="are the same sound: keep one of them, with all its labels"):
-        own.make_data_set(sounds, tmp_path / "no")
+        own.make_dataset(sounds, tmp_path / "no")
 
 
 def test_drum_sounds_are_labeled_by_the_names_of_their_instruments(tmp_path):

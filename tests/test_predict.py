@@ -101,7 +101,7 @@ def test_the_plot_shows_the_top_classes_and_the_time_in_the_recording(run, tmp_p
     assert upper.get_xlim() == lower.get_xlim() == (0, duration)
     names = [label.get_text() for label in lower.get_yticklabels()]
     peaks = scores[scores.max().nlargest(4).index].idxmax().sort_values(kind="stable")
-    assert sorted(names) == sorted(plots.words(name) for name in peaks.index)
+    assert sorted(names) == sorted(plots.display_name(name) for name in peaks.index)
     assert list(peaks) == [scores[name.replace(" ", "_")].idxmax() for name in names[::-1]]
     plt.close()
 

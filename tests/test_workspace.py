@@ -46,11 +46,11 @@ def test_runs_from_before_a_dataset_was_made_anew_are_not_found(tmp_path):
                 soundfile.write(sounds / label / f"{number}.wav", [(first + number) / 40, label == "Bark"], 8000)
 
     write(first=0)
-    folders = [setup(str(own.make_data_set(sounds, target, replace=True))).runs for _ in range(2)]
+    folders = [setup(str(own.make_dataset(sounds, target, replace=True))).runs for _ in range(2)]
     (sounds / "Bark" / "9.wav").unlink()
-    folders.append(setup(str(own.make_data_set(sounds, target, replace=True))).runs)
+    folders.append(setup(str(own.make_dataset(sounds, target, replace=True))).runs)
     write(first=1)  # the same names for other sounds, most of which were training clips
-    folders.append(setup(str(own.make_data_set(sounds, target, replace=True))).runs)
+    folders.append(setup(str(own.make_dataset(sounds, target, replace=True))).runs)
     assert folders[0] == folders[1]
     assert len(set(folders)) == 3
 

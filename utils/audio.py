@@ -150,11 +150,11 @@ def durations(table: pd.DataFrame) -> np.ndarray:
     for path in table["path"]:
         with suppress(UnreadableClip), _named(path), open(path, "rb"):
             seconds.append(soundfile.info(path).duration)
-    told = np.array([length for length in seconds if length < MAX_DURATION])
-    if len(told) < len(table):
-        untold = f"{len(table) - len(told)} of {len(table)} clips have an unknown duration"
-        print(f"{untold}; 02_preprocessing lists those that cannot be read")
-    return told
+    known = np.array([length for length in seconds if length < MAX_DURATION])
+    if len(known) < len(table):
+        unknown = f"{len(table) - len(known)} of {len(table)} clips have an unknown duration"
+        print(f"{unknown}; 02_preprocessing lists those that cannot be read")
+    return known
 
 
 @contextmanager

@@ -38,19 +38,21 @@ def draw_batch(
         return _random_offsets(dataset.lengths[rows], n_frames, generator)
 
     draw = {"rows": rows, "offsets": begin(rows)}
-    if augmented and config.mix_probability:
+    if not augmented:
+        return draw
+    if config.mix_probability:
         other = rows[torch.randperm(n, generator=generator)]
         gain = torch.where(uniform(0, 1) < config.mix_probability, uniform(*GAIN), -math.inf)
         draw |= {"other_rows": other, "other_offsets": begin(other), "gain": gain}
-    if augmented and config.resize_probability:
+    if config.resize_probability:
         rate = uniform(math.log(RATE[0]), math.log(RATE[1])).exp()
         scale, shift = uniform(1 - MEL_SCALE, 1 + MEL_SCALE), uniform(-MEL_SHIFT, MEL_SHIFT)
         resized = uniform(0, 1) < config.resize_probability
         draw |= {"resized": resized, "rate": rate, "mel_scale": scale, "mel_shift": shift}
-    if augmented and config.spec_augment_probability:
+    if config.spec_augment_probability:
         masked = uniform(0, 1) < config.spec_augment_probability
         draw |= {"mask_width": uniform(0, LARGEST_MASK, 2) * masked[:, None], "mask_start": uniform(0, 1, 2)}
-    if augmented and config.filter_probability:
+    if config.filter_probability:
         filtered = uniform(0, 1) < config.filter_probability
         draw["filter_gain"] = uniform(-FILTER_GAIN, FILTER_GAIN, FILTER_POINTS) * filtered[:, None]
     return draw
@@ -74,10 +76,10 @@ def make_batch(
         mixed = (draw["gain"] > -math.inf)[:, None]
         targets = torch.maximum(targets, dataset.targets[draw["other_rows"]] * mixed)
     if "rate" in draw and draw["resized"].any():
-        some = torch.nonzero(draw["resized"])[:, 0]
-        factors = [dataset.to_device(draw[name][some]) for name in ("rate", "mel_scale", "mel_shift")]
-        some = dataset.to_device(some)
-        x = x.index_copy(0, some, resize(x[some], *factors))
+        resized = torch.nonzero(draw["resized"])[:, 0]
+        factors = [dataset.to_device(draw[name][resized]) for name in ("rate", "mel_scale", "mel_shift")]
+        resized = dataset.to_device(resized)
+        x[resized] = resize(x[resized], *factors)
     if "mask_width" in draw:
         x = spec_augment(x, dataset.to_device(draw["mask_start"]), dataset.to_device(draw["mask_width"]))
     if "filter_gain" in draw:  # after the masks, which are thus not flat either

@@ -30,10 +30,11 @@ def features(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
     They are `NAMES`: the mean and the standard deviation over time of the first 20 MFCCs, of the spectral centroid,
     bandwidth and 85% roll-off in mel bands, of the spectral flatness in dB, and of the loudness in dB.
     """
-    power, bands = librosa.db_to_power(log_mel.astype(np.float64)), np.arange(settings.n_mels)
+    log_mel = log_mel.astype(np.float64)
+    power, bands = librosa.db_to_power(log_mel), np.arange(settings.n_mels)
     loudness = librosa.power_to_db(power.sum(axis=0), amin=settings.amin, top_db=None)
     over_time = np.vstack([
-        librosa.feature.mfcc(S=log_mel.astype(np.float64), n_mfcc=N_MFCC),
+        librosa.feature.mfcc(S=log_mel, n_mfcc=N_MFCC),
         librosa.feature.spectral_centroid(S=power, freq=bands),
         librosa.feature.spectral_bandwidth(S=power, freq=bands),
         librosa.feature.spectral_rolloff(S=power, freq=bands),

@@ -1,6 +1,7 @@
 """Charts of labels, durations, networks, training and scores, in the style of `plots`."""
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
 from .metrics import best_threshold
-from .plots import words
+from .plots import display_name
 
 
 def _plain_numbers(axis: Axis) -> None:
@@ -21,7 +22,7 @@ def _plain_numbers(axis: Axis) -> None:
 
 def clips_per_class(counts: pd.DataFrame) -> None:
     """Draw one panel of horizontal bars per set (the columns), with classes (the index) sorted by the first set."""
-    counts = counts.rename(index=words).sort_values(list(counts))
+    counts = counts.rename(index=display_name).sort_values(list(counts))
     _, axes = plt.subplots(1, len(counts.columns), figsize=(8, 0.9 + 0.2 * len(counts)), sharey=True, squeeze=False)
     for ax, color, name in zip(axes[0], ["C0", "C1"], counts):
         ax.barh(counts.index, counts[name], color=color)
@@ -33,7 +34,7 @@ def clips_per_class(counts: pd.DataFrame) -> None:
 def bars(values: pd.Series, xlabel: str) -> None:
     """Draw horizontal bars, the first on top."""
     _, ax = plt.subplots(figsize=(7, 0.7 + 0.22 * len(values)))
-    ax.barh([words(name) for name in values.index[::-1]], values[::-1])
+    ax.barh([display_name(name) for name in values.index[::-1]], values[::-1])
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set(xlabel=xlabel)
 
@@ -45,7 +46,7 @@ def strip(values: pd.Series, of: pd.Series, xlabel: str) -> None:
     _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(medians)))
     ax.plot(values, of.map(rows), "|", markersize=9, alpha=0.7)
     ax.plot(medians, rows, "o", markersize=4, color="C1")
-    ax.set_yticks(rows, [words(name) for name in medians.index])
+    ax.set_yticks(rows, [display_name(name) for name in medians.index])
     ax.set(xlabel=xlabel)
 
 
@@ -64,16 +65,16 @@ def durations(seconds: dict[str, np.ndarray]) -> None:
     figure.legend([line], ["2 s, what a model is shown at once"], loc="outside lower center")
 
 
-def per_class(table: pd.DataFrame, column: str) -> None:
+def per_class(table: pd.DataFrame, xlabel: str) -> None:
     """Draw a marker per class (the index) and run (up to three columns), classes with the highest mean on top."""
     table = table.sort_index(ascending=False)
-    table = table.loc[table.mean(axis="columns").sort_values(kind="stable").index].rename(index=words)
+    table = table.loc[table.mean(axis="columns").sort_values(kind="stable").index].rename(index=display_name)
     _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(table)))
     heights = np.arange(len(table)) + 0.1 * (table.shape[1] - 1)
     for number, (marker, run) in enumerate(zip("os^", table)):  # one above the other, since many coincide
         ax.plot(table[run], heights - 0.2 * number, marker, markersize=5, label=run)
     ax.set_yticks(range(len(table)), table.index)
-    ax.set(xlabel=column, xlim=(max(-0.02, table.min().min() - 0.05), 1.02))
+    ax.set(xlabel=xlabel, xlim=(max(-0.02, table.min().min() - 0.05), 1.02))
     ax.grid(axis="y", alpha=0.3)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(3, len(table.columns)))
 
@@ -81,7 +82,7 @@ def per_class(table: pd.DataFrame, column: str) -> None:
 def f1_over_threshold(curves: pd.DataFrame) -> None:
     """Draw macro F1 over the threshold (the index), a curve per run (the columns), a dot at its maximum."""
     _, ax = plt.subplots(figsize=(7, 2.6))
-    for style, run in zip(("-", "--", ":") * curves.shape[1], curves):
+    for style, run in zip(cycle(["-", "--", ":"]), curves):
         (line,) = ax.plot(curves[run], style, label=run)
         ax.plot(best_threshold(curves[run]), curves[run].max(), "o", color=line.get_color())
     ax.set(xlabel="Threshold", ylabel="Macro F1", xlim=(0, 1), ylim=(0, 1.02))
@@ -96,7 +97,7 @@ def ap_over_clips(table: pd.DataFrame) -> None:
     dots = table.groupby(["curated clips", "AP"]).size().reset_index(name="classes")
     ax.scatter(dots["curated clips"], dots["AP"], 30 * dots["classes"])
     for at, some in table.loc[named].groupby(["curated clips", "AP"]):
-        ax.annotate(", ".join(map(words, some.index)), at, (4, 4), textcoords="offset points", fontsize=7)
+        ax.annotate(", ".join(map(display_name, some.index)), at, (4, 4), textcoords="offset points", fontsize=7)
     lowest = table["AP"].min()
     ax.set(xlabel="Curated clips of the class", ylabel="Average precision", ylim=(lowest - 0.05, 1.02))
     ax.set_yticks([tick for tick in ax.get_yticks() if lowest - 0.05 <= tick <= 1])  # an AP is at most 1
@@ -189,7 +190,7 @@ def score_over_cost(table: pd.DataFrame) -> None:
     """Draw LWLRAP over training seconds and over MMAC, a dot per run; columns as in `Run.summary` and `Run.cost`."""
     _, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
     for ax, (column, label) in zip(axes, {"seconds": "Seconds of training", "MMAC": "MMAC per crop"}.items()):
-        for marker, (_, run) in zip("os^vD*PX<>" * len(table), table.iterrows()):
+        for marker, (_, run) in zip(cycle("os^vD*PX<>"), table.iterrows()):
             ax.plot(run[column], run["LWLRAP"], marker, label=run["run"])
         ax.set(xlabel=f"{label} (log scale)", xscale="log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))

@@ -27,11 +27,6 @@ TEST_LABELS = "test_labels.csv"  # in the mini set and in what `utils.own` makes
 LAYOUT_MARKERS = ("train_curated.csv", ZENODO_META)  # mark a folder in Kaggle's and in Zenodo's layout
 
 
-def is_competition(folder: Path) -> bool:
-    """Whether `folder` holds the tables of either layout."""
-    return any((folder / name).exists() for name in LAYOUT_MARKERS)
-
-
 class Competition:
     """The competition's data: `.classes`, and one table per set with a row per clip.
 
@@ -78,20 +73,18 @@ class Competition:
             self.test = labeled.loc[sample["fname"]].reset_index()
 
     def _read_zenodo(self) -> None:
-        def audio(name: str) -> str:
-            return f"FSDKaggle2019.audio_{name}"
-
+        audio = "FSDKaggle2019.audio_"  # prefix of the folders
         curated_file = f"{ZENODO_META}/train_curated_post_competition.csv"
         labels = read_table(self.folder / curated_file, ["fname", "labels"])["labels"]
         vocabulary = self.folder / ZENODO_META / "vocabulary.csv"
         self.classes = _read_vocabulary(vocabulary, set(split_labels(labels).explode()))
-        self.curated = self._labeled(curated_file, audio("train_curated"))
+        self.curated = self._labeled(curated_file, f"{audio}train_curated")
         noisy_file = f"{ZENODO_META}/train_noisy_post_competition.csv"
-        self.noisy = self._labeled(noisy_file, audio("train_noisy"), optional=True)
-        self.test = self._labeled(f"{ZENODO_META}/test_post_competition.csv", audio("test"))
+        self.noisy = self._labeled(noisy_file, f"{audio}train_noisy", optional=True)
+        self.test = self._labeled(f"{ZENODO_META}/test_post_competition.csv", f"{audio}test")
 
-    def _labeled(self, csv: str, audio: str, optional: bool = False) -> pd.DataFrame:
-        file = self.folder / csv
+    def _labeled(self, name: str, audio: str, optional: bool = False) -> pd.DataFrame:
+        file = self.folder / name
         if optional and not (self.folder / audio).exists():
             if file.exists():
                 print(f"{file} lists clips, but {audio} does not exist: continuing without the noisy set.")
@@ -102,7 +95,7 @@ class Competition:
         if len(unknown):
             label = unknown.iloc[0]
             what = "an empty label"
-            remedy = f"add the label or remove the {'file' if csv == TEST_LABELS else 'row'}"
+            remedy = f"add the label or remove the {'file' if name == TEST_LABELS else 'row'}"
             if label:
                 what = f"the label {label!r}, which is not one of the {len(self.classes)} classes"
                 remedy = "correct the label or add the class"
@@ -167,11 +160,11 @@ def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
     outside = [fname for fname in table["fname"] if os.path.basename(fname) != fname or fname in ("", ".", "..")]
     if outside:
         raise ValueError(f"{file} lists {outside[0]!r}, which is not a plain file name: correct the row.")
-    there = set(os.listdir(audio))
+    listed = set(os.listdir(audio))
     # One listing, since asking for each file takes long on a mounted drive; but macOS accepts any Unicode form.
-    absent = [fname for fname in table["fname"] if fname not in there and not os.path.isfile(audio / fname)]
+    absent = [fname for fname in table["fname"] if fname not in listed and not os.path.isfile(audio / fname)]
     if absent:
-        files.refuse_undecodable(sorted(there), audio)
+        files.refuse_undecodable(sorted(listed), audio)
         more = f" and {len(absent) - 1} more" if absent[1:] else ""
         raise FileNotFoundError(
             f"{file} lists {absent[0]}{more} not found in {audio}: add the audio or remove the rows."
@@ -207,10 +200,9 @@ def split_labels(labels: pd.Series) -> pd.Series:
 
 def multi_hot(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
     """Encode each clip's labels as zeros and ones, float32 (clips, classes)."""
-    labels = split_labels(table["labels"]).explode()
-    rows = np.repeat(np.arange(len(table)), table["labels"].str.count(",") + 1)
+    labels = split_labels(table["labels"].reset_index(drop=True)).explode()
     targets = np.zeros((len(table), len(classes)), dtype=np.float32)
-    targets[rows, _class_index(labels, classes)] = 1
+    targets[labels.index, _class_index(labels, classes)] = 1
     return targets
 
 

@@ -13,7 +13,7 @@ from . import data, splits
 from .config import Preset
 from .mel_cache import Cache, format_report
 
-processes_per_gpu = 1  # how many share a GPU's memory; set by `launch.side_by_side`
+processes_per_gpu = 1  # how many share a GPU's memory; set by `launch.train_in_parallel`
 _placed = weakref.WeakKeyDictionary()  # cache -> its frames on the device, shared by all unpickled datasets
 
 
@@ -83,9 +83,9 @@ class MelDataset:
         joined = copy.copy(self)
         joined.sources = self.sources + other.sources
         joined.table = pd.concat([self.table, other.table], ignore_index=True)
-        joined.targets, joined.lengths = (
-            torch.cat([getattr(self, name), getattr(other, name)]) for name in ("targets", "lengths")
-        )
+        joined.targets = torch.cat([self.targets, other.targets])
+        joined.lengths = torch.cat([self.lengths, other.lengths])
+        joined.pad_values = torch.cat([self.pad_values, other.pad_values])
         ends = joined.lengths.cumsum(0)
         joined.starts = ends - joined.lengths
         frames = torch.empty(int(ends[-1]), self.frames.shape[1], dtype=self.frames.dtype)
@@ -93,7 +93,6 @@ class MelDataset:
         for (source, start), end, length in zip(parts, ends.tolist(), joined.lengths.tolist()):
             frames[end - length : end] = source[start : start + length]
         joined.frames = _place(frames, self.device)
-        joined.pad_values = torch.cat([self.pad_values, other.pad_values])
         return joined
 
     def crops(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
@@ -106,9 +105,8 @@ class MelDataset:
         inside = (position >= 0) & (position < self.lengths[rows, None])
         index = torch.where(inside, self.starts[rows, None] + position, 0)
         frames = self.frames.index_select(0, _move(index.flatten(), self.frames.device)).view(*index.shape, -1)
-        inside, padding = (
-            _move(t, self.frames.device) for t in (inside[:, :, None], self.pad_values[rows, None, None])
-        )
+        inside = _move(inside[:, :, None], self.frames.device)
+        padding = _move(self.pad_values[rows, None, None], self.frames.device)
         return self.to_device(torch.where(inside, frames, padding)).float().transpose(1, 2)[:, None]
 
     def to_device(self, tensor: Tensor) -> Tensor:

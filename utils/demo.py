@@ -21,7 +21,7 @@ def tag_sound(path: str | Path, run: Run, device: str = "cpu") -> tuple[dict[str
     top = predict.top_classes(predict.tag(path, run, device), k=5)
     figure = plots.tags_over_time(samples, predict.tag_over_time(path, run, device=device), run.mel)
     plt.close(figure)  # or pyplot would keep the figure of every sound
-    return dict(zip(top["class"].map(plots.words), top["score"].astype(float))), figure
+    return dict(zip(top["class"].map(plots.display_name), top["score"].astype(float))), figure
 
 
 def page(run: Run, device: str = "cpu"):  # noqa: ANN201
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not importlib.util.find_spec("gradio"):
         parser.exit(1, "The page needs gradio, which is not installed: pip install gradio\n")
-    workspace.print_any_name()
+    workspace.replace_unprintable()
     try:
         run = predict.open_run(options.run)
         page(run, workspace.find_device()[0]).launch()

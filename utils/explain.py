@@ -25,7 +25,7 @@ from .networks import Add, Logits, Residual, TimeMean
 from .run_folder import Run
 
 BATCH = 16  # spectrograms at once, as the outputs of all layers are kept
-TOLERANCE = 0.05  # relevances that have `missed` more of their sum took a path around the layers
+TOLERANCE = 0.05  # relevances with a greater `conservation_error` took a path around the layers
 EPSILON = 1e-6  # keeps a sum that relevance is divided by from being 0
 LARGEST_FLAT = 11  # largest side, in points, of a first filter with the flat rule
 SHARES = (0.02, 0.05, 0.1, 0.2)  # of the points, deleted by `deletion`
@@ -56,7 +56,7 @@ def explainable(runs: Sequence[Run]) -> list[Run]:
     return found
 
 
-def missed(points: Tensor, sums: Tensor) -> Tensor:
+def conservation_error(points: Tensor, sums: Tensor) -> Tensor:
     """Return how far the relevances of each spectrogram miss their sum, as a share of it, or of 1 if it is smaller.
 
     `points` (clips, n_mels, frames) and `sums` (clips,) as given by `relevance`; the result has shape (clips,).
@@ -79,7 +79,7 @@ def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple
             name = network.config.get("network", network.config["name"])
             raise ValueError(f"Relevance propagation has no rule for {name}'s layer {layer}: choose another run.")
     points, sums = _mean(networks, x, labels, by_rules=True)
-    if missed(points, sums).max() > TOLERANCE:  # a path that `uncovered` cannot see, in a forward function
+    if conservation_error(points, sums).max() > TOLERANCE:  # a path that `uncovered` cannot see, in a forward function
         raise ValueError("The relevances do not add up to the logit: the network has a path around its layers.")
     return points, sums
 
@@ -92,11 +92,11 @@ def gradient_times_input(networks: Sequence[nn.Module], x: Tensor, labels: Tenso
 def _mean(networks: Sequence[nn.Module], x: Tensor, labels: Tensor, by_rules: bool) -> tuple[Tensor, Tensor]:
     """Average the results of `_propagate` over networks, batch by batch."""
     labels, batches = labels.to(x.device), []
-    for some, of in zip(x.split(BATCH), labels.split(BATCH)):
-        each = [_propagate(network.to(x.device).eval(), some, of, by_rules) for network in networks]
+    for x_batch, label_batch in zip(x.split(BATCH), labels.split(BATCH)):
+        each = [_propagate(network.to(x.device).eval(), x_batch, label_batch, by_rules) for network in networks]
         batches.append([torch.stack(part).mean(dim=0) for part in zip(*each)])
-    points, totals = (torch.cat(part) for part in zip(*batches))
-    return points, totals
+    points, sums = map(torch.cat, zip(*batches))
+    return points, sums
 
 
 @torch.enable_grad()
@@ -173,8 +173,8 @@ def deletion(
     quietest = x.amin(dim=(1, 2, 3), keepdim=True)
     rows = {0.0: dict.fromkeys(orders, score(x))}
     for share in SHARES:
-        gone = {name: _highest(order, share, size) for name, order in orders.items()}
-        rows[share] = {name: score(torch.where(some, quietest, x)) for name, some in gone.items()}
+        masks = {name: _highest(order, share, size) for name, order in orders.items()}
+        rows[share] = {name: score(torch.where(mask, quietest, x)) for name, mask in masks.items()}
     return pd.DataFrame(rows).T.rename_axis("share deleted")
 
 
@@ -188,7 +188,7 @@ def _highest(order: Tensor, share: float, size: int) -> Tensor:
     return F.pad(chosen, (0, width, 0, height)) > 0
 
 
-def listen(samples: np.ndarray, points: np.ndarray, settings: MelConfig) -> tuple[np.ndarray, np.ndarray]:
+def sonify(samples: np.ndarray, points: np.ndarray, settings: MelConfig) -> tuple[np.ndarray, np.ndarray]:
     """Split a sound into what supports a label and the rest: mono samples that add up to `samples`.
 
     `samples` are those of the crop that `points`, relevances (n_mels, frames), belong to, or fewer. The most relevant
@@ -204,7 +204,7 @@ def listen(samples: np.ndarray, points: np.ndarray, settings: MelConfig) -> tupl
     return kept, samples - kept
 
 
-def profile(points: Tensor, labels: Tensor, classes: list[str]) -> pd.DataFrame:
+def relevance_over_frequency(points: Tensor, labels: Tensor, classes: list[str]) -> pd.DataFrame:
     """Return where along frequency each class's relevance lies: a row per class in `labels`, a column per mel band.
 
     Values are shares of all relevance in a clip, for the label minus against it, averaged over the class's clips.

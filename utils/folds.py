@@ -49,7 +49,7 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
         # The first stage does not need the noisy clips, which take up GPU memory.
         chains.append([training] if noisy is None else [(0, None, *training), (1, noisy, *training)])
     fit_one, stages = (train.fit, [""]) if noisy is None else (fit_stage, STAGES)
-    launch.side_by_side(fit_one, chains, len(names) * config.max_steps, curated.device)
+    launch.train_in_parallel(fit_one, chains, len(names) * config.max_steps, curated.device)
     return _save(folder, names, stages, config, curated)
 
 
@@ -96,7 +96,7 @@ def ablation(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.Data
     for name, change in ABLATION.items():
         config = replace(config, min_steps=steps, max_steps=steps, **change)
         chains.append([(model, train_set, validation_set, config, folder / name, name)])
-    launch.side_by_side(train.fit, chains, len(ABLATION) * steps, curated.device)
+    launch.train_in_parallel(train.fit, chains, len(ABLATION) * steps, curated.device)
     table, above = [], None
     for name in ABLATION:
         run = Run(folder / name)
@@ -112,15 +112,15 @@ def agreeing(run: Run, noisy: MelDataset) -> np.ndarray:
     """
     if not len(noisy):
         return np.empty(0, dtype=int)
-    asked = hashlib.sha256("\n".join(noisy.table["fname"] + ":" + noisy.table["labels"]).encode()).hexdigest()[:12]
-    kept = run.folder / f"{noisy.sources[0]}-{asked}.csv"
-    if not kept.exists():
+    key = hashlib.sha256("\n".join(noisy.table["fname"] + ":" + noisy.table["labels"]).encode()).hexdigest()[:12]
+    file = run.folder / f"{noisy.sources[0]}-{key}.csv"
+    if not file.exists():
         scores, targets = inference.predict_scores(run.models()[0], noisy, run.config), noisy.targets.numpy() > 0
         lowest_label = np.where(targets, scores, np.inf).min(axis=1)
         agree = lowest_label > np.where(targets, -np.inf, scores).max(axis=1)
-        with files.atomic_file(kept) as unfinished:
+        with files.atomic_file(file) as unfinished:
             noisy.table.loc[agree, ["fname"]].to_csv(unfinished, index=False)
-    agree = pd.read_csv(kept, dtype=str, keep_default_na=False)["fname"]
+    agree = pd.read_csv(file, dtype=str, keep_default_na=False)["fname"]
     return np.flatnonzero(noisy.table["fname"].isin(agree))
 
 

@@ -1,7 +1,6 @@
 """Score clips with a model, and evaluate the scores."""
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +14,8 @@ from .config import TrainingConfig
 from .dataset import MelDataset
 from .run_folder import Run
 
+BATCH = 64  # crops scored at once
+
 
 @lru_cache
 def autocast_dtype(device: torch.device) -> torch.dtype:
@@ -25,10 +26,10 @@ def autocast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and capabilities.get("avx512_bf16") else torch.float32
 
 
-def autocast(device: torch.device) -> AbstractContextManager:
+def autocast(device: torch.device) -> torch.autocast:
     """Return the context in which a model computes on `device`."""
     dtype = autocast_dtype(device)
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def device_name(device: torch.device) -> str:
@@ -50,17 +51,16 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
     """
     model.to(dataset.device, memory_format=torch.channels_last).eval()
     distributed.broadcast_buffers(model)
-    rows, offsets = tta_crops(dataset.lengths, config)
+    rows, offsets = map(distributed.shard, tta_crops(dataset.lengths, config))
     total = torch.zeros(len(dataset), len(dataset.classes), device=dataset.device)
     weights = total.new_zeros(len(dataset), 1)
-    batches = list(zip(distributed.shard(rows).split(64), distributed.shard(offsets).split(64)))
-    batches = [batch for batch in batches if len(batch[0])]  # a process may have none
+    batches = list(zip(rows.split(BATCH), offsets.split(BATCH))) if len(rows) else []  # a process may have none
     bar = tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, delay=1, disable=not progress)
     with autocast(dataset.device):  # around all batches, for it casts the weights once
-        for some, at in bar:
-            x = dataset.crops(some, at, config.n_frames)
+        for rows, offsets in bar:
+            x = dataset.crops(rows, offsets, config.n_frames)
             logits = model(x.contiguous(memory_format=torch.channels_last))
-            clips, weight = dataset.to_device(some), rms(x)[:, None]
+            clips, weight = dataset.to_device(rows), rms(x)[:, None]
             total.index_add_(0, clips, weight * activate(logits.float(), config.activation))
             weights.index_add_(0, clips, weight)
     mean = distributed.all_reduce(total) / distributed.all_reduce(weights)

@@ -30,11 +30,11 @@ from . import dataset, distributed, mel_cache, models, train
 from .config import TrainingConfig
 from .dataset import MelDataset, load_split
 from .run_folder import Run
-from .workspace import ROOT, print_any_name, setup, short_path
+from .workspace import ROOT, replace_unprintable, setup, short_path
 
 ARGUMENTS = "arguments.pickle"  # of `fit`, for its processes
-MOST_PER_GPU = 5  # processes of `side_by_side`, each of which needs memory; five kept a GPU busy
-STOP = -(2**62)  # step count that tells the processes of `side_by_side` to stop
+MOST_PER_GPU = 5  # processes of `train_in_parallel`, each of which needs memory; five kept a GPU busy
+STOP = -(2**62)  # step count that tells the processes of `train_in_parallel` to stop
 ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # best is several, in notebook 06
 
 
@@ -72,7 +72,9 @@ def fit(
     return Run(folder)
 
 
-def side_by_side(train_one: Callable[..., Run], chains: list[list[tuple]], steps: int, device: torch.device) -> None:
+def train_in_parallel(
+    train_one: Callable[..., Run], chains: list[list[tuple]], steps: int, device: torch.device
+) -> None:
     """Call `train_one(*arguments, bar)` for every training, with one progress bar for all their `steps`.
 
     The trainings of a chain run one after another. Chains run in parallel, each training in a process with its share of
@@ -120,7 +122,7 @@ def _gpus_like(device: torch.device) -> list[int]:
 
 
 class _Steps(tqdm):
-    """Silent progress bar of a process of `side_by_side`, which counts for the bar of the parent."""
+    """Silent progress bar of a process of `train_in_parallel`, which counts for the bar of the parent."""
 
     done = None
 
@@ -143,7 +145,7 @@ def _begin(done, started, at_once: int, n_threads: int, gpus: list[int]) -> None
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
-def _work(pickled: bytes) -> None:  # pickled by side_by_side: torch would send tensors by shared memory, often small
+def _work(pickled: bytes) -> None:  # by `train_in_parallel`: torch would use shared memory, which is often small
     train_one, arguments = pickle.loads(pickled)
     train_one(*arguments, _Steps(disable=True))
 
@@ -175,7 +177,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", type=_changes, default={}, help="config changes, such as '{\"batch_size\": 64}'")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    print_any_name()
+    replace_unprintable()
     if not (options.model or options.job):
         parser.error(f"name a model: {', '.join(ONE_TRAINING)}")
     if options.work:

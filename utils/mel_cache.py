@@ -98,15 +98,15 @@ def build(
     name: str,
     settings: MelConfig,
     n_jobs: int = -1,
-    verbose: bool = True,
+    temporary: bool = False,
 ) -> Cache:
     """Build the Cache of the clips in `table` (columns `fname` and `path`) on `n_jobs` processes, or reuse it.
 
     It is written to `folder`/`name`-KEY, complete or not at all; on Kaggle, one in an attached notebook's output is
     reused too. KEY is a hash of the mel settings and of each clip's name, size and first, middle and last 4 KB.
     Unreadable clips are left out and listed in `.unreadable`, and the cache is rebuilt once one of them can be read.
-    Damaged clips are included and listed in `.damaged`. Prints both lists: with `verbose`, the first ten of each and a
-    line on the cache, else all. Raises ValueError if no clip can be read or a name is not UTF-8, and OSError if the
+    Damaged clips are included and listed in `.damaged`. Prints a line on the cache and the first ten of both lists; if
+    `temporary`, both lists whole. Raises ValueError if no clip can be read or a name is not UTF-8, and OSError if the
     cache cannot be written.
     """
     files.refuse_undecodable(table["fname"], name)
@@ -118,9 +118,9 @@ def build(
         with files.atomic_folder(target, replace) as unfinished:
             _write_cache(unfinished, table, name, settings, n_jobs)
         cache = Cache(target)
-    if verbose:
+    if not temporary:
         print(f"{name}: {done} {cache}, in {target.name}")
-    _print_reasons(cache, name, verbose)
+    _print_reasons(cache, name, temporary)
     return cache
 
 
@@ -135,14 +135,15 @@ def load(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig
     return cache
 
 
-def _print_reasons(cache: Cache, name: str, verbose: bool = True) -> None:
+def _print_reasons(cache: Cache, name: str, temporary: bool = False) -> None:
     count = len(cache) + len(cache.unreadable)
     lists = {"unreadable": "cannot be read and are left out", "damaged": "are damaged and used as far as they go"}
     for kind, what in lists.items():
         clips = getattr(cache, kind)
         if len(clips):  # utils.run looks for such lines in the notebooks' output
-            print(f"{name}: {len(clips)} of {count} clips {what}" + f", see {cache.folder / kind}.csv" * verbose)
-            print(format_report(clips, MAX_LISTED if verbose else len(clips)))
+            where = "" if temporary else f", see {cache.folder / kind}.csv"
+            print(f"{name}: {len(clips)} of {count} clips {what}{where}")
+            print(format_report(clips, len(clips) if temporary else MAX_LISTED))
 
 
 def _mended(cache: Cache, table: pd.DataFrame) -> bool:

@@ -1,4 +1,7 @@
-"""LWLRAP, top-k accuracy and F1, with their intervals and their details by clip and by class."""
+"""LWLRAP, top-k accuracy and F1, with their intervals and their details by clip and by class.
+
+`targets`, zeros and ones, and `scores`, any finite numbers, are arrays of shape (clips, classes).
+"""
 
 from collections.abc import Sequence
 
@@ -88,10 +91,13 @@ def per_class_table(targets: np.ndarray, scores: np.ndarray, classes: list[str],
 def f1_over_threshold(targets: np.ndarray, scores: np.ndarray, thresholds: np.ndarray) -> pd.Series:
     """Return F1 at each threshold (the index), averaged over the classes that have a clip."""
     labels = np.asarray(targets) > 0
-    there = labels.any(axis=0)
-    labels, scores = labels[:, there], scores[:, there]
-    hits, found = (np.array([(some & (scores >= t)).sum(axis=0) for t in thresholds]) for some in (labels, True))
-    f1 = (2 * hits / (labels.sum(axis=0) + found)).mean(axis=1)
+    present = labels.any(axis=0)
+    labels, scores = labels[:, present], scores[:, present]
+
+    def macro_f1(detected: np.ndarray) -> float:
+        return (2 * (labels & detected).sum(axis=0) / (labels.sum(axis=0) + detected.sum(axis=0))).mean()
+
+    f1 = [macro_f1(scores >= threshold) for threshold in thresholds]
     return pd.Series(f1, index=pd.Index(thresholds, name="threshold"), name="F1")
 
 

@@ -33,7 +33,10 @@ class Entry:
         return self.presets[preset][1]
 
     def build(self, n_classes: int, preset: str, seed: int = 0, **options) -> nn.Module:
-        """Build the untrained model, alike for the same `seed`; `options` (as `width=32`) override the preset's."""
+        """Build the model, not yet trained on sounds, alike for the same `seed`.
+
+        `options` (as `width=32`) override the preset's.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.network(n_classes, **self.presets[preset][0] | options)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from . import audio, data, files, splits
-from .workspace import print_any_name
+from .workspace import replace_unprintable
 
 MIN_CLIPS_PER_CLASS = 3  # one for each of the training, validation and test sets
 MIN_FOLDS = 3  # for the same reason, if the clips come in folds
@@ -21,7 +21,7 @@ MARKER = ".made-by-utils-own"  # empty file in a dataset that was made here, whi
 RESERVED = ("", "fname", "labels")  # names of other columns of the tables
 
 
-def make_data_set(
+def make_dataset(
     folder: str | Path,
     target: str | Path,
     csv: str | Path | None = None,
@@ -186,9 +186,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--csv", help="file with the columns fname, relative to FOLDER, and labels, comma-separated")
     parser.add_argument("--replace", action="store_true", help="overwrite TARGET if it was made by this command")
     options = parser.parse_args(arguments)
-    print_any_name()
+    replace_unprintable()
     try:
-        target = make_data_set(options.folder, options.target, options.csv, replace=options.replace)
+        target = make_dataset(options.folder, options.target, options.csv, replace=options.replace)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     competition = data.Competition(target)

@@ -31,7 +31,7 @@ LEVEL = "Level (dB re max)"
 HZ = np.array([100, 500, 2000, 10_000])  # ticks on a mel axis
 
 
-def words(label: str) -> str:
+def display_name(label: str) -> str:
     """Turn 'Waves_and_surf,Run' into 'Waves and surf, Run'."""
     return ", ".join(part.strip() for part in label.replace("_", " ").split(","))
 
@@ -105,7 +105,7 @@ def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Au
 def clip(samples: np.ndarray, log_mel: np.ndarray, settings: MelConfig, title: str) -> None:
     """Draw the waveform and, below it, the mel spectrogram over the same seconds."""
     _, (upper, lower) = plt.subplots(2, 1, figsize=(6.2, 3), sharex=True, height_ratios=[1, 2])
-    waveform(upper, samples, settings, words(title))
+    waveform(upper, samples, settings, display_name(title))
     spectrogram(lower, log_mel, settings, "")
     upper.set(xlabel="", xlim=(0, len(samples) / settings.sample_rate))
 
@@ -118,7 +118,7 @@ def tagged_clip(
     spectrogram(left, mel.log_mel(samples, settings), settings, title)
     top = scores.nlargest(5)[::-1]
     colors = ["C1" if name in labels else "C0" for name in top.index]
-    bars = right.barh([words(name) for name in top.index], top, color=colors)
+    bars = right.barh([display_name(name) for name in top.index], top, color=colors)
     right.bar_label(bars, fmt="%.2f", padding=3)
     right.set(title="five highest scores" + " (orange: its labels)" * bool(labels), xlabel="Score", xlim=(0, 1.12))
     right.set_xticks(np.linspace(0, 1, 6))
@@ -147,7 +147,7 @@ def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
 
 def batch(x: np.ndarray, targets: np.ndarray, classes: list[str], settings: MelConfig) -> None:
     """Draw the spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels."""
-    titles = ["\n".join(words(classes[i]) for i in np.flatnonzero(labels)) for labels in targets]
+    titles = ["\n".join(display_name(classes[i]) for i in np.flatnonzero(labels)) for labels in targets]
     _grid(titles, list(x[:, 0]), settings)
 
 
@@ -185,9 +185,8 @@ def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfi
     middle in seconds as index, and a column per class.
     """
     duration = len(samples) / settings.sample_rate
-    highest = scores[
-        scores[scores.max().nlargest(top).index].idxmax().sort_values(ascending=False, kind="stable").index
-    ]
+    highest = scores[scores.max().nlargest(top).index]
+    highest = highest[highest.idxmax().sort_values(ascending=False, kind="stable").index]
     middles = scores.index.to_numpy()
     edges = np.concatenate([[0], (middles[:-1] + middles[1:]) / 2, [duration]])
     rows = len(highest.columns)
@@ -198,7 +197,7 @@ def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfi
     upper.set(xlabel="", xlim=(0, duration))
     image = lower.pcolormesh(edges, np.arange(rows + 1), highest.T, cmap="Blues", vmin=0, vmax=1)
     lower.hlines(np.arange(1, rows), 0, duration, color="white", linewidth=3)
-    lower.set_yticks(np.arange(rows) + 0.5, [words(name) for name in highest])
+    lower.set_yticks(np.arange(rows) + 0.5, [display_name(name) for name in highest])
     lower.tick_params(axis="y", length=0)
     lower.set(title="scores", xlabel="Time (s)")
     figure.colorbar(image, ax=lower, label="Score", pad=0.01)
@@ -233,6 +232,6 @@ def relevance_per_class(table: pd.DataFrame, settings: MelConfig) -> None:
     image = ax.imshow(scaled, aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     marks = np.array([100, 500, 1000, 2000, 5000, 10_000, 20_000])
     ax.set_xticks(mel_band(marks, settings), marks)
-    ax.set_yticks(range(len(table)), [words(name) for name in table.index])
+    ax.set_yticks(range(len(table)), [display_name(name) for name in table.index])
     ax.set(xlabel="Frequency (Hz)")
     figure.colorbar(image, ax=ax, label="Relevance, scaled", pad=0.01)

@@ -71,7 +71,7 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
 
-def first_answer(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, float, np.ndarray, np.ndarray]:
+def explain_top_class(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, float, np.ndarray, np.ndarray]:
     """Return a recording's top class, and the start in seconds, dB and relevance of the crop with its highest logit.
 
     dB and relevance are (n_mels, frames). Raises FileNotFoundError and ValueError as `tag` does, and ValueError and
@@ -148,7 +148,7 @@ def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> I
     """Yield the readable sounds of `table`, from a temporary cache whose report is printed."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps memory-mapped files
         n_jobs = 1 if len(table) <= mel_cache.CHUNK else -1  # one task: starting a worker would take longer
-        cache = mel_cache.build(table, folder, "sounds", settings, n_jobs, verbose=False)
+        cache = mel_cache.build(table, folder, "sounds", settings, n_jobs, temporary=True)
         yield MelDataset(cache, cache.readable(table), run.classes, device)
 
 
@@ -170,7 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--over_time and --explain plot one sound: give one file")
     if options.top < 1:
         parser.error(f"--top is {options.top}: give 1 or more")
-    workspace.print_any_name()
+    workspace.replace_unprintable()
     try:
         run = open_run(options.run)
         described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"
@@ -186,8 +186,8 @@ def main(arguments: list[str] | None = None) -> None:
             figure = plots.tags_over_time(audio.load_clip(path, run.mel), scores, run.mel)
             figure.savefig(options.over_time, dpi=150)
         if options.explain:
-            label, begin, crop, points = first_answer(options.paths[0], run, device)
-            title = f"relevance for {plots.words(label)}"
+            label, begin, crop, points = explain_top_class(options.paths[0], run, device)
+            title = f"relevance for {plots.display_name(label)}"
             plots.relevance(crop, {title: points}, run.mel, begin).savefig(options.explain, dpi=150)
     except (OSError, ValueError, ImportError) as error:
         parser.exit(1, f"{error}\n")

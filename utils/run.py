@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .config import PRESETS
 from .files import explain_errors
 from .mel_cache import format_report, read_report
-from .workspace import ROOT, find_data, print_any_name, short_path, work_folder
+from .workspace import ROOT, find_data, replace_unprintable, short_path, work_folder
 
 NOTEBOOKS = ROOT / "notebooks"
 LEFT_OUT = re.compile(r"^(.* clips .*), see (.*\.csv)$", re.MULTILINE)  # what mel_cache.build and load print
@@ -86,7 +86,7 @@ def _prepare(arguments: list[str] | None) -> tuple[list[Path], Path, bool]:
     parser.add_argument("--preset", help=f"{' or '.join(PRESETS)} (FAT_PRESET)")
     parser.add_argument("--inplace", action="store_true", help="update the outputs stored in the notebooks")
     options = parser.parse_args(arguments)
-    print_any_name()
+    replace_unprintable()
     for name, value in (("FAT_DATA", options.data), ("FAT_WORK", options.work), ("FAT_PRESET", options.preset)):
         if value:
             os.environ[name] = value

@@ -59,21 +59,21 @@ def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
     group, strata = _groups(table), _strata(table, n_folds)
-    there = len(np.unique(group))
-    if there < 2:
+    n_groups = len(np.unique(group))
+    if n_groups < 2:
         raise ValueError(f"{len(table)} clips of one group cannot be split: add clips of another.")
-    if there < n_folds:
-        print(f"{there} clips, or groups of clips, fill only {there} of {n_folds} folds.")
-        n_folds = there
+    if n_groups < n_folds:
+        print(f"{n_groups} clips, or groups of clips, fill only {n_groups} of {n_folds} folds.")
+        n_folds = n_groups
     if np.bincount(strata).max() < n_folds:  # scikit-learn refuses: every class has fewer clips than there are folds
-        if there == len(table):  # deal out the clips, class by class
-            order = np.lexsort((np.random.default_rng(seed).permutation(there), strata))
+        if n_groups == len(table):  # deal out the clips, class by class
+            order = np.lexsort((np.random.default_rng(seed).permutation(n_groups), strata))
             return np.argsort(order) % n_folds
         strata[:] = 0
-    if there == len(table):
+    if n_groups == len(table):
         splitter, group = StratifiedKFold(n_folds, shuffle=True, random_state=seed), None
     else:  # shuffled here: with shuffle=True the scikit-learn of Kaggle and Colab does not stratify
-        splitter, group = StratifiedGroupKFold(n_folds), np.random.default_rng(seed).permutation(there)[group]
+        splitter, group = StratifiedGroupKFold(n_folds), np.random.default_rng(seed).permutation(n_groups)[group]
     fold = np.empty(len(table), dtype=int)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # it misses some folds

@@ -147,7 +147,7 @@ class Trainer:
     def update(self, loss: Tensor) -> None:
         """Backpropagate `loss`, and step each optimizer."""
         for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
@@ -178,10 +178,9 @@ class Trainer:
 
 def optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
     """Build AdamW (without weight decay, the paper's Adam) and, for "muon", also Muon for convolution weights."""
-    filters, others = [], []
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            (filters if config.optimizer == "muon" and parameter.ndim == 4 else others).append(parameter)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    filters = [parameter for parameter in trained if config.optimizer == "muon" and parameter.ndim == 4]
+    others = [parameter for parameter in trained if config.optimizer != "muon" or parameter.ndim != 4]
     adamw = torch.optim.AdamW(others, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     return [adamw, muon.Muon(filters, config.learning_rate)] if filters else [adamw]
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from . import files, mini
 from .config import KAGGLE_WORKING, PRESETS, Preset, attached
-from .data import LAYOUT_MARKERS, Competition, is_competition
+from .data import LAYOUT_MARKERS, Competition
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -110,7 +110,7 @@ def find_data() -> Path | None:
     """Return the first folder in either layout in Kaggle's inputs, or `data/` in the kit or a folder in it."""
     local = [ROOT / "data", *sorted((ROOT / "data").glob("*/"))]
     places = [mark.parent for name in LAYOUT_MARKERS for mark in attached(name)] + local
-    return next((place for place in places if is_competition(place)), None)
+    return next((place for place in places if any((place / name).exists() for name in LAYOUT_MARKERS)), None)
 
 
 def find_device() -> tuple[str, str]:
@@ -125,14 +125,15 @@ def find_device() -> tuple[str, str]:
     try:
         torch.ones(1, device="cuda").add_(1).item()
     except RuntimeError as error:
-        reason = f"the {name} cannot be used: {str(error).partition(chr(10))[0]}"
+        first_line = str(error).partition("\n")[0]
+        reason = f"the {name} cannot be used: {first_line}"
         if "no kernel image" in reason:
             reason = f"this torch has no kernels for the {name}: choose another accelerator"
         return "cpu", f"{threads} ({reason})"
     return "cuda", name
 
 
-def print_any_name() -> None:
+def replace_unprintable() -> None:
     """Make stdout replace what it cannot print: not every console has the letters of every file name."""
     if hasattr(sys.stdout, "reconfigure"):  # that of a notebook prints anything
         sys.stdout.reconfigure(errors="replace")
