@@ -1,6 +1,7 @@
 """Score clips with a model, and evaluate the scores."""
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 import numpy as np
@@ -26,10 +27,10 @@ def autocast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and capabilities.get("avx512_bf16") else torch.float32
 
 
-def autocast(device: torch.device) -> torch.autocast:
+def autocast(device: torch.device) -> AbstractContextManager:
     """Return the context in which a model computes on `device`."""
     dtype = autocast_dtype(device)
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def device_name(device: torch.device) -> str:
