@@ -211,6 +211,14 @@ def test_copies_and_their_groups_stay_together():
     assert all(len(some) == 1 for some in (x, *others))
 
 
+def test_classes_of_few_clips_are_spread_even_if_there_are_copies():
+    table = pd.DataFrame({"labels": np.repeat([f"class{number}" for number in range(40)], 3)})
+    table["content_hash"] = [f"h{max(1, row)}" for row in range(120)]  # the first two are copies
+    fold = splits.folds(table, 5, seed=0)
+    assert fold[0] == fold[1]
+    assert (table.assign(fold=fold)[3:].groupby("labels")["fold"].nunique() == 3).all()
+
+
 def test_few_groups_of_one_class_each_leave_no_fold_empty():
     clips = {"g0": ("e", 8), "g1": ("d", 7), "g2": ("c", 5), "g3": ("a", 5), "g4": ("d", 11)}
     table = pd.DataFrame([(label, group) for group, (label, n) in clips.items() for _ in range(n)])

@@ -169,6 +169,13 @@ def test_too_many_processes_for_a_batch_are_rejected(sets, tmp_path, monkeypatch
         launch.fit(models.DeepCNN(12, width=2), *few, config, tmp_path / "run", "Small")
 
 
+def test_machines_that_do_not_share_the_checkpoint_do_not_train(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "all_reduce", lambda epochs: epochs + 3)  # another machine resumes after epoch 3
+    few = [part.subset(np.arange(8)) for part in sets]
+    with pytest.raises(ValueError, match=r"not all machines have .*run\.checkpoint: let them share the work folder"):
+        launch.fit(models.DeepCNN(12, width=2), *few, SMALL, tmp_path / "run", "Small")
+
+
 def test_the_command_line_trains_a_model(competition, cache, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     (tmp_path / "cache").symlink_to(cache.folder.parent)

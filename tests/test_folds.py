@@ -218,7 +218,7 @@ def test_a_finished_best_is_found_until_one_of_its_folds_is_retrained(sets, tmp_
     assert find_runs(tmp_path)[0].record == done.record  # the first fold was finished and is kept
     with pytest.raises(KeyboardInterrupt):
         folds.fit(curated.subset(np.arange(50)), None, QUICK, tmp_path / "best")
-    with pytest.raises(ValueError, match="fold0 has been retrained since: retrain the other folds too"):
+    with pytest.raises(ValueError, match="fold0 has been retrained since: run 06_beyond_the_paper again"):
         _ = Run(tmp_path / "best").record
 
 
@@ -264,6 +264,8 @@ def test_noisy_clips_that_share_a_group_are_left_out_whichever_column_both_have(
     noisy = pd.DataFrame({"group": ["a", "b", "c"], "freesound_id": ["1", "2", ""]})
     assert splits.apart(noisy, pd.DataFrame({"freesound_id": ["1", "3"]})).tolist() == [1, 2]
     assert splits.apart(noisy, pd.DataFrame({"fname": ["1"]})).tolist() == [0, 1, 2]
+    noisy = pd.DataFrame({"group": ["a", "", ""], "content_hash": ["x", "x", "y"]})  # the second is a copy of the first
+    assert splits.apart(noisy, pd.DataFrame({"group": ["a"], "content_hash": ["z"]})).tolist() == [2]
 
 
 def test_published_folds_are_used_as_they_are(capsys):

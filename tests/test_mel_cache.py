@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -36,6 +37,8 @@ def test_copies_share_a_hash_and_clips_that_begin_and_end_alike_do_not(tmp_path)
     table["path"] = [str(tmp_path / fname) for fname in table["fname"]]
     a, b, copy = mel_cache.build(table, tmp_path, "curated", SETTINGS, n_jobs=1).clips["content_hash"]
     assert a == copy != b
+    other = mel_cache.build(table, tmp_path, "curated", replace(SETTINGS, n_mels=64), n_jobs=1).clips["content_hash"]
+    assert list(other) == [a, b, copy]  # it is of the sound, not of its frames, which processors round differently
 
 
 def test_the_cache_is_reused_only_for_the_same_clips_and_settings(competition, tmp_path, capsys):

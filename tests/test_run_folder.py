@@ -72,11 +72,11 @@ MALFORMED = {
     "an unknown option": (settings("model", "run", value="x"), r"is not a run of this kit .*unexpected keyword"),
     "another order of classes": (
         lambda folder: settings("classes", value=Run(folder).classes[::-1])(folder),
-        r"knows 12 classes, not",
+        r"trained on these classes in another order",
     ),
     "fewer classes": (
         lambda folder: settings("classes", value=Run(folder).classes[:5])(folder),
-        r"knows 5 classes, not these 12",
+        r"trained on 5 classes, not on these 12",
     ),
     "other mel settings": (
         settings("mel", "fmax", value=8000.0),
@@ -259,5 +259,6 @@ def test_a_run_records_whether_it_started_from_imagenet_weights(run, sets, tmp_p
     few = [part.subset(np.arange(4)) for part in sets]
     transfer = train.fit(vgg19, *few, replace(TINY, batch_size=4), tmp_path / "transfer", "VGG19, transfer")
     assert transfer.pretrained
+    assert transfer.models()[0].pretrained  # so is a run that continues from it
     assert not run.pretrained
     assert np.allclose(inference.score_run(transfer, few[1]), transfer.scores, atol=1e-5)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from utils import augment, inference, metrics, models, muon, train
+from utils import augment, baselines, inference, metrics, models, muon, train
 from utils.checkpoint import Checkpoint
 from utils.config import TrainingConfig
 from utils.dataset import MelDataset
@@ -98,6 +98,16 @@ def test_a_finished_run_is_kept_and_another_one_replaces_it_with_a_message(few, 
     assert f"Deep CNN: this will replace the run in {tmp_path / 'run'}" in capsys.readouterr().out
 
 
+def test_a_folder_with_other_files_is_not_overwritten(few, tiny, tmp_path):
+    (tmp_path / "my_results").mkdir()
+    (tmp_path / "my_results" / "table.csv").write_text("kept")
+    with pytest.raises(FileExistsError, match="my_results holds other files than a run"):
+        fit(tiny, few, tmp_path / "my_results", TINY)
+    with pytest.raises(FileExistsError, match="my_results holds other files than a run"):
+        baselines.fit("knn", *few, tmp_path / "my_results")
+    assert (tmp_path / "my_results" / "table.csv").read_text() == "kept"
+
+
 def test_the_learning_rate_warms_up_and_falls_and_augmentation_ends_before_the_last_tenth(
     few, tiny, tmp_path, monkeypatch
 ):
@@ -117,7 +127,7 @@ def test_a_run_is_not_used_for_other_classes_or_mel_settings(sets, run):
     for name, other in [("classes", sets[1].classes[::-1]), ("mel", replace(sets[1].mel, n_mels=64))]:
         strange = copy.copy(sets[1])
         setattr(strange, name, other)
-        with pytest.raises(ValueError, match=r"deep_cnn (knows 12 classes|was trained on)"):
+        with pytest.raises(ValueError, match=r"deep_cnn was trained on"):
             inference.score_run(run, strange)
 
 

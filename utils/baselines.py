@@ -12,7 +12,7 @@ import pandas as pd
 
 from .config import MelConfig
 from .dataset import MelDataset, refuse_shared_clips
-from .run_folder import Run, save_run
+from .run_folder import Run, refuse_other_folder, save_run
 
 # Source: H. Homburg et al., A benchmark dataset for audio classification and clustering, ISMIR 2005, classify music
 # with these two, among others. Their features came from a search over signal operations; ours are the usual ones for
@@ -54,7 +54,7 @@ def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: st
     """Fit "knn" or "naive_bayes" to `train_set`, score `validation_set`, and save the scores in `folder` as a Run.
 
     Clips have several labels, so each class has its own classifier. Classifiers are not saved: refitting takes seconds.
-    Raises ValueError if a clip is in both sets.
+    Raises ValueError if a clip is in both sets, and FileExistsError if `folder` holds anything but a run.
     """
     from sklearn.multiclass import OneVsRestClassifier  # takes seconds, and `predict` does not need it
     from sklearn.naive_bayes import GaussianNB
@@ -62,10 +62,18 @@ def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: st
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    class NaiveBayes(GaussianNB):
+        def predict_proba(self, x: np.ndarray) -> np.ndarray:
+            absent, present = self.predict_joint_log_proba(x).T
+            log_odds = present - absent  # a sigmoid would round many of them to 1, and ties take the worst rank
+            score = (1 + log_odds / (1 + abs(log_odds))) / 2
+            return np.stack([1 - score, score], axis=1)
+
     refuse_shared_clips(train_set, validation_set, TITLES[name])
+    refuse_other_folder(Path(folder))
     began = time.perf_counter()
     k = min(N_NEIGHBORS, len(train_set))  # there may be fewer clips
-    classifier = KNeighborsClassifier(k, weights="distance") if name == "knn" else GaussianNB()
+    classifier = KNeighborsClassifier(k, weights="distance") if name == "knn" else NaiveBayes()
     pipeline = make_pipeline(StandardScaler(), OneVsRestClassifier(classifier))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Label .* is present in all", category=UserWarning)

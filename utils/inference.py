@@ -74,7 +74,9 @@ def score_run(run: Run, dataset: MelDataset) -> np.ndarray:
     Raises ValueError if it was trained on other classes or mel settings.
     """
     if run.classes != dataset.classes:
-        known = f"{run.name} knows {len(run.classes)} classes, not these {len(dataset.classes)}"
+        known = f"{run.name} was trained on {len(run.classes)} classes, not on these {len(dataset.classes)}"
+        if set(run.classes) == set(dataset.classes):
+            known = f"{run.name} was trained on these classes in another order"
         raise ValueError(f"{known}: train it on this data.")
     if run.mel != dataset.mel:
         raise ValueError(

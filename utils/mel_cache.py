@@ -25,7 +25,7 @@ CHUNK = 16  # clips per worker task: enough that dispatching it costs little
 TASKS_AHEAD = 8  # per worker, dispatched at a time: at most this many results wait for a slow disk
 MAX_LISTED = 10  # clips named in a message
 SAMPLE = 4096  # bytes of a file's head, middle and tail that identify it
-VERSION = 2  # raise it when frames or tables change: every cache is then rebuilt
+VERSION = 3  # raise it when frames or tables change: every cache is then rebuilt
 
 
 class Cache:
@@ -34,9 +34,10 @@ class Cache:
     The paper cuts a clip to 2 s before the transform. Cut afterwards, its last two frames overlap what follows, and
     `top_db` counts from a maximum that may lie beyond the cut. `.frames`: float16 (frames of all clips, n_mels), in dB.
     `.clips`: a table with the columns `fname`, `start` (first row in `.frames`), `length` (rows), `pad_value` (dB, the
-    level of silence) and `content_hash` (of its frames). `.settings`: the MelConfig. `cache[fname]`: one clip, (n_mels,
-    length). `.unreadable`: a table, with the columns `fname` and `reason`, of clips left out because their files cannot
-    be read. `.damaged`: one of clips included as far as their files go.
+    level of silence) and `content_hash` (of its samples: processors round frames differently). `.settings`: the
+    MelConfig. `cache[fname]`: one clip, (n_mels, length). `.unreadable`: a table, with the columns `fname` and
+    `reason`, of clips left out because their files cannot be read. `.damaged`: one of clips included as far as their
+    files go.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -149,7 +150,7 @@ def _print_reasons(cache: Cache, name: str, temporary: bool = False) -> None:
 def _mended(cache: Cache, table: pd.DataFrame) -> bool:
     """Whether a clip that was unreadable when `cache` was made can be read now."""
     paths = table["path"][table["fname"].isin(cache.unreadable["fname"])]
-    return any(frames is not None for frames, _ in _frames(list(paths), cache.settings))
+    return any(frames is not None for frames, *_ in _frames(list(paths), cache.settings))
 
 
 def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Path:
@@ -181,14 +182,13 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
         _write_npy_header(file, (0, settings.n_mels))
         all_frames = _all_frames(list(table["path"]), settings, n_jobs)
         progress = tqdm(all_frames, name, len(table), unit="clip", file=sys.stdout, mininterval=1, delay=1)
-        for (frames, reason), fname in zip(progress, table["fname"]):
+        for (frames, reason, content_hash), fname in zip(progress, table["fname"]):
             if reason:
                 reports["unreadable" if frames is None else "damaged"].append((fname, reason))
             if frames is not None:
-                data = frames.tobytes()
-                file.write(data)
+                file.write(frames.tobytes())
                 pad_value = max(float(frames.max()) - settings.top_db, 10 * np.log10(settings.amin))
-                clips.append((fname, end, len(frames), pad_value, hashlib.sha256(data).hexdigest()[:16]))
+                clips.append((fname, end, len(frames), pad_value, content_hash))
                 end += len(frames)
         file.seek(0)
         _write_npy_header(file, (end, settings.n_mels))
@@ -208,7 +208,7 @@ def _write_npy_header(file: BinaryIO, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
 
 
-def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int) -> Iterator[tuple[np.ndarray | None, str]]:
+def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int) -> Iterator[tuple[np.ndarray | None, str, str]]:
     """Yield what `_frames` returns for each clip, in order.
 
     Runs on joblib, and so on any backend set by `joblib.parallel_config`. A worker is single-threaded: nothing it calls
@@ -222,14 +222,15 @@ def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int) -> Iterator[
             yield from chain.from_iterable(parallel(tasks[i : i + window]))
 
 
-def _frames(paths: list[str], settings: MelConfig) -> list[tuple[np.ndarray | None, str]]:
-    """Compute each clip's frames, (length, n_mels) float16, or None, and the reason for None, the damage, or ""."""
+def _frames(paths: list[str], settings: MelConfig) -> list[tuple[np.ndarray | None, str, str]]:
+    """Compute each clip's frames, float16 (length, n_mels), or None; the reason for None, or the damage; its hash."""
     results = []
     for path in paths:
         try:
             samples, damage = load_clip_and_damage(path, settings)
             frames = log_mel(trim(samples, settings), settings).T
-            results.append((np.ascontiguousarray(frames, dtype=np.float16), damage))
+            content_hash = hashlib.blake2b(np.ascontiguousarray(samples), digest_size=8).hexdigest()
+            results.append((np.ascontiguousarray(frames, dtype=np.float16), damage, content_hash))
         except UnreadableClip as error:
-            results.append((None, error.reason))
+            results.append((None, error.reason, ""))
     return results

@@ -120,13 +120,13 @@ class VGG19(nn.Module):
 
     def __init__(self, n_classes: int, weights: str | Path | None = None, width: int = 64, downsample: int = 1) -> None:
         import timm  # takes seconds, so imported only here
-        from timm.models.vgg import VGG
+        from timm.models.vgg import VGG, cfgs
 
         super().__init__()
         self.config = {"name": "VGG19", "n_classes": n_classes, "width": width, "downsample": downsample}
         self.pretrained, self.n_frozen = weights is not None, 0  # number of first layers that are frozen
         self.downsample = nn.AvgPool2d(downsample) if downsample > 1 else nn.Identity()
-        layers = [c for n, count in ((1, 2), (2, 2), (4, 4), (8, 4), (8, 4)) for c in [n * width] * count + ["M"]]
+        layers = [channels if channels == "M" else channels * width // 64 for channels in cfgs["vgg19"]]
         if weights is not None:
             network = timm.create_model("vgg19", pretrained=True, pretrained_cfg_overlay={"file": str(weights)})
             hidden = [_dense(network.pre_logits.fc1), _dense(network.pre_logits.fc2)]

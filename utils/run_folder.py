@@ -52,7 +52,8 @@ class Run:
             raise ValueError(f"{self.folder} was made by another version of this kit: train it again, or remove it.")
         for name, key in record.get("folds", {}).items():
             if not finished(self.folder / name, key):
-                raise ValueError(f"{self.folder}: {name} has been retrained since: retrain the other folds too.")
+                what = "has been retrained since" if (self.folder / name).is_dir() else "is missing"
+                raise ValueError(f"{self.folder}: {name} {what}: run 06_beyond_the_paper again.")
         return record
 
     @cached_property
@@ -171,6 +172,7 @@ class Run:
                 raise ValueError(f"{file} does not fit {self.record['model']}: {shapes}. Remove it and retrain.")
         # Read whole: a mapped file could not be replaced on Windows while the model lives.
         model.load_state_dict(safetensors.torch.load(file.read_bytes()), assign=True)
+        model.pretrained = self.pretrained  # so is what is trained further
         return [model]
 
 
@@ -225,6 +227,12 @@ def finished(folder: Path, key: str) -> bool:
         return Run(folder).record.get("fingerprint") == key
     except ValueError:  # there is none, or it is from another version: it will be trained
         return False
+
+
+def refuse_other_folder(folder: Path) -> None:
+    """Raise FileExistsError if there are files in `folder`, but no run: a training would delete them."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "settings.json").is_file():
+        raise FileExistsError(f"{folder} holds other files than a run: choose another folder.")
 
 
 def save_run(

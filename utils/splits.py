@@ -60,31 +60,36 @@ def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
 
     group, strata = _groups(table), _strata(table, n_folds)
     n_groups = len(np.unique(group))
+    grouped = n_groups < len(table)
     if n_groups < 2:
         raise ValueError(f"{len(table)} clips of one group cannot be split: add clips of another.")
     if n_groups < n_folds:
         print(f"{n_groups} clips, or groups of clips, fill only {n_groups} of {n_folds} folds.")
         n_folds = n_groups
-    if np.bincount(strata).max() < n_folds:  # scikit-learn refuses: every class has fewer clips than there are folds
-        if n_groups == len(table):  # deal out the clips, class by class
-            order = np.lexsort((np.random.default_rng(seed).permutation(n_groups), strata))
-            return np.argsort(order) % n_folds
-        strata[:] = 0
-    if n_groups == len(table):
-        splitter, group = StratifiedKFold(n_folds, shuffle=True, random_state=seed), None
-    else:  # shuffled here: with shuffle=True the scikit-learn of Kaggle and Colab does not stratify
-        splitter, group = StratifiedGroupKFold(n_folds), np.random.default_rng(seed).permutation(n_groups)[group]
-    fold = np.empty(len(table), dtype=int)
+    shuffled = np.random.default_rng(seed).permutation(n_groups)
+    if np.bincount(strata).max() < n_folds:  # which scikit-learn refuses: deal out the groups, class by class
+        first_clip = np.unique(group, return_index=True)[1]
+        fold = (np.argsort(np.lexsort((shuffled, strata[first_clip]))) % n_folds)[group]
+    elif grouped:  # shuffled here: with shuffle=True the scikit-learn of Kaggle and Colab does not stratify
+        fold = _fold_of_each(StratifiedGroupKFold(n_folds), strata, shuffled[group])
+        if len(np.unique(fold)) < n_folds:  # so few groups cannot be stratified
+            fold = _fold_of_each(GroupKFold(n_folds), strata, shuffled[group])
+    else:
+        fold = _fold_of_each(StratifiedKFold(n_folds, shuffle=True, random_state=seed), strata, None)
+    if grouped:  # both assign the largest group first, but the first fold is the validation split
+        sizes, order = np.bincount(fold), np.random.default_rng(seed).permutation(n_folds)
+        order = sorted(order, key=lambda number: abs(sizes[number] - len(table) / n_folds))
+        fold = np.argsort(order)[fold]
+    return fold
+
+
+def _fold_of_each(splitter, strata: np.ndarray, group: np.ndarray | None) -> np.ndarray:  # noqa: ANN001
+    """Return the fold in which each clip is held out by this splitter of scikit-learn."""
+    fold = np.empty(len(strata), dtype=int)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # it misses some folds
-        parts = [rows for _, rows in splitter.split(table, strata, group)]
-    if not all(map(len, parts)):  # so few groups cannot be stratified, and StratifiedGroupKFold leaves a fold empty
-        parts = [rows for _, rows in GroupKFold(n_folds).split(table, groups=group)]
-    if group is not None:  # both assign the largest group first, but the first fold is the validation split
-        parts = [parts[number] for number in np.random.default_rng(seed).permutation(n_folds)]
-        parts.sort(key=lambda rows: abs(len(rows) - len(table) / n_folds))
-    for number, rows in enumerate(parts):
-        fold[rows] = number
+        for number, (_, rows) in enumerate(splitter.split(strata, strata, group)):
+            fold[rows] = number
     return fold
 
 
@@ -103,11 +108,9 @@ def group_column(*tables: pd.DataFrame) -> str | None:
 
 def apart(table: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
     """Return row numbers of the clips in `table` that share no group with `others` and are not copies of them."""
-    shared = np.zeros(len(table), dtype=bool)
-    for column in (group_column(table, others), CONTENT):
-        if column in table and column in others:
-            shared |= table[column].isin(others[column]) & _named(table[column])
-    return np.flatnonzero(~shared)
+    columns = [name for name in (group_column(table, others), CONTENT) if name in table and name in others]
+    group = _groups(pd.concat([table[columns], others[columns]], ignore_index=True))
+    return np.flatnonzero(~np.isin(group[: len(table)], group[len(table) :]))
 
 
 def _groups(table: pd.DataFrame) -> np.ndarray:

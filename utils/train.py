@@ -21,7 +21,7 @@ from .config import TrainingConfig
 from .dataset import MelDataset, refuse_shared_clips
 from .inference import autocast, autocast_dtype, device_name, evaluate, predict_scores
 from .networks import Head
-from .run_folder import Run, fingerprint, finished, save_run
+from .run_folder import Run, fingerprint, finished, refuse_other_folder, save_run
 from .workspace import short_path
 
 EVALUATIONS = 50  # on the validation set during a training, at most
@@ -45,8 +45,8 @@ def fit(
     again, resumes after the last saved epoch: to the same weights on a CPU, and as near to them as two trainings come
     on a GPU. A finished one is not repeated. Under torchrun, every process calls it and takes its shard of each batch.
     `bar`: the progress bar of a series of trainings. Raises FloatingPointError if the loss or a
-    weight is not finite, and ValueError if a batch has fewer clips than there are processes or if a clip is in both
-    sets.
+    weight is not finite; FileExistsError if `folder` holds anything but a run; and ValueError if a batch has fewer
+    clips than there are processes, if a clip is in both sets, or if machines do not share the folder.
     """
     _check(model, train_set, validation_set, config, title)
     folder, key = Path(folder), _key(model, train_set, validation_set, config)
@@ -59,11 +59,14 @@ def fit(
         else:
             bar.update(config.steps(len(train_set)))
         return Run(folder)
+    refuse_other_folder(folder)
     if bar is None and folder.is_dir():
         print(f"{title}: this will replace the run in {short_path(folder)}")
     trainer = Trainer(model, train_set, config, title)
     checkpoint = Checkpoint(folder, key, trainer.parts)
     history, seconds = checkpoint.resume()
+    if distributed.all_reduce(torch.tensor(len(history))) != len(history) * distributed.world_size():
+        raise ValueError(f"{title}: not all machines have {checkpoint.file}: let them share the work folder.")
     going_on = f", resuming after epoch {len(history)}" if history else ""
 
     began, step = time.perf_counter() - seconds, history[-1]["steps"] if history else 0
@@ -207,7 +210,8 @@ def _check(
     processes = distributed.world_size()
     smallest = config.smallest_batch(len(train_set))
     if smallest < processes:
-        raise ValueError(f"{title}: {processes} processes cannot share a batch of {smallest} clips: raise batch_size.")
+        remedy = "raise batch_size, or start fewer processes"
+        raise ValueError(f"{title}: {processes} processes cannot share a batch of {smallest} clips: {remedy}.")
 
 
 def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint: Checkpoint) -> None:
