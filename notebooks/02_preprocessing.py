@@ -178,7 +178,7 @@ cache.frames.shape, cache.frames.dtype
 
 # %% [markdown]
 # For each clip: where it begins, how many frames it has, the dB of its silence (80 below its loudest point), which pads longer crops, and a
-# hash of its frames, which keeps copies on one side of a split.
+# hash of its samples, which keeps copies on one side of a split.
 
 # %%
 cache.clips.head().round(1)
