@@ -60,6 +60,12 @@ def all_reduce(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def agree(number: int) -> bool:
+    """Whether all processes have the same `number`."""
+    total, squares = all_reduce(torch.tensor([number, number**2]))
+    return bool(total**2 == squares * world_size())  # the variance is 0
+
+
 def broadcast_buffers(model: nn.Module) -> None:
     """Give every process the batch normalization statistics of the first one, which are those saved."""
     if dist.is_initialized():
@@ -77,4 +83,6 @@ def wrap(model: nn.Module) -> nn.Module:
         return model
     if next(model.parameters()).is_cuda:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return DistributedDataParallel(model)
+    wrapped = DistributedDataParallel(model)
+    wrapped.broadcast_buffers = False  # in every step; `broadcast_buffers` does it once, when needed
+    return wrapped

@@ -231,8 +231,9 @@ def finished(folder: Path, key: str) -> bool:
 
 def refuse_other_folder(folder: Path) -> None:
     """Raise FileExistsError if there are files in `folder`, but no run: a training would delete them."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "settings.json").is_file():
-        raise FileExistsError(f"{folder} holds other files than a run: choose another folder.")
+    others = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+    if others and not (folder / "validation_scores.csv").is_file():
+        raise FileExistsError(f"{folder} holds other files than a run: choose another folder, or remove it.")
 
 
 def save_run(

@@ -66,14 +66,16 @@ def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     if n_groups < n_folds:
         print(f"{n_groups} clips, or groups of clips, fill only {n_groups} of {n_folds} folds.")
         n_folds = n_groups
-    shuffled = np.random.default_rng(seed).permutation(n_groups)
-    if np.bincount(strata).max() < n_folds:  # which scikit-learn refuses: deal out the groups, class by class
-        first_clip = np.unique(group, return_index=True)[1]
-        fold = (np.argsort(np.lexsort((shuffled, strata[first_clip]))) % n_folds)[group]
-    elif grouped:  # shuffled here: with shuffle=True the scikit-learn of Kaggle and Colab does not stratify
-        fold = _fold_of_each(StratifiedGroupKFold(n_folds), strata, shuffled[group])
+    rare = np.bincount(strata).max() < n_folds
+    if grouped or rare:  # shuffled here: with shuffle=True the scikit-learn of Kaggle and Colab does not stratify
+        shuffled = np.random.default_rng(seed).permutation(n_groups)[group]
+        # scikit-learn refuses if every class has fewer clips than folds, so it gets one that has as many.
+        more = np.arange(n_folds if rare else 0)
+        strata = np.concatenate([strata, np.full(len(more), strata.max() + 1)])
+        fold = _fold_of_each(StratifiedGroupKFold(n_folds), strata, np.concatenate([shuffled, n_groups + more]))
+        fold = fold[: len(table)]
         if len(np.unique(fold)) < n_folds:  # so few groups cannot be stratified
-            fold = _fold_of_each(GroupKFold(n_folds), strata, shuffled[group])
+            fold = _fold_of_each(GroupKFold(n_folds), table, shuffled)
     else:
         fold = _fold_of_each(StratifiedKFold(n_folds, shuffle=True, random_state=seed), strata, None)
     if grouped:  # both assign the largest group first, but the first fold is the validation split

@@ -46,11 +46,13 @@ def fit(
     on a GPU. A finished one is not repeated. Under torchrun, every process calls it and takes its shard of each batch.
     `bar`: the progress bar of a series of trainings. Raises FloatingPointError if the loss or a
     weight is not finite; FileExistsError if `folder` holds anything but a run; and ValueError if a batch has fewer
-    clips than there are processes, if a clip is in both sets, or if machines do not share the folder.
+    clips than there are processes, if a clip is in both sets, or if only some machines see its run or checkpoint.
     """
     _check(model, train_set, validation_set, config, title)
     folder, key = Path(folder), _key(model, train_set, validation_set, config)
-    if finished(folder, key):
+    done = finished(folder, key)
+    _refuse_unshared(folder, done)
+    if done:
         leftover = Checkpoint(folder, key, {})
         if distributed.rank() == 0 and leftover.load():  # killed before it was removed
             leftover.remove()
@@ -65,8 +67,7 @@ def fit(
     trainer = Trainer(model, train_set, config, title)
     checkpoint = Checkpoint(folder, key, trainer.parts)
     history, seconds = checkpoint.resume()
-    if distributed.all_reduce(torch.tensor(len(history))) != len(history) * distributed.world_size():
-        raise ValueError(f"{title}: not all machines have {checkpoint.file}: let them share the work folder.")
+    _refuse_unshared(folder, len(history))
     going_on = f", resuming after epoch {len(history)}" if history else ""
 
     began, step = time.perf_counter() - seconds, history[-1]["steps"] if history else 0
@@ -212,6 +213,11 @@ def _check(
     if smallest < processes:
         remedy = "raise batch_size, or start fewer processes"
         raise ValueError(f"{title}: {processes} processes cannot share a batch of {smallest} clips: {remedy}.")
+
+
+def _refuse_unshared(folder: Path, progress: int) -> None:
+    if not distributed.agree(progress):
+        raise ValueError(f"{folder} is not the same on all machines: let them share the work folder.")
 
 
 def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint: Checkpoint) -> None:
