@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -80,7 +79,7 @@ def test_two_processes_train_as_one_and_resume_its_checkpoint(competition, cache
         command = [sys.executable, *how, tmp_path / "script.py", competition.folder, cache.folder, tmp_path]
         env = os.environ | {"PYTHONPATH": str(ROOT)}
         result = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
-        assert "Warning: " not in result.stderr
+        assert "broadcast_buffers" not in result.stderr  # which torch warns of
         printed.append(result.stdout)
     assert printed[1].count("uneven: training 104 clips") == 1  # only the first process prints
     assert "random: training 104 clips of a cache of 10 MB, on the CPU, resuming after epoch 1" in printed[1]
@@ -122,6 +121,10 @@ def test_several_processes_take_clips_of_two_caches_and_layers_without_gradients
     others = MelDataset(mel_cache.Cache(theirs), sets[1].table.head(20), sets[1].classes)
     others.table["fname"] = "other-" + others.table["fname"]
     few = (sets[0].subset(np.arange(40)).join(others), others.subset(np.arange(0)).join(sets[1].subset(np.arange(9))))
+    rows = torch.arange(20)
+    offsets = torch.full_like(rows, -5)
+    assert torch.equal(few[0].crops(40 + rows, offsets, 400), others.crops(rows, offsets, 400))
+    assert torch.equal(few[0].targets[40:], others.targets)
     model = models.DeepCNN(12, width=4, stem=4)
     model.stem.requires_grad_(False)
     run = launch.fit(model, *few, SMALL, tmp_path / "run", "Small", processes=2)
@@ -153,10 +156,8 @@ if os.environ.get("RANK") == "1":
 def test_a_failing_process_ends_the_others_and_its_error_is_shown(sets, tmp_path, monkeypatch, capfd):
     (tmp_path / "sitecustomize.py").write_text(SECOND_PROCESS_FAILS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    began = time.monotonic()
     with pytest.raises(ChildProcessError, match="Small: torchrun exited with code 1: see its output above"):
         launch.fit(models.DeepCNN(12, width=2, stem=2), *sets, SMALL, tmp_path / "run", "Small", processes=2)
-    assert time.monotonic() - began < 60
     assert "RuntimeError: the second process fails" in capfd.readouterr().out
     assert not (tmp_path / "run").exists()
 

@@ -100,12 +100,31 @@ def test_runs_that_can_be_explained_are_found_in_order(run, tmp_path):
         explain.explainable([baseline])
 
 
+class Deleted(torch.nn.Module):
+    """A network whose score is the share of points at -80 dB."""
+
+    def forward(self, x):
+        self.gone = (x == -80)[:, 0].float()
+        return self.gone.mean(dim=(1, 2)).logit()[:, None]
+
+
+def test_whole_squares_are_deleted_the_highest_first():
+    generator, network = torch.Generator().manual_seed(0), Deleted()
+    x, order = torch.rand(2, 1, 128, 126, generator=generator), torch.rand(2, 128, 126, generator=generator)
+    x[:, 0, 0, 0] = -80
+    table = explain.deletion([network], x, torch.zeros(2, dtype=torch.int64), {"any": order}, "sigmoid", size=4)
+    assert table.loc[0.2, "any"] == pytest.approx(198 * 16 / (128 * 126), abs=2e-4)  # of 992 squares
+    gone, mean = (torch.nn.functional.avg_pool2d(some, 4) for some in (network.gone, order))
+    for deleted, value in zip(gone == 1, mean):
+        assert value[deleted].min() >= value[~deleted].max()
+
+
 def test_deleting_the_most_relevant_points_lowers_scores_more_than_random_ones(run, sets):
     rows, labels = torch.nonzero(sets[1].targets, as_tuple=True)
     x = sets[1].crops(rows, torch.zeros_like(rows), 128)
     trained = run.models()
     points, _ = explain.relevance(trained, x, labels)
-    orders = {"relevant": points, "random": torch.rand(points.shape)}
+    orders = {"relevant": points, "random": torch.rand(points.shape, generator=torch.Generator().manual_seed(0))}
     table = explain.deletion(trained, x, labels, orders, run.config.activation)
     with torch.no_grad():
         scores = inference.activate(trained[0](x), run.config.activation)

@@ -86,6 +86,9 @@ def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_out_of_f
         assert np.array_equal(rows.to_numpy(), made[name].scores)
     assert sorted(scored) == sorted(curated.table["fname"])
     assert list(run.validation["fname"]) == list(curated.table["fname"])
+    history = folds.histories(run)["fold0"]  # of both stages
+    assert list(history["epoch"]) == list(range(1, len(history) + 1))
+    assert history["steps"].is_monotonic_increasing
     table = folds.summary(run)
     assert (table["curated clips"].iloc[0], table["noisy clips"].iloc[0]) == (len(curated) - 12, 8)
 

@@ -75,7 +75,7 @@ def test_two_seconds_are_128_frames():
 def test_load_clip_mixes_down_and_resamples(tmp_path):
     t = np.arange(8000) / 8000
     tone = 0.5 * np.sin(2 * np.pi * 440 * t)
-    soundfile.write(tmp_path / "stereo.ogg", np.stack([tone, tone], axis=1), 8000)
+    soundfile.write(tmp_path / "stereo.ogg", np.stack([1.5 * tone, tone / 2], axis=1), 8000)
     samples = load_clip(tmp_path / "stereo.ogg", SETTINGS)
     assert samples.dtype == np.float32
     assert len(samples) == 44_100

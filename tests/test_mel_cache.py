@@ -1,4 +1,3 @@
-import time
 from dataclasses import replace
 
 import joblib
@@ -9,7 +8,6 @@ import soundfile
 from distributed import Client, LocalCluster
 
 from utils import mel_cache
-from utils.audio import load_clip
 from utils.config import MelConfig
 from utils.mel import clip_to_log_mel
 
@@ -68,27 +66,22 @@ def test_a_dask_cluster_makes_the_same_cache_byte_for_byte(competition, cache, t
 
 
 def test_workers_do_not_run_ahead_of_a_slow_disk(tmp_path, monkeypatch):
-    """If the writer stops at the first clip, only so many results wait for it."""
+    """Workers get more clips only when most of what they have been given is written."""
     soundfile.write(tmp_path / "x.wav", np.ones(5000) / 2, 44_100)
-    clips, loaded, ahead = 1000, [], []
-    table = pd.DataFrame({"fname": [str(i) for i in range(clips)], "path": str(tmp_path / "x.wav")})
+    table = pd.DataFrame({"fname": [str(i) for i in range(1000)], "path": str(tmp_path / "x.wav")})
+    given, written = [], []
 
-    def counted(path, settings):
-        loaded.append(path)
-        return load_clip(path, settings), ""
+    class Counted(joblib.Parallel):
+        def __call__(self, tasks):
+            given.append((len(tasks), len(written)))
+            return super().__call__(tasks)
 
-    def slow(frames, *_, **__):
-        for each in frames:
-            while not ahead:
-                before = len(loaded)
-                time.sleep(0.5)
-                if len(loaded) == before:
-                    ahead.append(before)
-            yield each
-
-    monkeypatch.setattr(mel_cache, "load_clip_and_damage", counted)
-    monkeypatch.setattr(mel_cache, "tqdm", slow)
+    monkeypatch.setattr(joblib, "Parallel", Counted)
+    monkeypatch.setattr(mel_cache, "tqdm", lambda frames, *_, **__: (written.append(1) or each for each in frames))
     with joblib.parallel_config(backend="threading"):
         cache = mel_cache.build(table, tmp_path, "slow", SETTINGS, n_jobs=2)
     assert list(cache.clips["fname"]) == list(table["fname"])
-    assert ahead[0] <= 2 * mel_cache.TASKS_AHEAD * mel_cache.CHUNK < clips / 2
+    most = 2 * mel_cache.TASKS_AHEAD * mel_cache.CHUNK
+    assert most < len(table) / 2
+    for number, (_, done) in enumerate(given, 1):
+        assert mel_cache.CHUNK * sum(tasks for tasks, _ in given[:number]) - done <= most

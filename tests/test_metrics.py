@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import (
     average_precision_score,
@@ -8,11 +9,14 @@ from sklearn.metrics import (
 )
 
 from utils.metrics import (
+    best_threshold,
     bootstrap_interval,
+    by_number_of_labels,
     f1_over_threshold,
     label_rank,
     lwlrap,
     lwlrap_by_hand,
+    lwlrap_with_interval,
     most_confused_pairs,
     per_class_lwlrap,
     per_class_table,
@@ -56,12 +60,6 @@ def test_lwlrap_is_the_label_weighted_mean_of_its_classes():
         per_class = per_class_lwlrap(targets, scores)
         assert np.array_equal(np.isnan(per_class), weight == 0)
         assert np.nansum(per_class * weight) == pytest.approx(lwlrap(targets, scores), abs=1e-9)
-
-
-def test_constant_scores_gain_nothing():
-    targets = np.eye(10)
-    assert lwlrap(targets, np.zeros((10, 10))) == pytest.approx(0.1)
-    assert top_k_accuracy(np.arange(10), np.zeros((10, 10))) == 0
 
 
 @pytest.mark.parametrize(
@@ -111,6 +109,15 @@ def test_f1_over_threshold_matches_scikit_learns_macro_average():
             found = scores[:, there] >= threshold
             oracle = [f1_score(a, b, zero_division=0) for a, b in zip(targets[:, there].T, found.T)]
             assert f1 == pytest.approx(np.mean(oracle))
+
+
+def test_gains_are_over_the_baseline_and_the_middle_of_equal_thresholds_is_chosen():
+    targets = np.array([[1, 0, 0], [0, 1, 1]])
+    row = lwlrap_with_interval(targets, targets, 1 - targets)
+    assert row["gain"] == pytest.approx(1 - lwlrap(targets, 1 - targets)) > 0
+    assert row["gain low"] <= row["gain"] <= row["gain high"]
+    assert by_number_of_labels(targets, targets)["clips"].to_dict() == {"one label": 1, "several labels": 1}
+    assert best_threshold(pd.Series([0.1, 0.5, 0.5, 0.5, 0.2], [0, 0.1, 0.2, 0.3, 0.4])) == 0.2
 
 
 def test_lwlrap_of_a_clip_by_hand():

@@ -4,6 +4,7 @@ The kit is copied there, with `/kaggle` and `/content` replaced by folders of th
 for two steps. On today's Kaggle, all notebooks run completely; elsewhere, only what differs.
 """
 
+import json
 import os
 import re
 import shutil
@@ -199,20 +200,21 @@ def test_the_kernel_folders_have_the_documented_fields(tmp_path):
     opening = (tmp_path / "to/01_eda/01_eda.ipynb").read_text()
     assert "/kaggle/input/datasets/someone/freesound-tagging-kit" in opening
     assert "/kaggle/input/datasets/OWNER" not in opening
-    flags = ["is_private", "enable_gpu", "enable_internet"]
-    lists = ["dataset_sources", "competition_sources", "kernel_sources", "model_sources"]
-    words = {"id", "title", "code_file", "language", "kernel_type"}
-    for internet in (True, False):
+    kaggle.write(tmp_path / "bare", "someone")
+    for place, online in (("to", ["09_explanation"]), ("bare", ["04_vgg19", "09_explanation"])):
+        made = {
+            name: json.loads((tmp_path / place / name / "kernel-metadata.json").read_text()) for name in kaggle.READS
+        }
+        assert [name for name, metadata in made.items() if metadata["enable_internet"]] == online
         pushed = []
-        for notebook in kaggle.READS:
-            metadata = kaggle.kernel_metadata("someone", notebook, internet)
-            assert metadata.keys() - {"machine_shape"} == words.union(flags, lists)
-            assert all(isinstance(metadata[name], bool) for name in flags)
-            assert all(isinstance(metadata[name], list) for name in lists)
-            assert metadata["enable_internet"] is internet
+        for name, metadata in made.items():
             assert metadata["id"] == "someone/" + metadata["title"].lower().replace(" ", "-")
             assert (metadata["language"], metadata["kernel_type"]) == ("python", "notebook")
-            assert (tmp_path / "to" / notebook / metadata["code_file"]).is_file()
+            assert (tmp_path / place / name / metadata["code_file"]).is_file()
+            assert metadata["enable_gpu"] == ("machine_shape" in metadata) == (name not in kaggle.ON_CPU)
+            assert metadata["dataset_sources"] == ["someone/freesound-tagging-kit"]
+            assert metadata["competition_sources"] == ["freesound-audio-tagging-2019"]
+            assert metadata["kernel_sources"] == [made[read]["id"] for read in kaggle.READS[name]]
             assert set(metadata["kernel_sources"]) <= set(pushed)  # each is pushed before it is read
             pushed.append(metadata["id"])
     with pytest.raises(FileNotFoundError, match="absent is not a file"):

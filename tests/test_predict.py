@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import sys
 
@@ -172,6 +173,17 @@ def test_the_best_run_may_be_attached_and_is_the_best_of_those_with_most_classes
         predict.best_run()
     attached = shutil.copytree(run.folder, tmp_path / "input/notebooks/someone/kit-03-cnn/runs/real-abc/deep_cnn-quick")
     assert predict.best_run().folder == attached
+    worse = shutil.copytree(attached, attached.with_name("worse"))
+    run.validation.assign(**dict.fromkeys(run.classes, 0.5)).to_csv(worse / "validation_scores.csv", index=False)
+    assert predict.best_run().folder == attached
+    other = shutil.copytree(attached.parent, attached.parents[1] / "real-xyz") / "deep_cnn-quick"
+    for seconds, newest in ((0, attached), (2**32, other)):
+        os.utime(other / "settings.json", (seconds, seconds))
+        assert predict.best_run().folder == newest
+    shutil.rmtree(other.parent)
+    mine = shutil.copytree(attached, tmp_path / "working/runs/real-abc/deep_cnn-quick")
+    assert predict.best_run().folder == mine
+    shutil.rmtree(mine.parent)
     few = shutil.copytree(run.folder, tmp_path / "working/runs/own-def/deep_cnn-quick")
     names = run.classes[:2]
     (few / "settings.json").write_text(json.dumps(run.record | {"classes": names}))

@@ -14,13 +14,15 @@ def scores(competition):
 
 
 def test_a_submission_matches_the_sample(competition, scores, tmp_path):
-    file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
+    run = SimpleNamespace(summary=lambda: {"run": "best"}, record={"fingerprint": "k"})
+    file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[run])
     sample = pd.read_csv(competition.folder / "sample_submission.csv")
     written = pd.read_csv(file)
     assert list(written.columns) == list(sample.columns)
     assert list(written["fname"]) == list(sample["fname"])
     assert np.allclose(written.iloc[:, 1:], scores, atol=1e-6)
-    assert json.loads((tmp_path / "submission.json").read_text())["data"] == competition.folder.name
+    made_by = {"data": competition.folder.name, "blend of": [{"run": "best", "fingerprint": "k"}]}
+    assert json.loads((tmp_path / "submission.json").read_text()) == made_by
 
 
 FAULTS = {

@@ -59,6 +59,11 @@ def test_a_run_learns_and_saves_its_last_epoch(sets, run):
     assert np.allclose(inference.predict_scores(run.models()[0], validation_set, run.config), run.scores, atol=1e-5)
     by_one_crop = inference.evaluate(run.models()[0], validation_set, replace(run.config, test_crops=1))
     assert run.history[list(by_one_crop)].iloc[-1].to_dict() == pytest.approx(by_one_crop, abs=1e-5)
+    scores = inference.predict_scores(run.models()[0], validation_set, replace(run.config, test_crops=1))
+    loss = torch.nn.functional.binary_cross_entropy(
+        torch.from_numpy(scores).clamp(1e-6, 1 - 1e-6), validation_set.targets
+    )
+    assert by_one_crop["validation loss"] == pytest.approx(loss.item(), abs=1e-5)
 
 
 def test_evaluations_are_limited_and_include_the_last_epoch(few, tiny, tmp_path, monkeypatch):
@@ -108,27 +113,28 @@ def test_a_folder_with_other_files_is_not_overwritten(few, tiny, tmp_path):
     assert (tmp_path / "my_results" / "table.csv").read_text() == "kept"
 
 
-def test_the_learning_rate_warms_up_and_falls_and_augmentation_ends_before_the_last_tenth(
-    few, tiny, tmp_path, monkeypatch
-):
+def test_the_schedule_is_followed_and_each_epoch_visits_every_clip_once(tiny, few, tmp_path, monkeypatch):
+    """The learning rate warms up and falls, augmentation ends before the last tenth, and the order always differs."""
     config = replace(TINY, epochs=10, schedule="cosine", learning_rate=0.01, mix_probability=0.5)
-    trainer = train.Trainer(tiny, few[0], config, "Deep CNN")
-    assert trainer.steps == 20
-    rates = [trainer.learning_rate(step) for step in (0, 1, 2, 11, 19)]
-    assert rates == pytest.approx([0.005, 0.01, 0.01, 0.005, 0.01 * (1 + np.cos(np.pi * 17 / 18)) / 2])
-    drawn, draw_batch = [], augment.draw_batch
-    monkeypatch.setattr(augment, "draw_batch", lambda *given: drawn.append("gain" in (d := draw_batch(*given))) or d)
+    draws, rates, draw_batch, step = [], [], augment.draw_batch, torch.optim.AdamW.step
+
+    def drawn(*given):
+        draws.append((given[1].tolist(), draw_batch(*given)))
+        return draws[-1][1]
+
+    def stepped(optimizer, *given, **options):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *given, **options)
+
+    monkeypatch.setattr(augment, "draw_batch", drawn)
+    monkeypatch.setattr(torch.optim.AdamW, "step", stepped)
     fit(tiny, few, tmp_path / "run", config)
-    assert drawn == [True] * 18 + [False] * 2
-
-
-def test_a_run_is_not_used_for_other_classes_or_mel_settings(sets, run):
-    assert np.allclose(inference.score_run(run, sets[1]), run.scores, atol=1e-5)
-    for name, other in [("classes", sets[1].classes[::-1]), ("mel", replace(sets[1].mel, n_mels=64))]:
-        strange = copy.copy(sets[1])
-        setattr(strange, name, other)
-        with pytest.raises(ValueError, match=r"deep_cnn was trained on"):
-            inference.score_run(run, strange)
+    falling = 0.01 * (1 + np.cos(np.pi * np.arange(18) / 18)) / 2
+    assert rates == pytest.approx([0.005, 0.01, *falling])
+    assert ["gain" in draw for _, draw in draws] == [True] * 18 + [False] * 2
+    orders = [first + second for (first, _), (second, _) in zip(draws[::2], draws[1::2])]
+    assert all(sorted(order) == list(range(24)) for order in orders)
+    assert len(set(map(tuple, orders))) == 10
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny, few, tmp_path):
@@ -206,6 +212,26 @@ def test_a_checkpoint_of_another_training_is_not_used(tiny, few, tmp_path, monke
     changed = fit(tiny, few, tmp_path / "run", config)
     assert "run.checkpoint is from a training with other clips, weights or settings" in capsys.readouterr().out
     assert changed.history.equals(fit(tiny, few, tmp_path / "fresh", config).history)
+
+
+def test_a_finished_run_is_repeated_if_labels_sounds_or_first_weights_change(few, tiny, tmp_path, monkeypatch):
+    def trained_again(*_):
+        raise InterruptedError
+
+    fit(tiny, few, tmp_path / "run", TINY)
+    monkeypatch.setattr(train.Trainer, "epoch", trained_again)
+    relabeled, resounded, other = few[0].subset(np.arange(24)), copy.copy(few[0]), copy.deepcopy(tiny)
+    relabeled.table["labels"] = relabeled.table["labels"].to_numpy()[::-1]
+    resounded.sources = ("curated-other",)
+    torch.nn.init.zeros_(other.dense.bias)
+    for model, first in ((tiny, relabeled), (tiny, resounded), (other, few[0])):
+        with pytest.raises(InterruptedError):
+            fit(model, [first, few[1]], tmp_path / "run", TINY)
+
+
+def test_the_number_of_steps_has_limits():
+    limits = ({}, {"min_steps": 7}, {"max_steps": 5}, {"min_steps": 7, "max_steps": 5})
+    assert [TrainingConfig(2, batch_size=10, **some).steps(25) for some in limits] == [6, 7, 5, 5]
 
 
 def test_running_the_frozen_layers_once_changes_nothing(few, tmp_path, monkeypatch):

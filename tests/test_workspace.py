@@ -84,13 +84,16 @@ def test_a_gpu_that_cannot_compute_is_reported_and_not_used(competition, monkeyp
 
 
 @pytest.mark.parametrize(
-    "place", ["freesound-audio-tagging-2019", "competitions/freesound-audio-tagging-2019", "a/b/c"]
+    "place", ["freesound-audio-tagging-2019", "competitions/freesound-audio-tagging-2019", "a/b/c", "a/b/c/d"]
 )
-def test_kaggles_mounts_are_found(competition, monkeypatch, tmp_path, place):
-    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / place).symlink_to(competition.folder)
-    monkeypatch.setattr(config, "KAGGLE_INPUT", tmp_path)
-    assert workspace.find_data() == tmp_path / place
+def test_kaggles_mounts_are_found_before_a_local_folder(competition, monkeypatch, tmp_path, place):
+    for path in (tmp_path / "input" / place, tmp_path / "kit/data/x"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(competition.folder)
+    monkeypatch.setattr(workspace, "ROOT", tmp_path / "kit")
+    assert workspace.find_data() == tmp_path / "kit/data/x"
+    monkeypatch.setattr(config, "KAGGLE_INPUT", tmp_path / "input")
+    assert workspace.find_data() == tmp_path / "input" / place
 
 
 def test_a_link_to_data_keeps_its_name_however_it_is_found(competition, monkeypatch, tmp_path):
@@ -125,7 +128,8 @@ def test_relative_folders_are_resolved_first(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FAT_DATA", "elsewhere")
-    assert run.main(["--work", "out"]) == 0
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), tmp_path / "02_y.ipynb")
+    assert run.main(["01", "--work", "out"]) == 0  # the second is not asked for
     assert f"data is {tmp_path / 'elsewhere'}" in capfd.readouterr().out
     assert (tmp_path / "out/notebooks/01_x.ipynb").is_file()
 
