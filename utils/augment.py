@@ -79,7 +79,7 @@ def make_batch(
         resized = torch.nonzero(draw["resized"])[:, 0]
         factors = [dataset.to_device(draw[name][resized]) for name in ("rate", "mel_scale", "mel_shift")]
         resized = dataset.to_device(resized)
-        x[resized] = resize(x[resized], *factors)
+        x = x.index_copy(0, resized, resize(x[resized], *factors))
     if "mask_width" in draw:
         x = spec_augment(x, dataset.to_device(draw["mask_start"]), dataset.to_device(draw["mask_width"]))
     if "filter_gain" in draw:  # after the masks, which are thus not flat either
