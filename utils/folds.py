@@ -38,7 +38,8 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
     """
     folder, entry = Path(folder), MODELS[NAME]
     config = entry.config(preset.name)
-    config = replace(config, min_steps=config.steps(len(curated)), max_steps=config.steps(len(curated)))
+    steps = config.steps(len(curated))  # of each fold, over its stages
+    config = replace(config, min_steps=steps, max_steps=steps)
     fold = splits.folds(curated.table, preset.n_folds, preset.seed)
     names = [f"fold{number}" for number in range(fold.max() + 1)]
     chains = []
@@ -49,7 +50,7 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
         # The first stage does not need the noisy clips, which take up GPU memory.
         chains.append([training] if noisy is None else [(0, None, *training), (1, noisy, *training)])
     fit_one, stages = (train.fit, [""]) if noisy is None else (fit_stage, STAGES)
-    launch.train_in_parallel(fit_one, chains, len(names) * config.max_steps, curated.device)
+    launch.train_in_parallel(fit_one, chains, len(names) * steps, curated.device)
     return _save(folder, names, stages, config, curated)
 
 
@@ -73,7 +74,8 @@ def fit_stage(
     folders = [folder.with_name(folder.name + ending) for ending in STAGES]
     steps = max(1, config.max_steps // 3)
     if stage:
-        first, steps = Run(folders[0]), max(1, config.max_steps - steps)
+        steps = max(1, config.max_steps - steps)  # those that the first stage left
+        first = Run(folders[0])
         [model] = first.models()
         noisy = noisy.subset(splits.apart(noisy.table, held_out.table))
         noisy.table["fname"] = NOISY + noisy.table["fname"]

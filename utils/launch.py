@@ -34,7 +34,7 @@ from .workspace import ROOT, replace_unprintable, setup, short_path
 
 ARGUMENTS = "arguments.pickle"  # of `fit`, for its processes
 MOST_PER_GPU = 5  # processes of `train_in_parallel`, each of which needs memory; five kept a GPU busy
-STOP = -(2**62)  # step count that tells the processes of `train_in_parallel` to stop
+STOP = -1  # in place of the count of steps, tells the processes of `train_in_parallel` to stop
 ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # best is several, in notebook 06
 
 
@@ -49,8 +49,9 @@ def fit(
 ) -> Run:
     """Call `train.fit` in `processes` processes, by default one per GPU if all are alike and NCCL is there, else one.
 
-    Several processes are started by torchrun and get all arguments, so the run is the same. A model with frozen layers
-    always trains in one. Raises ChildProcessError if they fail; their output is printed.
+    Several processes are started by torchrun, with the same arguments. The run then differs from that of one process by
+    dropout and, on a CPU, by batch normalization (see `distributed.wrap`). A model with frozen layers always trains in
+    one. Raises ChildProcessError if they fail; their output is printed.
     """
     if processes is None:
         gpus = _gpus_like(train_set.device)
@@ -83,7 +84,9 @@ def train_in_parallel(
     stop and its exception is raised.
     """
     n_threads, gpus = torch.get_num_threads(), _gpus_like(device)
-    at_once = min(max(n_threads, len(gpus)), len(chains), MOST_PER_GPU * len(gpus) or len(chains))
+    at_once = min(len(chains), max(n_threads, len(gpus)))
+    if gpus:
+        at_once = min(at_once, MOST_PER_GPU * len(gpus))
     with tqdm(total=steps, unit="step", file=sys.stdout, mininterval=1) as bar:
         if at_once == 1:
             for trainings in chains:
@@ -106,7 +109,7 @@ def train_in_parallel(
                     idle = [running.pop(future) for future in ended]
                     bar.update(done.value - bar.n)
             except BrokenProcessPool as error:
-                remedy = "OMP_NUM_THREADS=1 trains one at a time; those that have finished are not repeated"
+                remedy = "OMP_NUM_THREADS=1 trains one at a time, or one per GPU; finished ones are not repeated"
                 raise MemoryError(f"A training was killed, probably for lack of memory: {remedy}.") from error
             finally:  # if one has failed or this was interrupted, the others stop
                 done.value = STOP
@@ -129,7 +132,7 @@ class _Steps(tqdm):
     def update(self, n: int = 1) -> None:
         with self.done.get_lock():
             if self.done.value < 0:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt  # by the parent, which has failed, ended or been interrupted
             self.done.value += n
 
 
@@ -145,7 +148,11 @@ def _begin(done, started, at_once: int, n_threads: int, gpus: list[int]) -> None
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
-def _work(pickled: bytes) -> None:  # by `train_in_parallel`: torch would use shared memory, which is often small
+def _work(pickled: bytes) -> None:
+    """Run one training in a process of the pool.
+
+    Its arguments come as bytes: the pool itself would send their tensors through shared memory, which is often small.
+    """
     train_one, arguments = pickle.loads(pickled)
     train_one(*arguments, _Steps(disable=True))
 

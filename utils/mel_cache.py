@@ -130,7 +130,8 @@ def load(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig
     target = _cache_folder(table, folder, name, settings)
     if not target.is_dir():
         there = f"There is no cache of these {len(table)} {name} clips in {folder}"
-        raise FileNotFoundError(f"{there}: run 02_preprocessing first (python -m utils.run 02).")
+        remedy = "run 02_preprocessing first (python -m utils.run 02, with your --data and --work)"
+        raise FileNotFoundError(f"{there}: {remedy}.")
     cache = Cache(target)
     _print_reasons(cache, name)
     return cache

@@ -60,7 +60,8 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
     n_frames, step = run.config.n_frames, seconds / frame
     with _untrimmed(path, run, device) as clips:
         length = int(clips.lengths[0])
-        config = run.config if length < n_frames else replace(run.config, crop="start")  # the last may be cut short
+        # A last window that is cut short is padded at its end: "random" would center it, as it does a short recording.
+        config = run.config if length < n_frames else replace(run.config, crop="start")
         begins = np.arange(0, max(0, length - n_frames) + min(step, n_frames) / 2, step)
         windows = clips.subset(np.zeros(len(begins), dtype=int))  # the recording, once for each window
         offsets = torch.from_numpy(begins).round().long()

@@ -100,9 +100,9 @@ def _prepare(arguments: list[str] | None) -> tuple[list[Path], Path, bool]:
         there = ", ".join(file.stem for file in files)
         parser.error(f"there is no notebook {', '.join(sorted(unknown))}; there are {there}")
     if options.inplace and (os.environ.get("FAT_DATA") or find_data()):
-        parser.error("--inplace stores outputs of the mini set: unset FAT_DATA and move data/ away")
+        parser.error("--inplace stores outputs of the mini set: omit --data, unset FAT_DATA and move data/ away")
     if options.inplace and os.environ.get("FAT_WORK"):
-        parser.error("--inplace stores outputs with their paths: unset FAT_WORK")
+        parser.error("--inplace stores outputs with their paths: omit --work and unset FAT_WORK")
     copies = work_folder() / "notebooks"
     try:
         with explain_errors(copies):

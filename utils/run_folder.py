@@ -186,7 +186,8 @@ def find_runs(folder: str | Path) -> list[Run]:
     found = [Run(file.parent) for file in found if not files.is_temporary(file.parent)]
     runs = list({run.name: run for run in found if _readable(run)}.values())  # those in `folder` come last, and win
     if not runs:
-        raise FileNotFoundError(f"There is no run in {folder}: run 03_cnn first (python -m utils.run 02 03).")
+        remedy = "run 03_cnn first (python -m utils.run 02 03, with your --data and --work)"
+        raise FileNotFoundError(f"There is no run in {folder}: {remedy}.")
     common = _shared_clips(runs)
     if not common:
         print("These runs were scored on different validation clips, so their figures cannot be compared.")
@@ -196,10 +197,10 @@ def find_runs(folder: str | Path) -> list[Run]:
 def _readable(run: Run) -> bool:
     """Whether its settings and scores can be read, and its network is known here; prints why not."""
     try:
-        needed = [run.summary(), run.mel]
+        _ = run.summary(), run.mel  # each raises if it cannot be read
         if run.has_weights:
-            needed += [run.config, run.network]
-        return all(needed)
+            _ = run.config, run.network
+        return True
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         print(f"Skipped {run.folder}: {type(error).__name__}: {error}")
         return False

@@ -25,11 +25,11 @@ def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
 
     A clip with several labels counts as a class of its own if `n_folds` clips or more have the same labels, else as its
     first label. Clips of one group (column `group` or, if absent, `freesound_id`) share a fold, and so do copies (same
-    `content_hash`); a clip without a name is a group. With groups, fold 0 is the one whose size is nearest to its
-    share. If the table has a column `fold`, it is used as is, its values in order. There are fewer folds if there are
-    fewer clips or groups. Prints a line if so, if a class is in one fold only, or if the column splits a group. A
-    single group of two clips is enough to change the draw. Raises ValueError if there is one group, or if the column
-    has gaps, a single value, or one without a digit.
+    `content_hash`); a clip whose field there is empty is a group of its own. One group of two clips is enough for
+    another algorithm, and so for entirely other folds, of which number 0 is the one whose size is nearest to its share.
+    If the table has a column `fold`, it is used as is, its values in order. There are fewer folds if there are fewer
+    clips or groups. Prints a line if so, if a class is in one fold only, or if the column splits a group. Raises
+    ValueError if there is one group, or if the column has gaps, a single value, or one without a digit.
     """
     fold = _given_folds(table) if "fold" in table else _drawn_folds(table, n_folds, seed)
     labels = pd.DataFrame({"label": split_labels(table["labels"]).to_numpy(), "fold": fold}).explode("label")
@@ -75,13 +75,14 @@ def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
         fold = _fold_of_each(StratifiedGroupKFold(n_folds), strata, np.concatenate([shuffled, n_groups + more]))
         fold = fold[: len(table)]
         if len(np.unique(fold)) < n_folds:  # so few groups cannot be stratified
-            fold = _fold_of_each(GroupKFold(n_folds), table, shuffled)
+            fold = _fold_of_each(GroupKFold(n_folds), shuffled, shuffled)  # it ignores strata
     else:
         fold = _fold_of_each(StratifiedKFold(n_folds, shuffle=True, random_state=seed), strata, None)
-    if grouped:  # both assign the largest group first, but the first fold is the validation split
-        sizes, order = np.bincount(fold), np.random.default_rng(seed).permutation(n_folds)
-        order = sorted(order, key=lambda number: abs(sizes[number] - len(table) / n_folds))
-        fold = np.argsort(order)[fold]
+    if grouped:  # scikit-learn puts the largest group into fold 0, which is the validation split: renumber the folds
+        sizes, shuffled_folds = np.bincount(fold), np.random.default_rng(seed).permutation(n_folds)
+        nearest_first = sorted(shuffled_folds, key=lambda number: abs(sizes[number] - len(table) / n_folds))
+        new_number = np.argsort(nearest_first)  # of each old number: the inverse permutation
+        fold = new_number[fold]
     return fold
 
 

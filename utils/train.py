@@ -82,7 +82,7 @@ def fit(
             epoch = len(history) + 1
             losses = trainer.epoch(epoch, step, bar)
             step += len(losses)
-            _stop_if_not_finite(losses, step, trainer, checkpoint)
+            _stop_if_not_finite(losses, step, trainer)
             row = {"epoch": epoch, "steps": step, "loss": losses.mean().item()}
             if epoch % every == 0 or step == trainer.steps:
                 row |= evaluate(trainer.model, validation_set, replace(config, test_crops=1))
@@ -220,7 +220,7 @@ def _refuse_unshared(folder: Path, progress: int) -> None:
         raise ValueError(f"{folder} is not the same on all machines: let them share the work folder.")
 
 
-def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint: Checkpoint) -> None:
+def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer) -> None:
     """Raise FloatingPointError if one of an epoch's `losses`, the last at `step`, or a weight is not finite."""
     if losses.isfinite().all() and torch.stack([p.isfinite().all() for p in trainer.model.parameters()]).all():
         return
@@ -228,8 +228,7 @@ def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer, checkpoint:
     what = f"the loss is {losses[finite]}" if finite < len(losses) else "a weight is not finite"
     at = step - len(losses) + min(finite, len(losses) - 1)
     where = f"at step {at + 1} with learning rate {trainer.learning_rate(at):.2g}"
-    kept = checkpoint.file if checkpoint.file.exists() else "none"
-    raise FloatingPointError(f"{trainer.title}: {what} {where}: lower the learning rate. Last good checkpoint: {kept}.")
+    raise FloatingPointError(f"{trainer.title}: {what} {where}: lower the learning rate.")
 
 
 @torch.no_grad()
