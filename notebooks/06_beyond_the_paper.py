@@ -172,9 +172,9 @@ folds.summary(run)
 charts.learning_curves(folds.histories(run))
 
 # %% [markdown]
-# If there is a noisy set, its clips join after a third of the steps. The curves jump there because the learning rate schedule restarts; the
-# dip in training loss before it is the last tenth of the first stage, without augmentation. With `quick`, a fold has 100 steps, no more
-# than a row of the ablation, in two learning rate cycles: judge `best` with `full`.
+# If there is a noisy set, its clips join at the dotted line, after a third of the steps. The curves jump there because the learning rate
+# schedule restarts; the dip in training loss before it is the last tenth of the first stage, without augmentation. With `quick`, a fold has
+# 100 steps, no more than a row of the ablation, in two learning rate cycles: judge `best` with `full`.
 
 # %% [markdown]
 # Next: `07_evaluation` puts all runs side by side, and `08_submission` blends the folds by the geometric mean of their scores.

@@ -89,6 +89,7 @@ def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_out_of_f
     history = folds.histories(run)["fold0"]  # of both stages
     assert list(history["epoch"]) == list(range(1, len(history) + 1))
     assert history["steps"].is_monotonic_increasing
+    assert list(history["stage"].unique()) == [1, 2]
     table = folds.summary(run)
     assert (table["curated clips"].iloc[0], table["noisy clips"].iloc[0]) == (len(curated) - 12, 8)
 

@@ -1,7 +1,7 @@
 """Charts of labels, durations, networks, training and scores, in the style of `plots`."""
 
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import cycle, product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -163,10 +163,16 @@ def intervals(table: pd.DataFrame) -> None:
 
 
 def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
-    """Draw training and validation loss, LWLRAP and top-5 over the epochs, one color per run."""
+    """Draw training and validation loss, LWLRAP and top-5 over the epochs, one color per run.
+
+    If a history has a column `stage`, a dotted line marks where the next one begins.
+    """
     figure, axes = plt.subplots(1, 3, figsize=(10, 2.6))
     for number, (title, history) in enumerate(histories.items()):
         color = f"C{number}"
+        begins = history["epoch"][history["stage"].diff() > 0] if "stage" in history else []
+        for ax, epoch in product(axes, begins):
+            ax.axvline(epoch - 0.5, color="black", linewidth=0.8, linestyle=":", zorder=0)
         axes[0].plot(history["epoch"], history["loss"], color=color, linestyle=":")
         evaluated = history.dropna()
         for ax, column in zip(axes, ["validation loss", "LWLRAP", "top-5"]):

@@ -148,8 +148,8 @@ def histories(run: Run) -> dict[str, pd.DataFrame]:
 
 def _history(folder: Path, name: str, stages: list[str]) -> pd.DataFrame:
     tables, before = [], 0
-    for stage in stages:
-        table = Run(folder / f"{name}{stage}").history
+    for number, stage in enumerate(stages, 1):
+        table = Run(folder / f"{name}{stage}").history.assign(stage=number)
         table[["epoch", "steps"]] += before
         before = table[["epoch", "steps"]].iloc[-1]
         tables.append(table)
