@@ -18,6 +18,7 @@ from utils.workspace import ROOT
 
 # On a CPU, batch normalization uses each process's own batch, so the compared networks have group normalization.
 SCRIPT = """
+import gc
 import sys
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def stop(self, number, *rest):
     return epoch(self, number, *rest)
 
 
+gc.disable()  # it would come when it wants
 competition, out, epoch = data.Competition(sys.argv[1]), Path(sys.argv[3]), train.Trainer.epoch
 with distributed.process_group():
     cache = mel_cache.Cache(sys.argv[2])

@@ -1,5 +1,6 @@
 """Train one model in several processes, started by torchrun; with one process, each call here does nothing."""
 
+import gc
 import io
 import os
 import sys
@@ -28,7 +29,8 @@ def process_group() -> Iterator[None]:
     if "LOCAL_WORLD_SIZE" not in os.environ:  # not started by torchrun
         yield
         return
-    # Imported before the group is made: else its functions' defaults keep the group, whose threads can crash the exit.
+    # Threads of the group that outlive it can crash the exit, and what refers to it keeps it alive: the defaults of
+    # these functions, if they are imported later, and DDP, which garbage collection frees.
     from torch.distributed.nn import functional  # noqa: F401
 
     backend, device = "gloo", None
@@ -39,6 +41,7 @@ def process_group() -> Iterator[None]:
     dist.init_process_group(backend, device_id=device)
     with redirect_stdout(io.StringIO()) if rank() else nullcontext(sys.stdout):
         yield
+    gc.collect()
     dist.destroy_process_group()  # not after an error: it needs the other processes, which are waiting
 
 
