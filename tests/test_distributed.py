@@ -73,14 +73,14 @@ assert not any("gloo" in name for name in threads), threads  # they may crash an
 """
 
 
-def test_two_processes_train_as_one_and_resume_its_checkpoint(competition, cache, tmp_path):
+def test_two_processes_train_as_one_and_resume_its_checkpoint(competition, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     (tmp_path / "script.py").write_text(SCRIPT)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc_per_node=2"]
     printed = []
     for how in ([], torchrun):
         command = [sys.executable, *how, tmp_path / "script.py", competition.folder, cache.folder, tmp_path]
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
-        result = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+        result = subprocess.run(command, check=True, capture_output=True, text=True)
         assert "broadcast_buffers" not in result.stderr  # which torch warns of
         printed.append(result.stdout)
     assert printed[1].count("uneven: training 104 clips") == 1  # only the first process prints
@@ -157,7 +157,7 @@ if os.environ.get("RANK") == "1":
 
 def test_a_failing_process_ends_the_others_and_its_error_is_shown(sets, tmp_path, monkeypatch, capfd):
     (tmp_path / "sitecustomize.py").write_text(SECOND_PROCESS_FAILS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(ChildProcessError, match="Small: torchrun exited with code 1: see its output above"):
         launch.fit(models.DeepCNN(12, width=2, stem=2), *sets, SMALL, tmp_path / "run", "Small", processes=2)
     assert "RuntimeError: the second process fails" in capfd.readouterr().out

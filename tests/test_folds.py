@@ -150,12 +150,13 @@ if __name__ == "__main__":
 """
 
 
-def test_processes_end_if_their_parent_is_killed(tmp_path):
+def test_processes_end_if_their_parent_is_killed(tmp_path, monkeypatch):
     script, started = tmp_path / "sleepers.py", tmp_path / "started"
     script.write_text(SLEEPERS)
     started.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMP": str(started)}
-    with subprocess.Popen([sys.executable, script], env=environment) as parent:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+    monkeypatch.setenv("TMP", str(started))
+    with subprocess.Popen([sys.executable, script]) as parent:
         while len(list(started.iterdir())) < 2:
             assert parent.poll() is None
             time.sleep(0.1)
