@@ -55,7 +55,7 @@ kit = setup(data_folder, preset)
 # classes*.
 
 # %%
-sounds = None  # a folder, such as "/content/drive/MyDrive/sounds" or "/kaggle/input/my-sounds"
+sounds = None  # a folder, such as "/content/drive/MyDrive/sounds" or "/kaggle/input/datasets/YOU/my-sounds"
 recording = None  # one long sound file
 labeled = None  # a folder with a subfolder of sounds for each class
 

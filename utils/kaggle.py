@@ -40,7 +40,7 @@ def kernel_id(username: str, notebook: str) -> str:
 def kernel_metadata(username: str, notebook: str, internet: bool) -> dict:
     """Return what `kaggle kernels push` reads."""
     # Source: https://github.com/Kaggle/kaggle-cli/blob/main/docs/kernels_metadata.md
-    gpu = {"machine_shape": "NvidiaTeslaT4"} if notebook not in ON_CPU else {}  # its default cannot run today's torch
+    gpu = {"machine_shape": "NvidiaTeslaT4"} if notebook not in ON_CPU else {}  # two T4s
     return {
         "id": kernel_id(username, notebook),
         "title": kernel_id(username, notebook).split("/")[1].replace("-", " "),  # Kaggle derives the id from the title
@@ -116,6 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"Written to {short_path(options.to)}. Run `pip install kaggle`, set up your API token and accept the")
     print("competition's rules, then run:\n")
     print(upload, "# for an update: kaggle datasets version -m new --dir-mode zip -p ...", sep="  ")
+    print(f"kaggle datasets status {options.username}/{KIT}  # until it says ready: a push before runs without it")
     print(*push, sep="\n")
     status = f"kaggle kernels status {kernel_id(options.username, '01_eda')}"
     print(f"\nWait for each one to finish before pushing the next: {status}\nFor a submission only: 02, 06 and 08.")
