@@ -129,10 +129,15 @@ def killed(_, bar):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_process_killed_for_lack_of_memory_is_explained():
+def out_of_memory(_, bar):
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize("train_one, what", [(killed, "was killed, probably for"), (out_of_memory, "stopped for")])
+def test_a_training_that_runs_out_of_memory_is_explained(train_one, what):
     torch.set_num_threads(2)
-    with pytest.raises(MemoryError, match="OMP_NUM_THREADS=1 trains one at a time"):
-        launch.train_in_parallel(killed, [[(1,)], [(2,)]], 2, torch.device("cpu"))
+    with pytest.raises(MemoryError, match=f"{what} lack of memory: OMP_NUM_THREADS=1 trains one at a time"):
+        launch.train_in_parallel(train_one, [[(1,)], [(2,)]], 2, torch.device("cpu"))
 
 
 SLEEPERS = """

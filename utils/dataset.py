@@ -1,6 +1,7 @@
 """Spectrograms of clips on a device, for training and scoring."""
 
 import copy
+import math
 import warnings
 import weakref
 
@@ -14,7 +15,7 @@ from .config import Preset
 from .mel_cache import Cache, format_report
 
 processes_per_gpu = 1  # how many share a GPU's memory; set by `launch.train_in_parallel`
-_placed = weakref.WeakKeyDictionary()  # cache -> its frames on the device, shared by all unpickled datasets
+_placed = weakref.WeakKeyDictionary()  # cache -> its frames on the device, shared by datasets pickled together
 
 
 class MelDataset:
@@ -88,11 +89,12 @@ class MelDataset:
         joined.pad_values = torch.cat([self.pad_values, other.pad_values])
         ends = joined.lengths.cumsum(0)
         joined.starts = ends - joined.lengths
-        frames = torch.empty(int(ends[-1]), self.frames.shape[1], dtype=self.frames.dtype)
+        shape, dtype = (int(ends[-1]), self.frames.shape[1]), self.frames.dtype
+        frames = torch.empty(shape, dtype=dtype, device=_roomy(math.prod(shape) * dtype.itemsize, self.device))
         parts = [(part.frames, start) for part in (self, other) for start in part.starts.tolist()]
         for (source, start), end, length in zip(parts, ends.tolist(), joined.lengths.tolist()):
             frames[end - length : end] = source[start : start + length]
-        joined.frames = _place(frames, self.device)
+        joined.frames = frames
         return joined
 
     def crops(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
@@ -110,7 +112,7 @@ class MelDataset:
         return self.to_device(torch.where(inside, frames, padding)).float().transpose(1, 2)[:, None]
 
     def to_device(self, tensor: Tensor) -> Tensor:
-        """Move `tensor` to the device. A copy to a GPU runs while the GPU computes."""
+        """Move `tensor` to the device, without waiting for a GPU."""
         return _move(tensor, self.device)
 
 
@@ -133,12 +135,18 @@ def _move(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _place(frames: Tensor, device: torch.device) -> Tensor:
-    """Move `frames` to the device if they leave half of its free memory, or of this process's share, to the model."""
+    return frames.to(_roomy(frames.nbytes, device))
+
+
+def _roomy(nbytes: int, device: torch.device) -> torch.device:
+    """Return the device if `nbytes` leave half of its free memory, or of this process's share, to the model; or CPU."""
     if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # freed but kept by torch
-        if frames.nbytes > (torch.cuda.mem_get_info(device)[0] + cached) / 2 / processes_per_gpu:
-            return frames
-    return frames.to(device)
+        free, total = torch.cuda.mem_get_info(device)
+        allocated = torch.cuda.memory_allocated(device)
+        free += torch.cuda.memory_reserved(device) - allocated  # freed but kept by torch
+        if nbytes > min(free, total / processes_per_gpu - allocated) / 2:
+            return torch.device("cpu")
+    return device
 
 
 def load_split(

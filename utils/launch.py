@@ -33,7 +33,7 @@ from .run_folder import Run
 from .workspace import ROOT, replace_unprintable, setup, short_path
 
 ARGUMENTS = "arguments.pickle"  # of `fit`, for its processes
-MOST_PER_GPU = 5  # processes of `train_in_parallel`, each of which needs memory; five kept a GPU busy
+MOST_PER_GPU = 6  # processes of `train_in_parallel`, each of which needs memory; five used half of an H100
 STOP = -1  # in place of the count of steps, tells the processes of `train_in_parallel` to stop
 ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # best is several, in notebook 06
 
@@ -80,7 +80,7 @@ def train_in_parallel(
 
     The trainings of a chain run one after another. Chains run in parallel, each training in a process with its share of
     the threads: small networks gain more by that than by threads. If `device` is a GPU, all GPUs of its kind are used,
-    by up to five processes each: a small network leaves a GPU idle most of the time. If one training fails, the others
+    by up to six processes each: a small network leaves a GPU idle most of the time. If one training fails, the others
     stop and its exception is raised.
     """
     n_threads, gpus = torch.get_num_threads(), _gpus_like(device)
@@ -108,9 +108,10 @@ def train_in_parallel(
                         future.result()
                     idle = [running.pop(future) for future in ended]
                     bar.update(done.value - bar.n)
-            except BrokenProcessPool as error:
+            except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+                what = "was killed, probably for" if isinstance(error, BrokenProcessPool) else "stopped for"
                 remedy = "OMP_NUM_THREADS=1 trains one at a time, or one per GPU; finished ones are not repeated"
-                raise MemoryError(f"A training was killed, probably for lack of memory: {remedy}.") from error
+                raise MemoryError(f"A training {what} lack of memory: {remedy}.") from error
             finally:  # if one has failed or this was interrupted, the others stop
                 done.value = STOP
                 pool.shutdown(cancel_futures=True)

@@ -111,7 +111,7 @@ MODELS: dict[str, Entry] = {
         "quick": ({"network": "vgg19_bn", "downsample": 4}, _QUICK_HERSHEY),
     }),
     "inception_v3": Entry("Inception V3", ImageNetwork, {
-        "full": ({"network": "inception_v3"}, _FULL_HERSHEY),
+        "full": ({"network": "inception_v3"}, replace(_FULL_HERSHEY, batch_size=64)),  # 128 take over 13 GB
         "quick": ({"network": "inception_v3", "downsample": 4}, _QUICK_HERSHEY),
     }),
     "resnet50": Entry("ResNet-50", ImageNetwork, {
