@@ -96,7 +96,7 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 #
 # `quick` computes a fiftieth of that per crop: a stem first shrinks the spectrogram to a sixteenth of its area, and the blocks are half as
 # wide, the last without pooling. They are residual, as in ResNet: a block's input is added, through a 1x1 convolution (`shortcut`), before
-# its last ReLU. And the input is peak-normalized: silence around a short sound then does not matter.
+# its last ReLU. And the input is peak-normalized: silence around a short sound then does not change how it is scaled.
 #
 # Channels x mel bands x frames after each stage (not to scale):
 

@@ -169,8 +169,8 @@ for name in hershey:
 #
 # Parameters, MMAC per crop, seconds of training, and scores on the same validation clips, together with the runs of notebooks 3 and 4.
 # `python -m tests.related` is fairer: it shows every network each clip equally often; optimizer, augmentation and input size remain each
-# model's own. With `full`, on 113 of the README's recordings, the paper's Deep CNN has 0.846 (0.794 to 0.893), Piczak's CNN 0.885, AlexNet
-# 0.883 and VGG19-BN 0.870: too few clips to rank them.
+# model's own. With `full`, on the README's 112 validation clips, VGG19-BN has 0.893, the Deep CNN 0.883 (0.840 to 0.922), Piczak's CNN
+# 0.878 and AlexNet 0.850: too few clips to rank them.
 #
 # Chance is an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty. Inception V3 is below that with `quick`: after its four
 # steps all scores are zero, and ties share the worst rank.

@@ -61,9 +61,9 @@ runs = find_runs(kit.runs)
 # %% [markdown]
 # ## One run, or a blend
 #
-# The default is the run with the highest validation LWLRAP, of those that can score clips and that the competition allows: it forbade
-# pretrained weights. The LWLRAP of `best` is measured with one model per clip, while its submission blends all five: trained with `full`,
-# prefer it if others are close.
+# The default is `best` if it was trained with `full`, since its submission blends five models, while its LWLRAP is measured with one model
+# per clip; otherwise the run with the highest validation LWLRAP, of those that can score clips and that the competition allows: it forbade
+# pretrained weights.
 
 # %%
 allowed = submission.allowed(runs)
@@ -72,10 +72,15 @@ chosen = allowed[:1]  # to blend the first two: allowed[:2]
 
 # %% [markdown]
 # A blend is the geometric mean of the scores; the folds of `best` are combined the same way. Blend runs if that does better than each of
-# them: here are the three highest-ranked networks that are allowed, and their blend, on the same validation clips.
+# them: here are the first three runs that are allowed, and their blend, on the same validation clips.
 
 # %% tags=["nbval-ignore-output"]
 submission.blend_table(allowed[:3])
+
+# %% [markdown]
+# ## The test clips
+#
+# The chosen run, or the blend of several, scores every test clip. The cache is rebuilt only if the clips have changed.
 
 # %% tags=["nbval-ignore-output"]
 cache = mel_cache.build(kit.competition.test, kit.cache, "test", kit.preset.mel)

@@ -164,8 +164,9 @@ def show(row, first, second):
 supports, _ = show(ahead, labels[ahead], runner_up.indices[ahead])
 
 # %% [markdown]
-# The two classes look alike because convolutions pass relevance to all that raised their output; red or blue comes from the last layer.
-# Each panel is scaled by its strongest points: compare the numbers, not the colors. The fine grid is the stride of the first convolution.
+# Both panels mark the same places, because convolutions pass relevance to all that raised their output; only the last layer decides between
+# red and blue. Each panel is scaled by its strongest points: compare the numbers, not the colors. The fine grid is the stride of the first
+# convolution.
 #
 # Now the label furthest behind and its runner-up, which scores higher if the margin is negative:
 
@@ -235,10 +236,10 @@ print(f"{run.record['title']}: mean score of the labels with a tenth of the poin
 pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}).T
 
 # %% [markdown]
-# The lower a curve, the more the network needs those points. In the stored outputs, relevance is better than random but not than loudness,
-# by far for single points and slightly in squares: the loudest points are the sound itself. Gradient times input is as good as relevance
-# for single points, not in squares: the points that it finds are scattered. So here the test does not confirm relevance. (Even random
-# deletion lowers the score: the network was never trained on such holes.)
+# The lower a curve, the more the network needs those points. In the stored outputs, relevance beats random, but loudness beats relevance:
+# clearly for single points, slightly in squares. The loudest points are the sound itself. Gradient times input is as good as relevance for
+# single points, not in squares: the points that it finds are scattered. So here the test does not confirm relevance. (Even random deletion
+# lowers the score: the network was never trained on such holes.)
 #
 # The next best run, if there is one, on its own first 32 validation clips, deleting single points: in the stored outputs, relevance is
 # ahead of loudness. On so few clips, the test is a first look.
@@ -255,7 +256,8 @@ for next_best in others[:1]:
 #
 # Each row, on its own scale, shows where along the frequency axis the relevance for a class lies, averaged over its validation clips and
 # time. In the mini set, a bass drum lies below 220 Hz and a cricket at 3.5 to 5.5 kHz (`utils/mini.py`). What does not fit, such as the
-# glockenspiel's relevance below 100 Hz, may come from clips with two labels, or from background or silence that the network counts on.
+# acoustic guitar's at 20 kHz or the glockenspiel's below 100 Hz, may come from clips with two labels, or from background or silence that
+# the network counts on.
 
 # %% tags=["nbval-ignore-output"]
 plots.relevance_per_class(explain.relevance_over_frequency(points, labels, classes), kit.preset.mel)

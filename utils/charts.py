@@ -97,7 +97,8 @@ def ap_over_clips(table: pd.DataFrame) -> None:
     dots = table.groupby(["curated clips", "AP"]).size().reset_index(name="classes")
     ax.scatter(dots["curated clips"], dots["AP"], 30 * dots["classes"])
     for at, some in table.loc[named].groupby(["curated clips", "AP"]):
-        ax.annotate(", ".join(map(display_name, some.index)), at, (4, 4), textcoords="offset points", fontsize=7)
+        names = ", ".join(map(display_name, some.index))
+        ax.annotate(names, at, (8, 0), textcoords="offset points", va="center", fontsize=7)
     lowest = table["AP"].min()
     ax.set(xlabel="Curated clips of the class", ylabel="Average precision", ylim=(lowest - 0.05, 1.02))
     ax.set_yticks([tick for tick in ax.get_yticks() if lowest - 0.05 <= tick <= 1])  # an AP is at most 1

@@ -16,7 +16,7 @@ def standardize(x: Tensor) -> Tensor:
 def peak_normalize(x: Tensor) -> Tensor:
     """Map each spectrogram's 80 dB below its loudest point to -2 to 2.
 
-    Like `standardize`, but the silence around a short sound does not matter either.
+    Like `standardize`, but the silence around a short sound does not change how it is scaled either.
     """
     return (x - x.amax(dim=(1, 2, 3), keepdim=True)) / 20 + 2
 

@@ -21,7 +21,7 @@ from . import audio, explain, inference, mel_cache, metrics, mini, plots, worksp
 from .augment import tta_crops
 from .config import MelConfig, attached
 from .dataset import MelDataset
-from .run_folder import Run, find_runs
+from .run_folder import Run, find_runs, preferred
 
 
 def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
@@ -93,7 +93,7 @@ def explain_top_class(path: str | Path, run: Run, device: str = "cpu") -> tuple[
 
 
 def best_run() -> Run:
-    """Return the best run, as ranked by `find_runs`, that can score sounds, on the data with the most classes.
+    """Return the first of the `preferred` runs on the data with the most classes.
 
     Of several such data sets, the one whose best run is newest counts; the mini set, only if there is no other. Looks
     in the work folder, and on Kaggle also in attached notebooks' outputs. Raises FileNotFoundError if there is none.
@@ -102,7 +102,7 @@ def best_run() -> Run:
     found = []
     for name in sorted({path.name for path in [*attached("runs/*"), *folder.glob("*")]}):
         with suppress(FileNotFoundError):
-            found += [run for run in find_runs(folder / name) if run.has_weights][:1]
+            found += preferred(find_runs(folder / name))[:1]
     if not found:
         remedy = "make one (python -m utils.run --data DIR 02 03), or set FAT_WORK to the folder of its --work"
         raise FileNotFoundError(f"There is no run in {folder}: {remedy}.")

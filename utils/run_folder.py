@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -192,6 +192,14 @@ def find_runs(folder: str | Path) -> list[Run]:
     if not common:
         print("These runs were scored on different validation clips, so their figures cannot be compared.")
     return sorted(runs, key=lambda run: run.summary(common)["LWLRAP"], reverse=True)
+
+
+def preferred(runs: Sequence[Run]) -> list[Run]:
+    """Return those of `runs` that can score clips, `best` of the preset `full` first, otherwise in their order.
+
+    A blend of five models scores clips better than one of them, whose LWLRAP is that of `best`.
+    """
+    return sorted((run for run in runs if run.has_weights), key=lambda run: run.name != "best-full")
 
 
 def _readable(run: Run) -> bool:

@@ -12,15 +12,15 @@ from . import files
 from .config import KAGGLE_WORKING
 from .data import TEST_LABELS, Competition, first_label, multi_hot
 from .metrics import blend, lwlrap, lwlrap_by, top_k_accuracy
-from .run_folder import Run, common_clips
+from .run_folder import Run, common_clips, preferred
 
 
 def allowed(runs: Sequence[Run]) -> list[Run]:
-    """Return those of `runs` that can score clips and have no pretrained weights, which the competition forbade.
+    """Return those `preferred` of `runs` that have no pretrained weights, which the competition forbade.
 
     Raises ValueError if there are none.
     """
-    found = [run for run in runs if run.has_weights and not run.pretrained]
+    found = [run for run in preferred(runs) if not run.pretrained]
     if not found:
         raise ValueError("No run has a network without pretrained weights, as the competition requires: run 03_cnn.")
     return found
