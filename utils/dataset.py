@@ -90,7 +90,7 @@ class MelDataset:
         ends = joined.lengths.cumsum(0)
         joined.starts = ends - joined.lengths
         shape, dtype = (int(ends[-1]), self.frames.shape[1]), self.frames.dtype
-        frames = torch.empty(shape, dtype=dtype, device=_roomy(math.prod(shape) * dtype.itemsize, self.device))
+        frames = torch.empty(shape, dtype=dtype, device=_device_with_room(math.prod(shape) * dtype.itemsize, self.device))
         parts = [(part.frames, start) for part in (self, other) for start in part.starts.tolist()]
         for (source, start), end, length in zip(parts, ends.tolist(), joined.lengths.tolist()):
             frames[end - length : end] = source[start : start + length]
@@ -135,10 +135,10 @@ def _move(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _place(frames: Tensor, device: torch.device) -> Tensor:
-    return frames.to(_roomy(frames.nbytes, device))
+    return frames.to(_device_with_room(frames.nbytes, device))
 
 
-def _roomy(nbytes: int, device: torch.device) -> torch.device:
+def _device_with_room(nbytes: int, device: torch.device) -> torch.device:
     """Return the device if `nbytes` leave half of its free memory, or of this process's share, to the model; or CPU."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
