@@ -1,7 +1,6 @@
 """Spectrograms of clips on a device, for training and scoring."""
 
 import copy
-import math
 import warnings
 import weakref
 
@@ -89,12 +88,12 @@ class MelDataset:
         joined.pad_values = torch.cat([self.pad_values, other.pad_values])
         ends = joined.lengths.cumsum(0)
         joined.starts = ends - joined.lengths
-        shape, dtype = (int(ends[-1]), self.frames.shape[1]), self.frames.dtype
-        frames = torch.empty(shape, dtype=dtype, device=_device_with_room(math.prod(shape) * dtype.itemsize, self.device))
+        n_mels, dtype = self.frames.shape[1], self.frames.dtype
+        device = _device_with_room(int(ends[-1]) * n_mels * dtype.itemsize, self.device)
+        joined.frames = torch.empty(int(ends[-1]), n_mels, dtype=dtype, device=device)
         parts = [(part.frames, start) for part in (self, other) for start in part.starts.tolist()]
         for (source, start), end, length in zip(parts, ends.tolist(), joined.lengths.tolist()):
-            frames[end - length : end] = source[start : start + length]
-        joined.frames = frames
+            joined.frames[end - length : end] = source[start : start + length]
         return joined
 
     def crops(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
