@@ -93,8 +93,9 @@ print(len(audio.find_sounds(sounds)), "sounds")
 # %% [markdown]
 # ## Tag them
 #
-# The model is `best` (trained with `full`) or else the run with the highest LWLRAP, found here or, on Kaggle, in what you attached. Runs on
-# the data with the most classes come first, those on the mini set last. In Colab, where each notebook has its own machine, train one first:
+# Of the runs here and, on Kaggle, in what you attached, those on the data with the most classes count, on the mini set only if there are no
+# others. Of these, the model is `best` (trained with `full`) or else the one with the highest LWLRAP. In Colab, where each notebook has its
+# own machine, train one first:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["nbval-ignore-output"]

@@ -212,11 +212,9 @@ def test_stopped_between_two_trainings_it_resumes_to_the_same_scores(sets, tmp_p
     assert np.array_equal(again.scores, whole.scores)
 
 
-def test_a_finished_best_is_found_until_one_of_its_folds_is_retrained(sets, tmp_path, monkeypatch, capsys):
+def test_a_finished_best_is_found_until_one_of_its_folds_is_retrained(sets, tmp_path, monkeypatch):
     curated, _ = sets
     done = folds.fit(curated, None, QUICK, tmp_path / "best")
-    replaces = "and replaces those with other clips or settings"
-    assert replaces not in capsys.readouterr().out
     fit = train.fit
 
     def stopped(*arguments):
@@ -230,7 +228,6 @@ def test_a_finished_best_is_found_until_one_of_its_folds_is_retrained(sets, tmp_
     assert find_runs(tmp_path)[0].record == done.record  # the first fold was finished and is kept
     with pytest.raises(KeyboardInterrupt):
         folds.fit(curated.subset(np.arange(50)), None, QUICK, tmp_path / "best")
-    assert replaces in capsys.readouterr().out
     with pytest.raises(ValueError, match="fold0 has been retrained since: run 06_beyond_the_paper again"):
         _ = Run(tmp_path / "best").record
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from utils import audio, config, inference, plots, predict
+from utils import audio, config, inference, plots, predict, workspace
 from utils.run_folder import Run
 
 RATE = 44_100
@@ -141,7 +141,9 @@ def test_the_command_line_uses_the_best_run_and_writes_files(run, tmp_path, monk
     assert str(run.folder) in shown
     assert shown.count("tone.wav") == 2
     written = pd.read_csv(table, index_col="fname")
-    assert np.allclose(written, predict.tag(path, run), rtol=0.02, atol=1e-6)  # on a GPU, two calls round differently
+    device, _ = workspace.find_device()
+    rounding = 0.02 if device == "cuda" else 1e-5  # two calls may use other kernels
+    assert np.allclose(written, predict.tag(path, run, device), rtol=rounding, atol=1e-6)
     assert plot.read_bytes().startswith(b"\x89PNG")
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     for arguments, sentence in [
@@ -176,6 +178,9 @@ def test_the_best_run_may_be_attached_and_is_the_best_of_those_with_most_classes
     worse = shutil.copytree(attached, attached.with_name("worse"))
     run.validation.assign(**dict.fromkeys(run.classes, 0.5)).to_csv(worse / "validation_scores.csv", index=False)
     assert predict.best_run().folder == attached
+    best = worse.rename(attached.with_name("best-full"))
+    assert predict.best_run().folder == best  # its blend is better than the LWLRAP of one of its models
+    shutil.rmtree(best)
     other = shutil.copytree(attached.parent, attached.parents[1] / "real-xyz") / "deep_cnn-quick"
     for seconds, newest in ((0, attached), (2**32, other)):
         os.utime(other / "settings.json", (seconds, seconds))

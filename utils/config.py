@@ -122,6 +122,6 @@ class Preset:
     seed: int = 0
 
 
-FULL = Preset("full")  # the paper's own settings for the paper's models
+FULL = Preset("full")  # for the paper's models, the paper's settings where it gives them
 QUICK = Preset("quick", max_noisy=500)  # minutes on a laptop's two cores, whatever the size of the data
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (FULL, QUICK)}

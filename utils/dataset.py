@@ -21,9 +21,10 @@ class MelDataset:
     """Clips of a cache for a model on `device`. Batches are made by `augment`, without a DataLoader.
 
     `.table` has rows numbered from 0 and the cache's `content_hash`; `.targets` is (clips, classes), or None without
-    labels. `.frames`, those of the whole cache, are one tensor on the device if they take at most half of its free
-    memory. Otherwise they stay in the memory-mapped file, and what a batch needs is sent through pinned memory. All
-    else (`.starts`, `.lengths`, `.pad_values`, `.targets`, a value or row per clip) stays on the CPU.
+    labels. `.frames`, those of the whole cache, are one tensor on the device if they take at most half of the free
+    memory, or of this process's share. Otherwise they stay in the memory-mapped file, and what a batch needs is sent
+    through pinned memory. All else (`.starts`, `.lengths`, `.pad_values`, `.targets`, a value or row per clip) stays on
+    the CPU.
     """
 
     def __init__(

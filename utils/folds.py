@@ -15,7 +15,6 @@ from .config import NO_AUGMENTATION, Preset, TrainingConfig
 from .dataset import MelDataset
 from .models import MODELS
 from .run_folder import Run
-from .workspace import short_path
 
 NAME = "best"
 ABLATION = {  # the recipe, part by part: each row's changes to the config before it
@@ -38,9 +37,6 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
     by the model not trained on it. Called again, it resumes, and finished trainings are not repeated.
     """
     folder, entry = Path(folder), MODELS[NAME]
-    if folder.is_dir():
-        kept = f"keeps finished trainings in {short_path(folder)}"
-        print(f"{entry.title}: {kept}, and replaces those with other clips or settings")
     config = entry.config(preset.name)
     steps = config.steps(len(curated))  # of each fold, over its stages
     config = replace(config, min_steps=steps, max_steps=steps)

@@ -113,11 +113,11 @@ def main(arguments: list[str] | None = None) -> None:
         upload, *push = write(options.to, options.username, options.weights)
     except OSError as error:
         parser.exit(1, f"{error}\n")
-    print(f"Written to {short_path(options.to)}. Run `pip install kaggle`, set up your API token and accept the")
-    print("competition's rules, then run:\n")
+    print(f"Written to {short_path(options.to)}. Run `pip install kaggle`, set up your API token, verify your")
+    print("phone, which GPUs need, and accept the competition's rules. Then run:\n")
     print(upload, "# for an update: kaggle datasets version -m new --dir-mode zip -p ...", sep="  ")
-    print(f"kaggle datasets status {options.username}/{KIT}  # until it says ready: a push before runs without it")
-    print(*push, sep="\n")
+    print("\nNotebooks that are pushed before the kit is ready run without it. Wait until this says so, then push:\n")
+    print(f"kaggle datasets status {options.username}/{KIT}", *push, sep="\n")
     status = f"kaggle kernels status {kernel_id(options.username, '01_eda')}"
     print(f"\nWait for each one to finish before pushing the next: {status}\nFor a submission only: 02, 06 and 08.")
 

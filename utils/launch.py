@@ -108,8 +108,11 @@ def train_in_parallel(
                         future.result()
                     idle = [running.pop(future) for future in ended]
                     bar.update(done.value - bar.n)
-            except (BrokenProcessPool, torch.OutOfMemoryError) as error:
-                what = "was killed, probably for" if isinstance(error, BrokenProcessPool) else "stopped for"
+            except RuntimeError as error:  # BrokenProcessPool is one, and so is what torch raises
+                killed = isinstance(error, BrokenProcessPool)
+                if not killed and "out of memory" not in str(error):
+                    raise
+                what = "was killed, probably for" if killed else "stopped for"
                 remedy = "OMP_NUM_THREADS=1 trains one at a time, or one per GPU; finished ones are not repeated"
                 raise MemoryError(f"A training {what} lack of memory: {remedy}.") from error
             finally:  # if one has failed or this was interrupted, the others stop

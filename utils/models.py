@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -141,8 +140,6 @@ def imagenet_weights() -> Path | None:
         return None
     try:  # tried once here: the hub's own client retries for most of a minute
         urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=5).close()
-    except urllib.error.HTTPError:
-        pass  # it answers; a mirror may do so only to its clients
     except OSError:
         return None
     return Path(huggingface_hub.hf_hub_download(VGG19_HUB, "model.safetensors"))
