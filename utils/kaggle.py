@@ -116,8 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"Written to {short_path(options.to)}. Run `pip install kaggle`, set up your API token, verify your")
     print("phone, which GPUs need, and accept the competition's rules. Then run:\n")
     print(upload, "# for an update: kaggle datasets version -m new --dir-mode zip -p ...", sep="  ")
-    print("\nNotebooks that are pushed before the kit is ready run without it. Wait until this says so, then push:\n")
-    print(f"kaggle datasets status {options.username}/{KIT}", *push, sep="\n")
+    print("\nNotebooks that are pushed before the kit is ready run without it. Repeat until it is:\n")
+    print(f"kaggle datasets status {options.username}/{KIT}\n", *push, sep="\n")
     status = f"kaggle kernels status {kernel_id(options.username, '01_eda')}"
     print(f"\nWait for each one to finish before pushing the next: {status}\nFor a submission only: 02, 06 and 08.")
 
