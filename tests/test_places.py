@@ -100,7 +100,9 @@ class Place:
         content = nbformat.reads(self.here(file.read_text()), as_version=4)
         content.cells = [cell for cell in content.cells if cell.cell_type == "code"][:cells]
         env = {name: value for name, value in os.environ.items() if not name.startswith("FAT_")}
-        env |= {"PYTHONPATH": str(self.root / "nowhere"), "PYTHONDONTWRITEBYTECODE": "1"}  # as on a read-only disk
+        paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # a kit on it would hide that a notebook finds none
+        env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path and Path(path).resolve() != ROOT)
+        env |= {"PYTHONDONTWRITEBYTECODE": "1"}  # as on a read-only disk
         env |= {"MPLBACKEND": "Agg"}  # as on many CI services; the notebook still has its figures
         resources = {"metadata": {"path": str(folder)}}
         NotebookClient(content, kernel_name="python3", timeout=600, resources=resources).execute(env=env)
