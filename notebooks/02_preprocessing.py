@@ -57,8 +57,7 @@ as_table(settings)
 #
 # ## Step 1: read
 #
-# Mono samples between -1 and 1, at 44,100 Hz. The example is the clip that step 2 shortens most, among the first hundred and longer than
-# 2.5 s.
+# Mono samples between -1 and 1, at 44,100 Hz. The example: of the first hundred clips, the one over 2.5 s that step 2 shortens most.
 
 # %%
 from contextlib import suppress

@@ -20,9 +20,9 @@
 #
 # # 5. The related work
 #
-# The paper builds on five works: [4] compares classical classifiers on features, [5] and [7] are small networks for sounds, and [6] gives
-# spectrograms to the image networks that won on ImageNet. Here they compete with the paper's own models on the same clips. (The fifth, [8],
-# explains networks: notebook 9. The numbering is the paper's.)
+# The paper builds on five works, numbered here as there: Homburg [4] compares classical classifiers on features, Piczak [5] and Salamon [7]
+# train small networks on sounds, and Hershey [6] gives spectrograms to the image networks that won on ImageNet. Here they compete with the
+# paper's own models on the same clips. (The fifth, Becker [8], explains networks: notebook 9.)
 #
 # **You get** each system, trained, and one table of costs and scores. **Reads** the cache of notebook 2 and, for the table, all existing
 # runs. **Writes** eight runs to `work/runs`. **Takes** a minute and a half with the `quick` preset on two cores.
@@ -185,8 +185,8 @@ table.set_index("run").drop(columns="model").round({"LWLRAP": 3, "top-5": 3, "MM
 charts.score_over_cost(table[table["epochs"] != 1])
 
 # %% [markdown]
-# (Networks trained for a single epoch are left out; k-NN and naive Bayes have no MMAC.) On the mini set, these two beat every network but
-# the Deep CNN: synthetic sounds differ in exactly what the features measure, and the other networks take a third of the Deep CNN's 600
-# steps or fewer. Use the mini set to try things, not to rank them.
+# (Networks trained for a single epoch are left out; k-NN and naive Bayes have no MMAC.) On the mini set, k-NN and naive Bayes beat every
+# network but the Deep CNN: synthetic sounds differ in exactly what the features measure, and the other networks take a third of the Deep
+# CNN's 600 steps or fewer. Use the mini set to try things, not to rank them.
 #
 # Next: `06_beyond_the_paper` trains the model that aims for a high score.

@@ -61,8 +61,8 @@ curated = dataset.load_labeled(cache, competition.curated, competition.classes, 
 as_table(config)
 
 # %% [markdown]
-# The network is the Deep CNN that notebook 3 trains with `quick`: 60 million multiply-accumulates (MACs) per crop. Without its stem, half
-# the width would still take 217 million.
+# The network is the Deep CNN that notebook 3 trains with `quick`: 60 million multiply-accumulates (MACs) per crop. Without its stem, even
+# one with half as many channels would take 217 million.
 #
 # ## Augmentation
 #

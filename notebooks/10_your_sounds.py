@@ -79,7 +79,7 @@ def copy_readable(paths, folder):
     for path in paths:
         with suppress(audio.UnreadableClip):
             audio.load_clip(path, kit.preset.mel)
-            shutil.copy(path, folder)
+            shutil.copyfile(path, folder / Path(path).name)
 
 
 if sounds is None:
@@ -93,9 +93,9 @@ print(len(audio.find_sounds(sounds)), "sounds")
 # %% [markdown]
 # ## Tag them
 #
-# Of the runs here and, on Kaggle, in what you attached, those on the data with the most classes count, on the mini set only if there are no
-# others. Of these, the model is `best` (trained with `full`) or else the one with the highest LWLRAP. In Colab, where each notebook has its
-# own machine, train one first:
+# The model is the best run, here or in what you attached on Kaggle, on the dataset with the most classes (the mini set only if there is no
+# other): `best`, trained with `full`, or else the one with the highest LWLRAP. In Colab, where each notebook has its own machine, train one
+# first:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["nbval-ignore-output"]
@@ -148,8 +148,8 @@ plots.player(siren, run.mel)
 # %% [markdown]
 # Ideally, all its scores are low. In the stored outputs, the highest is 0.51, for a bass drum, and the table above could not warn you,
 # since it counts only clips of known classes. So listen to some of what the model finds before you rely on it, or train it on your own
-# classes, as below. With a softmax (`run.config.activation`), the scores of a clip sum to one whatever is in it; with a sigmoid, all may be
-# low.
+# classes, as below, with a class of the other sounds to expect. With a softmax (`run.config.activation`), the scores of a clip sum to one
+# whatever is in it; with a sigmoid, all may be low. How high a score counts as a find? Notebook 7 plots F1 over the threshold.
 #
 # ## A long recording
 #
@@ -178,9 +178,10 @@ plots.player(samples, run.mel, seconds=10)
 # %% [markdown]
 # ## A model of your own classes
 #
-# Make a subfolder per class with at least three sounds; the competition has up to 75. If several were cut from one recording, or a sound
-# has several labels, list all sounds in a CSV file with the columns `fname` (relative to your folder), `labels` (comma-separated) and
-# `group`, and name it as `csv` below: pieces of a recording on both sides of a split inflate the score.
+# Make a subfolder for each of at least two classes (for a single one, add background sounds as the other), with at least three sounds in
+# each; the competition has up to 75. Training cuts random 2 s from longer ones, so cut out what the label is about. If several were cut
+# from one recording, or a sound has several labels, list all sounds in a CSV file with the columns `fname` (relative to your folder),
+# `labels` (comma-separated) and `group`, and name it as `csv` below: pieces of a recording on both sides of a split inflate the score.
 
 # %%
 from utils import data, own
@@ -243,14 +244,13 @@ pd.crosstab(*said.align(says, join="inner"))
 # %% [markdown]
 # With so few clips, one more or less is a large share: trust differences only on hundreds of clips.
 #
-# From a shell, in the kit's folder: train the whole network in minutes, or `best`, which takes longer; then tag sounds with the first.
+# From a shell, in the kit's folder: train the whole network in minutes, or `best`, which takes longer; then tag the files in SOUNDS with the
+# first. (`pip install gradio && python -m utils.demo` opens a page where you drop or record a sound.)
 
 # %% tags=["nbval-ignore-output"]
-import shlex
+from utils.workspace import quoted, short_path
 
-from utils.workspace import short_path
-
-dataset_folder, model_folder = (shlex.quote(short_path(folder)) for folder in (target, own_kit.run_folder("deep_cnn")))
+dataset_folder, model_folder = (quoted(short_path(folder)) for folder in (target, own_kit.run_folder("deep_cnn")))
 print(f"python -m utils.run --data {dataset_folder} --preset quick 02 03 08")
 print(f"python -m utils.run --data {dataset_folder} --preset full 02 06 08")
-print(f"python -m utils.predict FOLDER --run {model_folder}")
+print(f"python -m utils.predict SOUNDS --run {model_folder}")

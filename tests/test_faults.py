@@ -18,6 +18,7 @@ from utils.config import QUICK, TrainingConfig
 from utils.run_folder import Run
 from utils.workspace import ROOT
 
+REMEDY = "free some space, close what has it open, or choose another folder. Existing files are unchanged."
 BUILD = """
 import resource, sys
 from pathlib import Path
@@ -50,8 +51,25 @@ def test_a_full_disk_gives_one_sentence_and_leaves_nothing(competition, tmp_path
     _, said = process.communicate()
     assert process.returncode == 1
     assert "cannot be written" in said.splitlines()[-1]
-    assert "free some space, or choose another folder. Existing files are unchanged." in said.splitlines()[-1]
+    assert REMEDY in said.splitlines()[-1]
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_file_held_for_a_moment_as_by_a_virus_scanner_on_windows_is_replaced(tmp_path, monkeypatch):
+    target = tmp_path / "file"
+    target.write_text("old")
+    really, held = Path.replace, [PermissionError(errno.EACCES, "in use")] * 2
+
+    def replace(self, other):
+        if held:
+            raise held.pop()
+        return really(self, other)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(files, "PAUSES", (0, 0))
+    with files.atomic_file(target) as unfinished:
+        unfinished.write_text("new")
+    assert target.read_text() == "new"
 
 
 def test_a_read_only_disk_gives_one_sentence_and_keeps_existing_files(tmp_path):
@@ -79,9 +97,8 @@ for whole, name in ((files.atomic_folder, "folder"), (files.atomic_file, "file")
     said = subprocess.run(
         [*alone, command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     ).stdout.splitlines()
-    remedy = "free some space, or choose another folder. Existing files are unchanged."
     assert said == [
-        f"{tmp_path / name} cannot be written (Read-only file system): {remedy}" for name in ("folder", "file", "new")
+        f"{tmp_path / name} cannot be written (Read-only file system): {REMEDY}" for name in ("folder", "file", "new")
     ]
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "inside"]
     assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "inside").read_text() == "old"

@@ -4,16 +4,17 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import time
+from time import sleep, time
 from uuid import uuid4
 
 ABANDONED_AFTER = 24 * 3600  # s without a change, after which nobody is still writing
 CANNOT_WRITE = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST
 )  # fmt: skip
+PAUSES = (0.1, 0.3, 1, 3) if os.name == "nt" else ()  # s, before a rename is tried again
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
         try:
             yield unfinished
             _sync(unfinished)
-            unfinished.replace(target)
+            _move(unfinished.replace, target)
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -59,7 +60,7 @@ def explain_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        remedy = "free some space, or choose another folder. Existing files are unchanged."
+        remedy = "free some space, close what has it open, or choose another folder. Existing files are unchanged."
         raise OSError(f"{target} cannot be written ({error.strerror}): {remedy}") from error
 
 
@@ -95,15 +96,25 @@ def _put_in_place(unfinished: Path, target: Path, replace: bool) -> None:
     earlier = unfinished.with_suffix(".old")
     if replace:
         with suppress(FileNotFoundError):  # nothing there, or another process was faster
-            target.rename(earlier)
+            _move(target.rename, earlier)
     try:
-        unfinished.rename(target)
+        _move(unfinished.rename, target)
     except OSError as error:
         if not os.path.lexists(target) and os.path.lexists(earlier):
-            earlier.rename(target)
+            _move(earlier.rename, target)
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     _remove(earlier)
+
+
+def _move(rename: Callable[[Path], object], target: Path) -> None:
+    """Call `rename(target)`; on Windows several times, since a virus scanner may hold what was just written."""
+    for pause in PAUSES:
+        try:
+            return rename(target)
+        except PermissionError:
+            sleep(pause)
+    rename(target)
 
 
 def _remove(path: Path) -> None:

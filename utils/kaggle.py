@@ -7,12 +7,11 @@ commands to run.
 
 import argparse
 import json
-import shlex
 import shutil
 from pathlib import Path
 
 from . import files
-from .workspace import ROOT, short_path, work_folder
+from .workspace import ROOT, quoted, short_path, work_folder
 
 COMPETITION = "freesound-audio-tagging-2019"
 KIT = "freesound-tagging-kit"
@@ -73,8 +72,8 @@ def write(folder: Path, username: str, weights: Path | None = None) -> list[str]
         for notebook in READS:
             internet = notebook == "09_explanation" or (notebook == "04_vgg19" and not weights)
             _write_kernel(unfinished / notebook, username, internet)
-    upload = f"kaggle datasets create -p {shlex.quote(str(folder / 'kit'))} --dir-mode zip"
-    return [upload, *(f"kaggle kernels push -p {shlex.quote(str(folder / notebook))}" for notebook in READS)]
+    upload = f"kaggle datasets create -p {quoted(folder / 'kit')} --dir-mode zip"
+    return [upload, *(f"kaggle kernels push -p {quoted(folder / notebook)}" for notebook in READS)]
 
 
 def _write_kit(folder: Path, username: str, weights: Path | None) -> None:
@@ -115,8 +114,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(1, f"{error}\n")
     print(f"Written to {short_path(options.to)}. Run `pip install kaggle`, set up your API token, verify your")
     print("phone, which GPUs need, and accept the competition's rules. Then run:\n")
-    print(upload, "# for an update: kaggle datasets version -m new --dir-mode zip -p ...", sep="  ")
-    print("\nNotebooks that are pushed before the kit is ready run without it. Repeat until it is:\n")
+    print(upload)
+    print("\nFor an update: kaggle datasets version -m new --dir-mode zip -p ...")
+    print("Notebooks that are pushed before the kit is ready run without it. Repeat until it is:\n")
     print(f"kaggle datasets status {options.username}/{KIT}\n", *push, sep="\n")
     status = f"kaggle kernels status {kernel_id(options.username, '01_eda')}"
     print(f"\nWait for each one to finish before pushing the next: {status}\nFor a submission only: 02, 06 and 08.")

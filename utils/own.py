@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import re
-import shlex
 import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from . import audio, data, files, splits
-from .workspace import replace_unprintable
+from .workspace import quoted, replace_unprintable
 
 MIN_CLIPS_PER_CLASS = 3  # one for each of the training, validation and test sets
 MIN_FOLDS = 3  # for the same reason, if the clips come in folds
@@ -143,7 +142,7 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
     table = data.read_table(csv, ["fname", "labels"])
     fnames = [Path(os.path.normpath(fname)) for fname in table["fname"]]
     for fname, given in zip(fnames, table["fname"]):
-        if fname.is_absolute() or ".." in fname.parts:
+        if fname.anchor or ".." in fname.parts:
             remedy = "give names relative to that folder, of files in it"
             raise ValueError(f"{csv} lists {given!r}, which is outside {folder}: {remedy}.")
         if not os.path.isfile(folder / fname):  # False, too, for a name that is too long
@@ -195,7 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     labels = {"train_curated": competition.curated["labels"], "test": competition.test["labels"]}
     clips = pd.DataFrame({name: data.split_labels(part).explode().value_counts() for name, part in labels.items()})
     print(clips.fillna(0).astype(int).sort_index().to_string())
-    print(f"\nNext, run: python -m utils.run --data {shlex.quote(options.target)} --preset quick 02 03 08")
+    print(f"\nNext, run: python -m utils.run --data {quoted(options.target)} --preset quick 02 03 08")
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     rows = []
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         if path.is_dir():
-            rows += [(str(sound.relative_to(path)), str(sound)) for sound in audio.find_sounds(path)]
+            rows += [(sound.relative_to(path).as_posix(), str(sound)) for sound in audio.find_sounds(path)]
         elif path.is_file():
             rows.append((path.name, str(path)))
         else:

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import platform
+import shlex
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -137,6 +139,11 @@ def replace_unprintable() -> None:
     """Make stdout replace what it cannot print: not every console has the letters of every file name."""
     if hasattr(sys.stdout, "reconfigure"):  # that of a notebook prints anything
         sys.stdout.reconfigure(errors="replace")
+
+
+def quoted(path: str | Path) -> str:
+    """Return `path` as a shell needs it to be typed."""
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
 
 
 def short_path(path: Path) -> str:
