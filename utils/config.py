@@ -123,5 +123,5 @@ class Preset:
 
 
 FULL = Preset("full")  # for the paper's models, the paper's settings where it gives them
-QUICK = Preset("quick", max_noisy=500)  # minutes on a laptop's two cores, whatever the size of the data
+QUICK = Preset("quick", max_noisy=500)  # minutes of training on a laptop's two cores, whatever the size of the data
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (FULL, QUICK)}

@@ -48,7 +48,8 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
     """Score each clip: probabilities, float32 (clips, classes), a mean over at most `config.test_crops` crops.
 
     It is weighted by RMS amplitude: the faint tail of a sound says less than its attack. Under torchrun, every
-    process calls it, takes its shard of the crops, and gets the scores of all clips.
+    process calls it, takes its shard of the crops, and gets the scores of all clips. The model is moved to the device
+    of `dataset` and left in evaluation mode.
     """
     model.to(dataset.device, memory_format=torch.channels_last).eval()
     distributed.broadcast_buffers(model)

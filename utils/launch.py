@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -110,7 +111,7 @@ def train_in_parallel(
                     bar.update(done.value - bar.n)
             except RuntimeError as error:  # BrokenProcessPool is one, and so is what torch raises
                 killed = isinstance(error, BrokenProcessPool)
-                if not killed and "out of memory" not in str(error):
+                if not killed and not re.search("out of memory|allocate memory", str(error)):  # a GPU's words, a CPU's
                     raise
                 what = "was killed, probably for" if killed else "stopped for"
                 remedy = "OMP_NUM_THREADS=1 trains one at a time, or one per GPU; finished ones are not repeated"

@@ -123,8 +123,8 @@ MODELS: dict[str, Entry] = {
 def imagenet_weights() -> Path | None:
     """Find the file with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (downloads 575 MB, once), or None.
 
-    Raises FileNotFoundError if the file in FAT_VGG19_WEIGHTS does not exist, and OSError if the hub can be reached but
-    does not provide them or there is no space for them.
+    Raises FileNotFoundError if the file in FAT_VGG19_WEIGHTS does not exist, and OSError if the hub's page can be read
+    but the hub does not provide them, or there is no space for them.
     """
     import huggingface_hub
     import huggingface_hub.constants

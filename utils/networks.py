@@ -1,4 +1,4 @@
-"""The networks of the paper. They map dB spectrograms (clips, 1, n_mels, frames) to logits (clips, classes)."""
+"""Networks of the paper and of `best`: from dB spectrograms (clips, 1, n_mels, frames) to logits (clips, classes)."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -14,7 +14,8 @@ CONTENT = "content_hash"  # column added by `MelDataset`: the same for copies of
 def split(table: pd.DataFrame, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return row numbers of the training and validation clips: validation is the first of five folds.
 
-    That is the paper's random 80% and 20% (section III). Raises ValueError as `folds` does.
+    That is the paper's random 80% and 20% (section III), unless a column `fold` has other folds. Raises ValueError as
+    `folds` does.
     """
     fold = folds(table, 5, seed)
     return np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
