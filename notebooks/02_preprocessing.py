@@ -108,8 +108,8 @@ plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 # $$m = 2595 \log_{10}\left(1 + \frac{f}{700}\right)$$
 #
 # Every 694 samples (`hop_length`), the Fourier transform of a Hann window of 2,560 samples (`n_fft`, 58 ms) gives the power at 1,281
-# frequencies: a **frame**. 128 triangular filters, evenly spaced on the mel scale (so ever closer on the logarithmic axis below) and of
-# equal area in Hz (librosa's `norm="slaney"`), sum that power into mel bands.
+# frequencies: a **frame**. 128 triangular filters sum that power into mel bands. They are evenly spaced on the mel scale and of equal area
+# in Hz (librosa's `norm="slaney"`); on the logarithmic axis below, they become ever closer and narrower.
 
 # %%
 filters = mel.mel_filters(settings)

@@ -75,7 +75,8 @@ as_table(config)
 # - **masked** by one frequency mask and one time mask (SpecAugment).
 # - **filtered**, as by another microphone or room: a gain of -12 to 12 dB that changes along the mel axis (FilterAugment).
 #
-# All four are off for the last tenth of the steps. Here each is shown alone, the resized one as slow and shifted as high as possible:
+# All four are off for the last tenth of the steps. Here each is shown alone, the resized one as slow and shifted as high as possible, the
+# filter as steep:
 
 # %%
 examples = augment.examples(curated, config)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from .config import NO_AUGMENTATION, TrainingConfig
 from .dataset import MelDataset
 
-GAIN = (-12.0, 0.0)  # dB, peak of a mixed-in clip relative to the peak of the clip it is added to
+GAIN = (-12.0, 0.0)  # dB, peak of a mixed-in crop relative to the peak of the crop it is added to
 RATE = (0.75, 1.33)  # of time: above 1, a sound is faster
 MEL_SCALE, MEL_SHIFT = 0.1, 0.06  # largest changes, as shares of the mel axis
 LARGEST_MASK = 0.2  # share of either axis
@@ -98,7 +98,8 @@ def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tup
 def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarray]:
     """Return the original crop of the first clip and after each augmentation alone: dB, (n_mels, n_frames) each.
 
-    The resized one is as slow and shifted as high as possible, to make the effect visible.
+    To make the effects visible, the resized one is as slow and shifted as high as possible, and the filter of the last
+    one rises as steeply.
     """
     plain = replace(config, crop="start", **NO_AUGMENTATION)
     configs = {
@@ -114,6 +115,8 @@ def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarra
         draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed), augmented=True)
         if "rate" in draw:
             draw["rate"][:], draw["mel_scale"][:], draw["mel_shift"][:] = RATE[0], 1.0, -MEL_SHIFT
+        if "filter_gain" in draw:
+            draw["filter_gain"][:] = torch.linspace(-FILTER_GAIN, FILTER_GAIN, FILTER_POINTS)
         shown[name] = make_batch(dataset, draw, only)[0][0, 0].cpu().numpy()
     return shown
 
