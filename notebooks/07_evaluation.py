@@ -97,8 +97,8 @@ paper
 
 # %% [markdown]
 # Ours are from the last epoch, all crops of a clip together, on the validation clips that all runs share (`best` was scored on all curated
-# clips). With `quick`, `best` has 100 steps per fold, the Deep CNN at least 600: judge `best` with `full`. Compare our scores with the
-# paper's only on its data, with `full`. Guessing gives an LWLRAP of 0.26 and a top-5 of 5/12 = 0.42 for one
+# clips). With `quick`, `best` has 100 steps per fold, the Deep CNN at least 600, and the image networks of one epoch have hardly begun.
+# Compare our scores with the paper's only on its data, with `full`. Guessing gives an LWLRAP of 0.26 and a top-5 of 5/12 = 0.42 for one
 # label among twelve classes, 0.06 and 5/80 among eighty.
 
 # %% tags=["nbval-ignore-output", "results"]
