@@ -76,7 +76,7 @@ as_table(config)
 # - **filtered**, as by another microphone or room: a gain of -12 to 12 dB that changes along the mel axis (FilterAugment).
 #
 # All four are off for the last tenth of the steps. Here each is shown alone, the resized one as slow and shifted as high as possible, the
-# filter as steep:
+# filter's gain rising from -12 to 12 dB:
 
 # %%
 examples = augment.examples(curated, config)

@@ -55,21 +55,21 @@ def test_a_full_disk_gives_one_sentence_and_leaves_nothing(competition, tmp_path
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_file_held_for_a_moment_as_by_a_virus_scanner_on_windows_is_replaced(tmp_path, monkeypatch):
-    target = tmp_path / "file"
-    target.write_text("old")
-    really, held = Path.replace, [PermissionError(errno.EACCES, "in use")] * 2
+@pytest.mark.parametrize("whole, method", [(files.atomic_file, "replace"), (files.atomic_folder, "rename")])
+def test_what_is_held_for_a_moment_as_by_a_virus_scanner_on_windows_is_moved(whole, method, tmp_path, monkeypatch):
+    really, held = getattr(Path, method), [PermissionError(errno.EACCES, "in use")] * 2
 
-    def replace(self, other):
+    def move(self, other):
         if held:
             raise held.pop()
         return really(self, other)
 
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(Path, method, move)
     monkeypatch.setattr(files, "PAUSES", (0, 0))
-    with files.atomic_file(target) as unfinished:
-        unfinished.write_text("new")
-    assert target.read_text() == "new"
+    with whole(tmp_path / "target") as unfinished:
+        if method == "replace":
+            unfinished.touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
 def test_a_read_only_disk_gives_one_sentence_and_keeps_existing_files(tmp_path):

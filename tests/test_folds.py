@@ -133,7 +133,14 @@ def out_of_memory(_, bar):
     raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
-@pytest.mark.parametrize("train_one, what", [(killed, "was killed, probably for"), (out_of_memory, "stopped for")])
+def too_much(_, bar):
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+MEMORY = [(killed, "was killed, probably for"), (out_of_memory, "stopped for"), (too_much, "stopped for")]
+
+
+@pytest.mark.parametrize("train_one, what", MEMORY)
 def test_a_training_that_runs_out_of_memory_is_explained(train_one, what):
     torch.set_num_threads(2)
     with pytest.raises(MemoryError, match=f"{what} lack of memory: OMP_NUM_THREADS=1 trains one at a time"):

@@ -56,19 +56,6 @@ def test_an_invalid_submission_is_not_written(competition, scores, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["submission.csv", "submission.json"]
 
 
-def test_a_submission_of_other_data_is_kept(competition, scores, tmp_path, capsys):
-    file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
-    earlier = file.read_bytes()
-    other = SimpleNamespace(classes=competition.classes, test=competition.test, folder=tmp_path / "mine")
-    submission.write(file, 1 - scores, other, runs=[])
-    submission.write(file, 0.5 * scores, other, runs=[])
-    kept = tmp_path / f"submission-{competition.folder.name}.csv"
-    assert kept.read_bytes() == earlier != file.read_bytes()
-    assert json.loads(kept.with_suffix(".json").read_text())["data"] == competition.folder.name
-    assert len(list(tmp_path.iterdir())) == 4
-    assert capsys.readouterr().out.count(kept.name) == 1
-
-
 def test_on_kaggle_a_copy_goes_where_the_competition_looks(competition, scores, tmp_path, monkeypatch):
     (tmp_path / "working").mkdir()
     monkeypatch.setattr(submission, "KAGGLE_WORKING", tmp_path / "working")

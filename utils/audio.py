@@ -1,6 +1,5 @@
 """Read sound files of any format, and detect unreadable and damaged ones."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -168,16 +167,11 @@ def _named(path: str | Path) -> Iterator[None]:
         raise UnreadableClip(path, f"cannot be read as audio ({detail.rstrip('.') or 'decoding fails'})") from error
 
 
-def content_hash(samples: np.ndarray) -> str:
-    """Hash the samples of a clip, as `load_clip` returns them: the same for copies."""
-    return hashlib.blake2b(np.ascontiguousarray(samples), digest_size=8).hexdigest()
-
-
 def find_sounds(folder: str | Path) -> list[Path]:
     """List the .wav, .flac, .ogg and .mp3 files in `folder` and below, sorted, without hidden ones.
 
-    Prints how many other files were skipped. Raises FileNotFoundError if there is no sound, PermissionError if a folder
-    cannot be read, and ValueError if a name is not UTF-8 or a folder is a link.
+    Prints how many other files were skipped. Raises FileNotFoundError if there is no sound or a link is broken,
+    PermissionError if a folder cannot be read, and ValueError if a name is not UTF-8 or a folder is a link.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -190,7 +184,9 @@ def find_sounds(folder: str | Path) -> list[Path]:
     shown.sort()
     if linked := next((path for path in shown if path.is_symlink() and path.is_dir()), None):
         raise ValueError(f"{linked} is a link to a folder, which is not followed: replace it with the folder itself.")
-    shown = [path for path in shown if not path.is_dir()]
+    if broken := next((path for path in shown if path.is_symlink() and not path.exists()), None):
+        raise FileNotFoundError(f"{broken} is a link to a missing file: restore the file, or remove the link.")
+    shown = [path for path in shown if path.is_file()]
     sounds = [path for path in shown if path.suffix.lower() in SUFFIXES]
     if not sounds:
         raise FileNotFoundError(f"There is no sound in {folder}: put {', '.join(SUFFIXES)} files there.")

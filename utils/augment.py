@@ -98,8 +98,8 @@ def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tup
 def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarray]:
     """Return the original crop of the first clip and after each augmentation alone: dB, (n_mels, n_frames) each.
 
-    To make the effects visible, the resized one is as slow and shifted as high as possible, and the filter of the last
-    one rises as steeply.
+    To make the effects visible, the resized one is as slow and shifted as high as possible, and the gain of the last
+    one rises all the way.
     """
     plain = replace(config, crop="start", **NO_AUGMENTATION)
     configs = {

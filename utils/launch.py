@@ -111,7 +111,7 @@ def train_in_parallel(
                     bar.update(done.value - bar.n)
             except RuntimeError as error:  # BrokenProcessPool is one, and so is what torch raises
                 killed = isinstance(error, BrokenProcessPool)
-                if not killed and not re.search("out of memory|allocate memory", str(error)):  # a GPU's words, a CPU's
+                if not killed and not re.search("(out of|allocate|enough) memory", str(error)):  # GPU, Linux, Windows
                     raise
                 what = "was killed, probably for" if killed else "stopped for"
                 remedy = "OMP_NUM_THREADS=1 trains one at a time, or one per GPU; finished ones are not repeated"

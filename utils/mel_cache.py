@@ -17,7 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import files
-from .audio import REMEDY, UnreadableClip, content_hash, load_clip_and_damage
+from .audio import REMEDY, UnreadableClip, load_clip_and_damage
 from .config import MelConfig, attached
 from .mel import log_mel, trim
 
@@ -183,13 +183,13 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
         _write_npy_header(file, (0, settings.n_mels))
         all_frames = _all_frames(list(table["path"]), settings, n_jobs)
         progress = tqdm(all_frames, name, len(table), unit="clip", file=sys.stdout, mininterval=1, delay=1)
-        for (frames, reason, content), fname in zip(progress, table["fname"]):
+        for (frames, reason, content_hash), fname in zip(progress, table["fname"]):
             if reason:
                 reports["unreadable" if frames is None else "damaged"].append((fname, reason))
             if frames is not None:
                 file.write(frames.tobytes())
                 pad_value = max(float(frames.max()) - settings.top_db, 10 * np.log10(settings.amin))
-                clips.append((fname, end, len(frames), pad_value, content))
+                clips.append((fname, end, len(frames), pad_value, content_hash))
                 end += len(frames)
         file.seek(0)
         _write_npy_header(file, (end, settings.n_mels))
@@ -230,7 +230,8 @@ def _frames(paths: list[str], settings: MelConfig) -> list[tuple[np.ndarray | No
         try:
             samples, damage = load_clip_and_damage(path, settings)
             frames = log_mel(trim(samples, settings), settings).T
-            results.append((np.ascontiguousarray(frames, dtype=np.float16), damage, content_hash(samples)))
+            content_hash = hashlib.blake2b(np.ascontiguousarray(samples), digest_size=8).hexdigest()
+            results.append((np.ascontiguousarray(frames, dtype=np.float16), damage, content_hash))
         except UnreadableClip as error:
             results.append((None, error.reason, ""))
     return results

@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 
 from . import audio, data, files, splits
-from .config import MelConfig
 from .workspace import quoted, replace_unprintable
 
 MIN_CLIPS_PER_CLASS = 3  # one for each of the training, validation and test sets
@@ -32,11 +31,11 @@ def make_dataset(
 
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
     `folder`) and `labels` (comma-separated). A random fifth, stratified by class (the first label), becomes the test
-    set, whose labels are in `target`/test_labels.csv. Copies of one sound stay together, and so do clips of one
-    `group` or `freesound_id`, if `csv` has such a column; with a column `fold`, the test set is the first fold. Other
-    columns are kept in both tables. Sounds are linked where the system allows it, else copied, as
-    CLASS-NUMBER-NAME-HASH, with a hash of the samples, so that another sound never has the same name. With `replace`, a
-    `target` made here before is overwritten.
+    set, whose labels are in `target`/test_labels.csv. Copies of a file stay together (not a sound in two formats), and
+    so do clips of one `group` or `freesound_id`, if `csv` has such a column; with a column `fold`, the test set is the
+    first fold. Other columns are kept in both tables. Sounds are linked where the system allows it, else copied, as
+    CLASS-NUMBER-NAME-HASH, so that another sound never has the same name. With `replace`, a `target` made here before
+    is overwritten.
 
     Raises FileExistsError if anything else is there; FileNotFoundError if a sound does not exist; ValueError if a file
     is listed twice, lies outside the folder or in no class, copies differ in labels, a name is not UTF-8, a class has
@@ -115,12 +114,8 @@ def _content_hashes(table: pd.DataFrame, source: Path) -> pd.Series:
 
 
 def _content_hash(path: Path) -> str:
-    """Hash the samples, alike in every lossless format, or the bytes of a file that cannot be read."""
-    try:
-        return audio.content_hash(audio.load_clip(path, MelConfig()))
-    except audio.UnreadableClip:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _table_of_folders(folder: Path) -> pd.DataFrame:

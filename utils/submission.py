@@ -54,8 +54,7 @@ def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Compet
 def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: Sequence[Run]) -> Path:
     """Write `scores`, (test clips, classes), as a submission, check it, and record its runs in a JSON file beside it.
 
-    The file is put in place only after the check, or not at all. It replaces an earlier one of this data; one of other
-    data is kept under another name, which is printed. On Kaggle a copy goes to
+    The file is put in place only after the check, or not at all. On Kaggle a copy goes to
     /kaggle/working/submission.csv, where the competition looks for it. Raises ValueError as `check` does, and OSError
     if it cannot be written; existing files are then unchanged.
     """
@@ -67,25 +66,11 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
         table.to_csv(unfinished, index=False)
         check(unfinished, competition)
         record.write_text(json.dumps({"data": competition.folder.name, "blend of": made_by}, indent=1))
-        _keep_other(file, competition.folder.name)
     expected = KAGGLE_WORKING / "submission.csv"
     if KAGGLE_WORKING.is_dir() and file.resolve() != expected.resolve():
         with files.atomic_file(expected) as unfinished:
             shutil.copy(file, unfinished)
     return file
-
-
-def _keep_other(file: Path, data: str) -> None:
-    """Rename the submission in `file`, and its record, if that was written for other data than `data`."""
-    record = file.with_suffix(".json")
-    try:
-        other = json.loads(record.read_text())["data"]
-    except (FileNotFoundError, ValueError, LookupError, TypeError):  # none, or not written here
-        return
-    if other != data and file.exists():
-        for path in (file, record):
-            path.replace(path.with_stem(f"{path.stem}-{other}"))
-        print(f"the submission for {other} is kept as {file.stem}-{other}.csv")
 
 
 def score(file: str | Path, competition: Competition) -> pd.DataFrame:

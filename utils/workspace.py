@@ -4,7 +4,6 @@ import hashlib
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -143,7 +142,7 @@ def replace_unprintable() -> None:
 
 def quoted(path: str | Path) -> str:
     """Return `path` as a shell needs it to be typed."""
-    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
+    return f'"{path}"' if os.name == "nt" else shlex.quote(str(path))
 
 
 def short_path(path: Path) -> str:
