@@ -68,7 +68,7 @@ as_table(config)
 #
 # A training clip is never the same twice: each time, a different 2 s are cropped and, with the probabilities above,
 #
-# - **mixed in power** (a form of mixup) with another clip, whose peak is 0 to 12 dB lower; levels of $a$ and $b$ dB become
+# - **mixed in power** (a form of mixup) with a crop of another clip, whose peak is 0 to 12 dB lower; levels of $a$ and $b$ dB become
 #   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mixture has the labels of both.
 # - **resized** (time stretching and pitch shifting of the spectrogram): played at 0.75 to 1.33 times the tempo, scaled by up to 10% and
 #   shifted by up to 6% along the mel axis.

@@ -149,9 +149,9 @@ else:
 # 1. Accept the [rules](https://www.kaggle.com/c/freesound-audio-tagging-2019/rules) and verify your phone, without which there is no GPU.
 #    `pip install kaggle`, and save the token from [your settings](https://www.kaggle.com/settings/api) as `~/.kaggle/access_token`.
 # 2. `python -m utils.kaggle YOU` writes the notebooks for your account and prints the commands that upload the kit and push them. Push
-#    `02_preprocessing`, then `06_beyond_the_paper` for a high score (or `03_cnn` for the paper's Deep CNN), then `08_submission`, each after
-#    the previous one has finished. The last push warns that notebooks which you left out are not valid kernel sources; that does no harm.
-#    If a push warns of the kit or of a notebook that you pushed, wait or repair that, and push again. This notebook finds the others'
+#    `02_preprocessing`, then `06_beyond_the_paper` for a high score (or `03_cnn` for the paper's Deep CNN), then `08_submission`, each
+#    after the previous one has finished. The last push warns that notebooks which you left out are not valid kernel sources; that does no
+#    harm. If a push warns of the kit or of a notebook that you pushed, wait or repair that, and push again. This notebook finds the others'
 #    outputs, runs without internet, as the rules require, and writes `/kaggle/working/submission.csv`.
 # 3. Press *Submit to competition* beside the notebook's output, or submit the version that the last push printed, here 1:
 #    `kaggle competitions submit freesound-audio-tagging-2019 -k YOU/freesound-tagging-kit-08-submission -v 1 -f submission.csv -m best`

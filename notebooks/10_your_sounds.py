@@ -244,8 +244,8 @@ pd.crosstab(*said.align(says, join="inner"))
 # %% [markdown]
 # With so few clips, one more or less is a large share: trust differences only on hundreds of clips.
 #
-# From a shell, in the kit's folder: train the whole network in minutes, or `best`, which takes longer; then tag the files in SOUNDS with the
-# first. (`pip install gradio && python -m utils.demo` opens a page where you drop or record a sound.)
+# From a shell, in the kit's folder: train the whole network in minutes, or `best`, which takes longer; then tag the files in SOUNDS with
+# the first. (`pip install gradio && python -m utils.demo` opens a page where you drop or record a sound.)
 
 # %% tags=["nbval-ignore-output"]
 from utils.workspace import quoted, short_path

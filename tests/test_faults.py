@@ -69,6 +69,7 @@ def test_what_is_held_for_a_moment_as_by_a_virus_scanner_on_windows_is_moved(who
     with whole(tmp_path / "target") as unfinished:
         if method == "replace":
             unfinished.touch()
+    assert not held
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 

@@ -111,7 +111,8 @@ def _move(rename: Callable[[Path], object], target: Path) -> None:
     """Call `rename(target)`; on Windows several times, since a virus scanner may hold what was just written."""
     for pause in PAUSES:
         try:
-            return rename(target)
+            rename(target)
+            return
         except PermissionError:
             sleep(pause)
     rename(target)

@@ -142,7 +142,7 @@ def replace_unprintable() -> None:
 
 def quoted(path: str | Path) -> str:
     """Return `path` as a shell needs it to be typed."""
-    return f'"{path}"' if os.name == "nt" else shlex.quote(str(path))
+    return f'"{Path(path)}"' if os.name == "nt" else shlex.quote(str(path))
 
 
 def short_path(path: Path) -> str:
