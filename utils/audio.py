@@ -182,9 +182,10 @@ def find_sounds(folder: str | Path) -> list[Path]:
         # On other systems' disks, macOS leaves a ._NAME.wav that is not audio beside each NAME.wav.
         shown += [Path(top, name) for name in folders + names if not name.startswith(".")]
     shown.sort()
-    if linked := next((path for path in shown if path.is_symlink() and path.is_dir()), None):
+    links = [path for path in shown if path.is_symlink()]
+    if linked := next((path for path in links if path.is_dir()), None):
         raise ValueError(f"{linked} is a link to a folder, which is not followed: replace it with the folder itself.")
-    if broken := next((path for path in shown if path.is_symlink() and not path.exists()), None):
+    if broken := next((path for path in links if not path.exists()), None):
         raise FileNotFoundError(f"{broken} is a link to a missing file: restore the file, or remove the link.")
     shown = [path for path in shown if path.is_file()]
     sounds = [path for path in shown if path.suffix.lower() in SUFFIXES]
