@@ -51,7 +51,7 @@ kit = setup(data_folder, preset)
 # %%
 from IPython.display import HTML, display
 
-from utils import augment, charts, dataset, folds, mel, mel_cache, metrics, models, plots
+from utils import augment, best, charts, dataset, mel, mel_cache, metrics, models, plots
 from utils.config import as_table
 
 competition, entry = kit.competition, models.MODELS["best"]
@@ -123,7 +123,7 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # it gains 0.020, with an interval from 0.000 to 0.041. `python -m tests.ablation` trains each part on all folds of your data.
 
 # %% tags=["nbval-ignore-output"]
-ablation = folds.ablation(curated, kit.preset, kit.runs / "ablation")
+ablation = best.ablation(curated, kit.preset, kit.runs / "ablation")
 ablation.round(3)
 
 # %%
@@ -150,7 +150,7 @@ if len(competition.noisy):
 # other four, then further on these and the noisy clips that it agrees with. Neither stage sees a clip of the held-out fold.
 
 # %% tags=["nbval-ignore-output"]
-run = folds.fit(curated, noisy, kit.preset, kit.run_folder("best"))
+run = best.fit(curated, noisy, kit.preset, kit.run_folder("best"))
 
 # %% [markdown]
 # Each curated clip is thus scored by a model not trained on it. The **out-of-fold LWLRAP**, with its 95% interval, then by number of labels
@@ -167,10 +167,10 @@ metrics.by_number_of_labels(run.targets, run.scores)
 # Training clips and scores, fold by fold:
 
 # %% tags=["nbval-ignore-output"]
-folds.summary(run)
+best.summary(run)
 
 # %%
-charts.learning_curves(folds.histories(run))
+charts.learning_curves(best.histories(run))
 
 # %% [markdown]
 # If there is a noisy set, its clips join at the dotted line, after a third of the steps. The curves jump there because the learning rate

@@ -24,12 +24,12 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from utils import folds, mel_cache, metrics, models, setup, splits, train
+from utils import best, mel_cache, metrics, models, setup, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset, load_labeled
 from utils.workspace import Workspace
 
-RECIPES = dict(zip(folds.ABLATION, accumulate(folds.ABLATION.values(), operator.or_)))
+RECIPES = dict(zip(best.ABLATION, accumulate(best.ABLATION.values(), operator.or_)))
 *_, RECIPE = RECIPES.values()
 CROSS_ENTROPY = train.bce
 
@@ -127,8 +127,8 @@ def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> t
         train.bce = other.get("loss", CROSS_ENTROPY)
         training = model, train_set, held_out, config, folder / f"{number}", name, tqdm(disable=True)
         if "noisy" in other:
-            for stage in range(len(folds.STAGES)):
-                run = folds.fit_stage(stage, noisy, *training)
+            for stage in range(len(best.STAGES)):
+                run = best.fit_stage(stage, noisy, *training)
         else:
             run = train.fit(*training)
     return np.flatnonzero(fold == number), run.scores

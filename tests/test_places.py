@@ -37,7 +37,7 @@ for _name, _entry in list(MODELS.items()):
     MODELS[_name + " as it is"] = _entry  # notebook 5 shows what these cost
     _config = replace(_entry.config("quick"), max_steps=2)
     _options = {"width": 2, "stem": 2, "residual": True}
-    MODELS[_name] = replace(_entry, network=DeepCNN, presets={"quick": (_options, _config)})
+    MODELS[_name] = replace(_entry, network=DeepCNN, presets=dict.fromkeys(("quick", "full"), (_options, _config)))
 """
 
 

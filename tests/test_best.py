@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from utils import folds, inference, launch, mel_cache, models, splits, train
+from utils import best, inference, launch, mel_cache, models, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset
 from utils.run_folder import Run, find_runs
@@ -54,7 +54,7 @@ def lenient():
     """Let every third noisy clip agree with any model, which must be that of a first stage."""
 
     def agreeing(run, noisy):
-        assert run.name.endswith(folds.STAGES[0])
+        assert run.name.endswith(best.STAGES[0])
         return np.arange(0, len(noisy), 3)
 
     return agreeing
@@ -67,9 +67,9 @@ def stages(folder):
 def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_out_of_fold(
     sets, tmp_path, monkeypatch, lenient
 ):
-    monkeypatch.setattr(folds, "agreeing", lenient)
+    monkeypatch.setattr(best, "agreeing", lenient)
     curated, noisy = sets
-    run = folds.fit(curated, noisy, QUICK, tmp_path / "best")
+    run = best.fit(curated, noisy, QUICK, tmp_path / "best")
     assert list(run.record["folds"]) == [f"fold{number}" for number in range(5)]
     made = stages(run.folder)
     assert len(made) == 10
@@ -77,7 +77,7 @@ def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_out_of_f
     for name in run.record["folds"]:
         held_out = set(made[name].validation["fname"])
         scored += held_out
-        first = made[f"{name}{folds.STAGES[0]}"]
+        first = made[f"{name}{best.STAGES[0]}"]
         assert held_out == set(first.validation["fname"])
         assert set(first.train_clips["fname"]) == set(curated.table["fname"]) - held_out
         joined = [*first.train_clips["fname"], *("noisy/" + noisy.table["fname"][::3])]  # prefixed: names may repeat
@@ -86,11 +86,11 @@ def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_out_of_f
         assert np.array_equal(rows.to_numpy(), made[name].scores)
     assert sorted(scored) == sorted(curated.table["fname"])
     assert list(run.validation["fname"]) == list(curated.table["fname"])
-    history = folds.histories(run)["fold0"]  # of both stages
+    history = best.histories(run)["fold0"]  # of both stages
     assert list(history["epoch"]) == list(range(1, len(history) + 1))
     assert history["steps"].is_monotonic_increasing
     assert list(history["stage"].unique()) == [1, 2]
-    table = folds.summary(run)
+    table = best.summary(run)
     assert (table["curated clips"].iloc[0], table["noisy clips"].iloc[0]) == (len(curated) - 12, 8)
 
 
@@ -105,9 +105,9 @@ def trainings(sets, folder, *rates):
 
 
 def test_folds_trained_in_parallel_give_the_same_scores(sets, tmp_path, capsys):
-    here = folds.fit(*sets, QUICK, tmp_path / "here")
+    here = best.fit(*sets, QUICK, tmp_path / "here")
     torch.set_num_threads(2)
-    there = folds.fit(*sets, QUICK, tmp_path / "there")
+    there = best.fit(*sets, QUICK, tmp_path / "there")
     assert "10 trainings, 2 at once: 100%" in capsys.readouterr().out
     assert np.array_equal(here.scores, there.scores)
     keys = [{name: made.record["fingerprint"] for name, made in stages(run.folder).items()} for run in (here, there)]
@@ -187,7 +187,7 @@ def runs(process):
 
 def test_the_folds_are_blended_by_their_geometric_mean(sets, tmp_path):
     curated, _ = sets
-    run = folds.fit(curated, None, QUICK, tmp_path / "best")
+    run = best.fit(curated, None, QUICK, tmp_path / "best")
     assert len(stages(run.folder)) == 5
     few = curated.subset(np.arange(9))
     each = [inference.predict_scores(model, few, run.config) for model in run.models()]
@@ -195,9 +195,9 @@ def test_the_folds_are_blended_by_their_geometric_mean(sets, tmp_path):
 
 
 def test_stopped_between_two_trainings_it_resumes_to_the_same_scores(sets, tmp_path, monkeypatch, lenient):
-    monkeypatch.setattr(folds, "agreeing", lenient)
+    monkeypatch.setattr(best, "agreeing", lenient)
     curated, noisy = sets
-    whole = folds.fit(curated, noisy, QUICK, tmp_path / "whole")
+    whole = best.fit(curated, noisy, QUICK, tmp_path / "whole")
     fit, calls = train.fit, []
 
     def stopped(*arguments):
@@ -208,11 +208,11 @@ def test_stopped_between_two_trainings_it_resumes_to_the_same_scores(sets, tmp_p
 
     monkeypatch.setattr(train, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
-        folds.fit(curated, noisy, QUICK, tmp_path / "best")
+        best.fit(curated, noisy, QUICK, tmp_path / "best")
     assert not (tmp_path / "best" / "settings.json").exists()  # an incomplete run is not found
     steps, step = [], torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *a, **k: (steps.append(1), step(*a, **k))[1])
-    again = folds.fit(curated, noisy, QUICK, tmp_path / "best")
+    again = best.fit(curated, noisy, QUICK, tmp_path / "best")
     assert len(steps) == 5 * 12 - (12 + 4)  # both stages of the first fold and one of the second had finished
     first, second = Run(tmp_path / "best/fold0-curated").models()[0].state_dict(), calls[1][0].state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -221,7 +221,7 @@ def test_stopped_between_two_trainings_it_resumes_to_the_same_scores(sets, tmp_p
 
 def test_a_finished_best_is_found_until_one_of_its_folds_is_retrained(sets, tmp_path, monkeypatch):
     curated, _ = sets
-    done = folds.fit(curated, None, QUICK, tmp_path / "best")
+    done = best.fit(curated, None, QUICK, tmp_path / "best")
     fit = train.fit
 
     def stopped(*arguments):
@@ -231,10 +231,10 @@ def test_a_finished_best_is_found_until_one_of_its_folds_is_retrained(sets, tmp_
 
     monkeypatch.setattr(train, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
-        folds.fit(curated, None, QUICK, tmp_path / "best")
+        best.fit(curated, None, QUICK, tmp_path / "best")
     assert find_runs(tmp_path)[0].record == done.record  # the first fold was finished and is kept
     with pytest.raises(KeyboardInterrupt):
-        folds.fit(curated.subset(np.arange(50)), None, QUICK, tmp_path / "best")
+        best.fit(curated.subset(np.arange(50)), None, QUICK, tmp_path / "best")
     with pytest.raises(ValueError, match="fold0 has been retrained since: run 06_beyond_the_paper again"):
         _ = Run(tmp_path / "best").record
 
@@ -249,17 +249,17 @@ def test_noisy_clips_agree_if_their_labels_rank_above_all_other_classes(sets, tm
     monkeypatch.setattr(inference, "predict_scores", lambda *_: scores)
     monkeypatch.setattr(Run, "models", lambda self: [None])
     monkeypatch.setattr(Run, "config", QUICK)
-    assert set(folds.agreeing(Run(tmp_path), noisy)) == set(np.flatnonzero(right))
+    assert set(best.agreeing(Run(tmp_path), noisy)) == set(np.flatnonzero(right))
     scores[:] = scores[::-1].copy()  # as on another machine: the saved result is used
-    assert set(folds.agreeing(Run(tmp_path), noisy)) == set(np.flatnonzero(right))
+    assert set(best.agreeing(Run(tmp_path), noisy)) == set(np.flatnonzero(right))
 
 
 def test_noisy_clips_of_a_held_out_group_are_left_out(sets, tmp_path, monkeypatch):
-    monkeypatch.setattr(folds, "agreeing", lambda run, noisy: np.arange(len(noisy)))
+    monkeypatch.setattr(best, "agreeing", lambda run, noisy: np.arange(len(noisy)))
     curated, noisy = (part.subset(np.arange(len(part))) for part in sets)
     curated.table["group"] = [f"g{row % 15}" for row in range(len(curated))]
     noisy.table["group"] = ["", "new", *(f"g{row % 15}" for row in range(2, len(noisy)))]
-    run = folds.fit(curated, noisy, QUICK, tmp_path / "best")
+    run = best.fit(curated, noisy, QUICK, tmp_path / "best")
     groups = {f"noisy/{fname}": group for fname, group in zip(noisy.table["fname"], noisy.table["group"])}
     groups |= dict(zip(curated.table["fname"], curated.table["group"]))
     for fold in run.folds():
@@ -270,8 +270,8 @@ def test_noisy_clips_of_a_held_out_group_are_left_out(sets, tmp_path, monkeypatc
 
 
 def test_the_ablation_ends_with_the_recipe(sets, tmp_path, competition):
-    table = folds.ablation(sets[0], QUICK, tmp_path)
-    assert list(table.index) == list(folds.ABLATION)
+    table = best.ablation(sets[0], QUICK, tmp_path)
+    assert list(table.index) == list(best.ABLATION)
     assert table["LWLRAP"].between(table["low"], table["high"]).all()
     last, recipe = Run(tmp_path / table.index[-1]).config, models.MODELS["best"].config("quick")
     assert replace(last, max_steps=None, min_steps=1) == replace(recipe, max_steps=None)
