@@ -102,8 +102,8 @@ plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 # %% [markdown]
 # ## Step 4: mel bands
 #
-# We hear pitch as ratios of frequencies, not differences, and the mel scale bends the frequency axis accordingly. The paper's formula is
-# HTK's:
+# We hear equal differences of frequency as equal steps of pitch at low frequencies and equal ratios at high ones. So does the mel scale: it
+# is almost linear far below 700 Hz and almost logarithmic far above. The paper's formula is HTK's:
 #
 # $$m = 2595 \log_{10}\left(1 + \frac{f}{700}\right)$$
 #
@@ -149,9 +149,9 @@ print(f"greatest difference: {np.abs(log_mel - librosas).max():.2f} dB")
 # ## All clips, once
 #
 # The cache keeps whole clips, one after another in a single array, and a table of where each begins. The paper's input is then the first
-# 128 frames of a clip, and a random crop is another 128. (Cutting the spectrogram rather than the audio changes next to nothing: see
-# `mel_cache.Cache`.) One call per set makes its cache, on all cores; called again, it reuses it. Notebook 6 makes and uses that of the
-# noisy set.
+# 128 frames of a clip, and a random crop is another 128. (Cutting the spectrogram rather than the audio changes only its last two frames,
+# and how quiet points may be, if a louder sound comes later: see `mel_cache.Cache`.) One call per set makes its cache, on all cores; called
+# again, it reuses it. Notebook 6 makes and uses that of the noisy set.
 
 # %% tags=["nbval-ignore-output"]
 competition = kit.competition

@@ -21,8 +21,8 @@
 # # 3. The Deep CNN
 #
 # The paper's best model is its own small network of convolutions and pooling, trained from scratch on four fifths of the curated clips,
-# evaluated on the rest. That is the `full` preset. The outputs stored here are of `quick`, a smaller network trained in another way; each
-# section says where the two differ.
+# evaluated on the rest. The preset `full` is our reading of it. The outputs stored here are of `quick`, a smaller network trained in
+# another way; each section says where the two differ.
 #
 # **You get** the network layer by layer, its learning curves and first predictions. **Reads** the cache of notebook 2. **Writes** a run to
 # `work/runs`. **Takes** one to four minutes with the `quick` preset on two cores.
@@ -88,11 +88,11 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 # %% [markdown]
 # ## The network
 #
-# The paper gives neither depth nor widths. The blocks and the pooling are those of a popular starter kernel of the competition, mhiro2's
-# [Simple 2D-CNN Classifier with PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch): four blocks of two 3x3
-# convolutions, each with batch normalization and ReLU, and average pooling. Global pooling (mean over time, maximum over frequency),
-# dropout and a dense layer give each class a logit, the score before softmax or sigmoid. `full` has 64 channels in the first block and
-# twice as many in each further one.
+# The paper's text gives neither depth nor widths. (We had no copy with its Figure 2, a drawing of the network.) The blocks and the pooling
+# are those of a popular starter kernel of the competition, mhiro2's [Simple 2D-CNN Classifier with
+# PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch): four blocks of two 3x3 convolutions, each with batch
+# normalization and ReLU, and average pooling. Global pooling (mean over time, maximum over frequency), dropout and a dense layer give each
+# class a logit, the score before softmax or sigmoid. `full` has 64 channels in the first block and twice as many in each further one.
 #
 # `quick` computes a fiftieth of that per crop: a stem first shrinks the spectrogram to a sixteenth of its area, and the blocks are half as
 # wide, the last without pooling. They are residual, as in ResNet: a block's input is added, through a 1x1 convolution (`shortcut`), before
@@ -137,7 +137,7 @@ print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameter
 # $$BCE = -\frac{1}{C}\sum_{c=1}^{C} \left[ y_c \log p_c + (1 - y_c) \log(1 - p_c) \right]$$
 #
 # The paper computes the probabilities $p_c$ with a softmax: they sum to one, so two labels of a clip cannot both get more than a half. With
-# a sigmoid, as in `quick`, each class is independent; `full` keeps the softmax. To try the other one, set
+# a sigmoid, as in `quick`, each class is independent; `full` keeps the softmax. To try the other one with `quick`, set
 # `config = dataclasses.replace(config, activation="softmax")` here, and train below into `kit.run_folder("deep_cnn_softmax")`: notebook 7
 # then shows both.
 
@@ -157,9 +157,9 @@ run = launch.fit(model, train_set, validation_set, config, kit.run_folder("deep_
 run.history.dropna().set_index("epoch").tail()  # the epochs after which it was validated
 
 # %% [markdown]
-# With `quick`, after the first epochs, the training loss lies above the validation loss, because mixed and masked clips are harder. Only
-# the last tenth, without augmentation, compares them fairly: there the training loss drops below the validation loss. The score plots leave
-# out the low scores of the first epochs.
+# With `quick`, after the first epochs, the training loss lies above the validation loss, because mixed and masked clips are harder. The
+# last tenth, without augmentation, compares them more fairly (training still has dropout): there the training loss drops below the
+# validation loss. The score plots leave out the low scores of the first epochs.
 
 # %%
 charts.learning_curves({run.name: run.history})

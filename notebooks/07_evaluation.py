@@ -98,8 +98,9 @@ paper
 # %% [markdown]
 # Ours are from the last epoch, all crops of a clip together, on the validation clips that all runs share (`best` was scored on all curated
 # clips). With `quick`, `best` has 100 steps per fold, the Deep CNN at least 600, and the image networks of one epoch have hardly begun.
-# Compare our scores with the paper's only on its data, with `full`. Guessing gives an LWLRAP of 0.26 and a top-5 of 5/12 = 0.42 for one
-# label among twelve classes, 0.06 and 5/80 among eighty.
+# Compare our scores with the paper's only on its data, with `full`, and even then not by a point or two: the clips held out are others, and
+# the paper chose its settings by those that it reports on. Guessing gives an LWLRAP of 0.26 and a top-5 of 5/12 = 0.42 for one label among
+# twelve classes, 0.06 and 5/80 among eighty.
 
 # %% tags=["nbval-ignore-output", "results"]
 print(f"{kit.competition.folder.name}, {len(kit.competition.classes)} classes, preset {kit.preset.name}")
@@ -108,7 +109,8 @@ ours
 
 # %% [markdown]
 # How much might these scores differ on other clips of the same kind? The bootstrap draws as many clips, with replacement, a thousand times;
-# the interval spans the middle 95% of the results. Where two intervals overlap widely, do not trust the order.
+# the interval spans the middle 95% of the results. Where two intervals overlap widely, do not trust the order; the interval of the
+# difference, on the same clips, says more (notebook 6). Another seed would move the scores, too, which none of these intervals shows.
 
 # %% tags=["nbval-ignore-output"]
 intervals = [metrics.lwlrap_with_interval(*run.on(common)) for run in runs]
@@ -149,9 +151,9 @@ curves = curves[[run.name for run in shown]]
 charts.f1_over_threshold(curves)
 
 # %% [markdown]
-# **Beware**: each threshold is chosen on the clips of the tables, so their F1 is slightly optimistic. Average precision (AP), which ranks
-# all clips by the score of one class, and LWLRAP, which ranks all classes within one clip, need no threshold. To use a model, choose the
-# threshold on clips that you do not report on.
+# **Beware**: each threshold is chosen on the clips of the tables, so their F1 is optimistic, most of all where a curve has a narrow peak.
+# Average precision (AP), which ranks all clips by the score of one class, and LWLRAP, which ranks all classes within one clip, need no
+# threshold. To use a model, choose the threshold on clips that you do not report on.
 
 # %% tags=["nbval-ignore-output"]
 chosen = curves.apply(metrics.best_threshold)
@@ -194,8 +196,8 @@ print(f"{run.name}: {len(run.validation)} clips")
 
 # %% [markdown]
 # Would more clips help a class? If so, the dots tend to rise to the right. They show the average precision of each class over its number of
-# curated clips; a larger dot stands for several classes, and the five lowest are named. (The mini set cannot tell: its classes are of
-# nearly equal size.)
+# curated clips; a larger dot stands for several classes, and the five lowest are named. But classes also differ in difficulty, and the mini
+# set cannot tell, nor can most of the competition's curated set: there, classes are of nearly equal size.
 
 # %% tags=["nbval-ignore-output"]
 labels = data.split_labels(kit.competition.curated["labels"]).explode()

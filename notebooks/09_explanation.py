@@ -73,7 +73,7 @@ from utils.run_folder import find_runs
 # %% [markdown]
 # ## The network and the clips
 #
-# The method covers networks of convolutions, pooling, ReLU and dense layers, and the residual blocks of the Deep CNN, but not those of
+# The kit's rules cover networks of convolutions, pooling, ReLU and dense layers, and the residual blocks of the Deep CNN, but not those of
 # ResNet-50, nor the joined paths of Inception V3. The run with the highest LWLRAP is explained; for `best`, its first fold.
 
 # %% tags=["nbval-ignore-output"]
@@ -117,7 +117,8 @@ print(f"{len(clips)} clips, {len(x)} labels to ask about")
 # These are the $\epsilon$ rule (a small $\epsilon$ keeps the denominator away from 0) and the $z^+$ rule, whose positive part $(\cdot)^+$
 # sends relevance to what raised the output. The sum in a residual block is divided by the $z^+$ rule, too. The first convolution spreads
 # relevance evenly over the points that its filter saw (flat rule), batch normalization is merged into the convolution before it, and max
-# pooling passes everything to the maximum. Propagation ends at the normalized spectrogram.
+# pooling passes everything to the maximum. Averages pass it on in proportion to the values averaged, and biases inside the network get
+# none. Propagation ends at the normalized spectrogram.
 
 # %% tags=["nbval-ignore-output"]
 networks = run.models()
@@ -214,8 +215,9 @@ for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rat
 # ## Testing relevance
 #
 # A plausible plot can be wrong. The deletion test (pixel flipping) asks: if relevance shows what the network needs, deleting the most
-# relevant points lowers the score, and faster than deleting as many of the **loudest** points, of those with the highest **gradient times
-# input**, or of **random** ones. Deleted points take the value of the clip's quietest one. On the right, squares of 4 x 4 are deleted.
+# relevant points lowers the score, and faster than deleting as many of the **loudest** points, of those with the highest
+# **gradient times input**, or of **random** ones. Deleted points take the value of the clip's quietest one; only the loudest stays, since
+# the network measures all others from it. On the right, squares of 4 x 4 are deleted.
 
 # %% tags=["nbval-ignore-output"]
 def curves(run, points, x, labels, size):
@@ -238,8 +240,8 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 # %% [markdown]
 # The lower a curve, the more the network needs those points. In the stored outputs, relevance beats random, but loudness beats relevance:
 # clearly for single points, slightly in squares. The loudest points are the sound itself. Gradient times input is as good as relevance for
-# single points, not in squares: the points that it finds are scattered. So here the test does not confirm relevance. (Even random deletion
-# lowers the score: the network was never trained on such holes.)
+# single points, not in squares. So here the test does not confirm relevance. (Even random deletion lowers the score: the network was never
+# trained on such holes.)
 #
 # The next best run, if there is one, on its own first 32 validation clips, deleting single points: in the stored outputs, relevance is
 # ahead of loudness. On so few clips, the test is a first look.
@@ -255,9 +257,10 @@ for next_best in others[:1]:
 # ## What it listens for
 #
 # Each row, on its own scale, shows where along the frequency axis the relevance for a class lies, averaged over its validation clips and
-# time. In the mini set, a bass drum lies below 220 Hz and a cricket at 3.5 to 5.5 kHz (`utils/mini.py`). What does not fit, such as the
-# acoustic guitar's at 20 kHz or the glockenspiel's and the tick-tock's below 100 Hz, may come from clips with two labels, or from
-# background or silence that the network counts on.
+# time. In the mini set, a bass drum's tone lies below 220 Hz and a cricket at 3.5 to 5.5 kHz (`utils/mini.py`). What does not fit, such as
+# the acoustic guitar's at 20 kHz or the glockenspiel's and the tick-tock's below 100 Hz, may come from clips with two labels, from
+# background or silence that the network counts on, or from the border, beyond which convolutions see zeros: in the normalized spectrogram,
+# 40 dB below the peak.
 
 # %% tags=["nbval-ignore-output"]
 plots.relevance_per_class(explain.relevance_over_frequency(points, labels, classes), kit.preset.mel)

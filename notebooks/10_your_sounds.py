@@ -129,7 +129,8 @@ bins = pd.cut(table["highest score"], [0, 0.3, 0.5, 0.7, 0.9, 1])
 table.groupby(bins, observed=True)["right"].agg(["size", "mean"]).round(2).set_axis(["clips", "accuracy"], axis=1)
 
 # %% [markdown]
-# (In the stored outputs, all 48 clips score above 0.9, so the table says nothing about lower scores.)
+# (In the stored outputs, all 48 clips score above 0.9, so the table says nothing about lower scores. For `best`, each clip here was scored
+# by one model, but your sounds get the geometric mean of five, which is lower where they disagree.)
 #
 # If all scores are low, read "none of my classes, or buried in noise", not the class on top. A high score is no proof either: the model
 # has never been shown sounds outside its classes, so it may take one for the class that is nearest. Here is a siren, for which neither the
@@ -234,7 +235,8 @@ print(f"{len(own_run.validation)} validation clips")
 pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epochs", "LWLRAP"]]
 
 # %% [markdown]
-# The confusion matrix of the test clips, which neither training nor validation has seen. Rows are your labels, columns the model's answers:
+# The confusion matrix of the test clips, which neither training nor validation has seen. Rows are your labels (of several, the first),
+# columns the model's answers:
 
 # %% tags=["nbval-ignore-output"]
 says = predict.tag(target / "test", own_run, kit.device).idxmax(axis=1).rename("the model")

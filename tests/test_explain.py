@@ -104,19 +104,21 @@ class Deleted(torch.nn.Module):
     """A network whose score is the share of points at -80 dB."""
 
     def forward(self, x):
-        self.gone = (x == -80)[:, 0].float()
+        self.gone, self.loudest = (x == -80)[:, 0].float(), x.amax(dim=(1, 2, 3))
         return self.gone.mean(dim=(1, 2)).logit()[:, None]
 
 
-def test_whole_squares_are_deleted_the_highest_first():
+def test_whole_squares_are_deleted_the_highest_first_but_not_the_loudest_point():
     generator, network = torch.Generator().manual_seed(0), Deleted()
     x, order = torch.rand(2, 1, 128, 126, generator=generator), torch.rand(2, 128, 126, generator=generator)
-    x[:, 0, 0, 0] = -80
+    x[:, 0, 0, 0], x[:, 0, 9, 9] = -80, 1
+    order[:, 9, 9] = 100  # its square is the first, but for the loudest point
     table = explain.deletion([network], x, torch.zeros(2, dtype=torch.int64), {"any": order}, "sigmoid", size=4)
     assert table.loc[0.2, "any"] == pytest.approx(198 * 16 / (128 * 126), abs=2e-4)  # of 992 squares
     gone, mean = (torch.nn.functional.avg_pool2d(some, 4) for some in (network.gone, order))
-    for deleted, value in zip(gone == 1, mean):
+    for deleted, value in zip(gone >= 15 / 16, mean):
         assert value[deleted].min() >= value[~deleted].max()
+    assert (network.loudest == 1).all()
 
 
 def test_deleting_the_most_relevant_points_lowers_scores_more_than_random_ones(run, sets):

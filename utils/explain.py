@@ -161,7 +161,8 @@ def deletion(
 
     Returns a row per share deleted and a column per ranking. `orders`: rankings by name, (clips, n_mels, frames),
     highest first. Points are deleted in squares of `size` by their mean, and take the value of the clip's quietest
-    point. `networks`, `x` and `labels` are as for `relevance`.
+    point. The loudest stays: without it, peak normalization would make all others louder. `networks`, `x` and `labels`
+    are as for `relevance`.
     """
     labels = labels.to(x.device).repeat(len(networks))[:, None]
     networks = [network.to(x.device).eval() for network in networks]
@@ -170,10 +171,10 @@ def deletion(
         scores = [activate(network(some), activation) for network in networks for some in x.split(BATCH)]
         return torch.cat(scores).gather(1, labels).mean().item()
 
-    quietest = x.amin(dim=(1, 2, 3), keepdim=True)
+    quietest, loudest = x.amin(dim=(1, 2, 3), keepdim=True), x.amax(dim=(1, 2, 3), keepdim=True)
     rows = {0.0: dict.fromkeys(orders, score(x))}
     for share in SHARES:
-        masks = {name: _highest(order, share, size) for name, order in orders.items()}
+        masks = {name: _highest(order, share, size) & (x < loudest) for name, order in orders.items()}
         rows[share] = {name: score(torch.where(mask, quietest, x)) for name, mask in masks.items()}
     return pd.DataFrame(rows).T.rename_axis("share deleted")
 
