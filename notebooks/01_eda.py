@@ -75,8 +75,7 @@ labels_per_clip.rename_axis("labels per clip").fillna(0).astype(int)
 # In the competition, the curated set has at most 75 clips per class and the noisy set 300. In this dataset:
 
 # %%
-counts = pd.DataFrame({name: lists.explode().value_counts() for name, lists in labels.items()})
-counts = counts.reindex(competition.classes).fillna(0).astype(int)
+counts = data.clips_per_class({"curated": curated, "noisy": noisy}).reindex(competition.classes, fill_value=0)
 counts.agg(["min", "median", "max"]).astype(int)
 
 # %% [markdown]
@@ -138,7 +137,7 @@ plots.spectrograms(examples, settings) if examples else "every clip has several 
 # %%
 def show(clip, of=""):
     samples = audio.load_clip(clip["path"], settings)
-    plots.clip(samples, mel.log_mel(samples, settings), settings, clip["labels"] + of)
+    plots.clip(samples, mel.log_mel(samples, settings), settings, plots.display_name(clip["labels"]) + of)
     return plots.player(samples, settings)
 
 

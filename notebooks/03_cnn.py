@@ -124,7 +124,7 @@ charts.architecture(shapes)
 # %%
 import pandas as pd
 
-pd.DataFrame(models.layers(model)).drop(columns="trains")
+models.layers(model).drop(columns="trains")
 
 # %%
 print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters")

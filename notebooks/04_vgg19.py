@@ -82,10 +82,12 @@ print(weights or "No ImageNet weights: the hub cannot be reached and FAT_VGG19_W
 
 # %%
 import pandas as pd
+import torch
 
-model = models.VGG19(len(competition.classes))
+with torch.device("meta"):  # shapes alone, no memory
+    model = models.VGG19(len(competition.classes))
 model.freeze()
-layers = pd.DataFrame(models.layers(model))
+layers = models.layers(model)
 layers
 
 # %%
@@ -106,7 +108,8 @@ table[table.nunique(axis="columns") > 1]
 
 # %% tags=["nbval-ignore-output"]
 for name in names:
-    entry, options = models.MODELS[name], {"weights": weights} if name == "vgg19_transfer" else {}
+    entry = models.MODELS[name]
+    options = {"weights": weights} if entry.pretrained else {}
     model = entry.build(len(competition.classes), kit.preset.name, **options)
     launch.fit(model, train_set, validation_set, configs[name], kit.run_folder(name), entry.title)
 

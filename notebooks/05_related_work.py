@@ -111,7 +111,7 @@ def build(name, **options):
     return models.MODELS[name].build(len(competition.classes), preset_name, **options)
 
 
-pd.DataFrame(models.layers(build("piczak"))).drop(columns="trains")
+models.layers(build("piczak")).drop(columns="trains")
 
 # %% [markdown]
 # All networks here are trained by `launch.fit` on the same clips as the Deep CNN of notebook 3, each with its own settings.
@@ -133,7 +133,7 @@ ours = {"piczak": fit("piczak")}
 # counterparts: spectrograms are **resized** in time and mel, and **mixed** with others. Notebook 6 shows both.
 
 # %%
-pd.DataFrame(models.layers(build("sb_cnn"))).drop(columns="trains")
+models.layers(build("sb_cnn")).drop(columns="trains")
 
 # %% tags=["nbval-ignore-output"]
 ours["sb_cnn"] = fit("sb_cnn")

@@ -124,7 +124,7 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # `python -m tests.ablation` trains each part on all folds of your data.
 
 # %% tags=["nbval-ignore-output"]
-ablation = best.ablation(curated, kit.preset, kit.runs / "ablation")
+ablation = best.ablation(curated, kit.preset, kit.run_folder("ablation"))
 ablation.round(3)
 
 # %%

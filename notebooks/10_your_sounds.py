@@ -113,7 +113,7 @@ predict.top_classes(scores, k=2).set_index(["fname", "class"])
 # %% tags=["nbval-ignore-output"]
 for fname in scores.index[:3]:
     samples = audio.load_clip(Path(sounds) / fname, run.mel)
-    found = ", ".join(f"{label} {score:.2f}" for label, score in scores.loc[fname].nlargest(2).items())
+    found = ", ".join(f"{plots.display_name(label)} {score:.2f}" for label, score in scores.loc[fname].nlargest(2).items())
     plots.clip(samples, mel.log_mel(samples, run.mel), run.mel, f"{fname}: {found}")
     display(plots.player(samples, run.mel))
 
@@ -208,9 +208,7 @@ runs = examples / "runs" if Path(labeled).is_relative_to(examples) else own_kit.
 
 # %%
 competition = own_kit.competition
-sets = {"curated": competition.curated, "test": competition.test}
-clips = {name: data.split_labels(table["labels"]).explode().value_counts() for name, table in sets.items()}
-pd.DataFrame(clips).fillna(0).astype(int)
+data.clips_per_class({"curated": competition.curated, "test": competition.test})
 
 # %% [markdown]
 # A small network and 150 steps, to see that it learns; leave out `max_steps`, `width` and `stem` for those of notebook 3. As there, a fifth
@@ -239,7 +237,7 @@ pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epo
 # columns the model's answers:
 
 # %% tags=["nbval-ignore-output"]
-says = predict.tag(target / "test", own_run, kit.device).idxmax(axis=1).rename("the model")
+says = predict.tag(competition.test["path"], own_run, kit.device).idxmax(axis=1).rename("the model")
 said = data.split_labels(competition.test.set_index("fname")["labels"]).str[0].rename("you")
 pd.crosstab(*said.align(says, join="inner"))
 

@@ -10,7 +10,6 @@ import argparse
 from dataclasses import replace
 
 import pandas as pd
-from tqdm import tqdm
 
 from utils import baselines, launch, mel_cache, models, setup, train
 from utils.dataset import load_split
@@ -30,9 +29,7 @@ def train_system(name: str, kit: Workspace, epochs: int, seed: int) -> Run:
         return baselines.fit(name, *sets, folder)
     entry = models.MODELS[name]
     config = replace(entry.config(preset.name), epochs=epochs, min_steps=1, max_steps=None, seed=seed)
-    title = f"{entry.title}, seed {seed}"
-    with tqdm(total=config.steps(len(sets[0])), unit="step", mininterval=1) as bar:
-        return train.fit(entry.build(len(classes), preset.name, seed), *sets, config, folder, title, bar)
+    return train.fit(entry.build(len(classes), preset.name, seed), *sets, config, folder, entry.title)
 
 
 def main() -> None:
@@ -52,8 +49,7 @@ def main() -> None:
     for name in options.systems or systems:
         for seed in range(options.seeds):
             run = train_system(name, kit, options.epochs, seed)
-            title = baselines.TITLES.get(name) or models.MODELS[name].title
-            rows.append(run.summary() | run.cost() | {"model": title, "seed": seed})
+            rows.append(run.summary() | run.cost() | {"seed": seed})
     table = pd.DataFrame(rows)
     scores = table.pivot(index="model", columns="seed", values="LWLRAP").add_prefix("LWLRAP, seed ")
     mean = table.groupby("model")[["LWLRAP", "top-5", "parameters", "MMAC", "seconds"]].mean()

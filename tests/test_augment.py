@@ -29,7 +29,7 @@ def noise(n=4, n_mels=32, n_frames=48):
 
 
 def draw(dataset, rows, config, seed=0):
-    return draw_batch(dataset, rows, config, torch.Generator().manual_seed(seed), augmented=True)
+    return draw_batch(dataset, rows, config, torch.Generator().manual_seed(seed))
 
 
 def test_random_crops_begin_anywhere_in_a_longer_clip_and_around_a_shorter_one():

@@ -137,7 +137,8 @@ def too_much(_, bar):
     torch.empty(2**60, dtype=torch.uint8)
 
 
-MEMORY = [(killed, "was killed, probably for"), (out_of_memory, "stopped for"), (too_much, "stopped for")]
+KILLED = r"was killed, probably \(unless an error is shown above\) for"
+MEMORY = [(killed, KILLED), (out_of_memory, "stopped for"), (too_much, "stopped for")]
 
 
 @pytest.mark.parametrize("train_one, what", MEMORY)

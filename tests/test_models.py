@@ -67,9 +67,9 @@ def test_transfer_loads_the_weights_and_trains_the_last_block(tmp_path):
         expected = imagenet(networks.standardize(x).expand(-1, 3, -1, -1))
         assert torch.allclose(model(x), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
         assert torch.equal(model.head(model.frozen_features(x)), model(x))
-    trains = [layer["kind"] for layer in models.layers(model) if layer["trains"]]
-    assert trains == ["Conv2d"] * 4 + ["Linear"] * 3
-    assert len([layer for layer in models.layers(model) if not layer["trains"]]) == 12
+    layers = models.layers(model)
+    assert layers["kind"][layers["trains"]].tolist() == ["Conv2d"] * 4 + ["Linear"] * 3
+    assert (~layers["trains"]).sum() == 12
     assert model.pretrained
     assert model.n_frozen == 28  # up to the fourth pooling layer
 
@@ -77,7 +77,7 @@ def test_transfer_loads_the_weights_and_trains_the_last_block(tmp_path):
 def test_without_weights_all_of_vgg19_is_trained():
     model = models.VGG19(12, width=4)
     assert not model.pretrained
-    assert all(layer["trains"] for layer in models.layers(model))
+    assert models.layers(model)["trains"].all()
 
 
 def test_imagenet_weights_come_from_the_named_file_or_not_at_all(tmp_path, monkeypatch):

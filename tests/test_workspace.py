@@ -19,7 +19,6 @@ def test_without_data_the_mini_set_is_made_and_announced(competition, monkeypatc
     assert "No competition data was found, so this is the mini set" in printed
     assert "preset   quick" in printed
     assert kit.runs.is_relative_to(kit.folder)
-    assert kit.submissions.is_dir()
 
 
 def test_environment_and_parameters_are_used(competition, monkeypatch, tmp_path, capsys):

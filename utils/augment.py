@@ -20,7 +20,7 @@ POWER = math.log(10) / 10  # converts dB to the natural logarithm of power
 
 
 def draw_batch(
-    dataset: MelDataset, rows: Tensor, config: TrainingConfig, generator: torch.Generator, augmented: bool
+    dataset: MelDataset, rows: Tensor, config: TrainingConfig, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Draw everything random about the batch of clips `rows`: tensors on the CPU, one row per clip.
 
@@ -38,8 +38,6 @@ def draw_batch(
         return _random_offsets(dataset.lengths[rows], n_frames, generator)
 
     draw = {"rows": rows, "offsets": begin(rows)}
-    if not augmented:
-        return draw
     if config.mix_probability:
         other = rows[torch.randperm(n, generator=generator)]
         gain = torch.where(uniform(0, 1) < config.mix_probability, uniform(*GAIN), -math.inf)
@@ -91,7 +89,7 @@ def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tup
     """Return a batch as drawn in training: dB (size, 1, n_mels, n_frames), and targets (size, classes)."""
     generator = torch.Generator().manual_seed(config.seed)
     rows = torch.randperm(len(dataset), generator=generator)[:size]
-    x, targets = make_batch(dataset, draw_batch(dataset, rows, config, generator, augmented=True), config)
+    x, targets = make_batch(dataset, draw_batch(dataset, rows, config, generator), config)
     return x.cpu().numpy(), targets.cpu().numpy()
 
 
@@ -112,7 +110,7 @@ def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarra
     rows = torch.arange(min(8, len(dataset)))
     shown = {}
     for name, only in configs.items():
-        draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed), augmented=True)
+        draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed))
         if "rate" in draw:
             draw["rate"][:], draw["mel_scale"][:], draw["mel_shift"][:] = RATE[0], 1.0, -MEL_SHIFT
         if "filter_gain" in draw:
@@ -175,7 +173,7 @@ def filter_augment(x: Tensor, gain: Tensor) -> Tensor:
 
 
 def rms(x: Tensor) -> Tensor:
-    """Return the root mean square amplitude of each spectrogram in dB: (clips,)."""
+    """Return the root mean square (RMS) amplitude, not in dB, of each dB spectrogram: (clips,)."""
     return (POWER * x).exp().mean(dim=(1, 2, 3)).sqrt()
 
 
@@ -190,7 +188,7 @@ def tta_crops(lengths: Tensor, config: TrainingConfig) -> tuple[Tensor, Tensor]:
     rows = torch.repeat_interleave(torch.arange(len(lengths)), count)
     number = torch.arange(len(rows)) - (count.cumsum(0) - count)[rows]
     room = lengths - config.n_frames
-    offsets = (room.clamp(min=0)[rows] * number / (count[rows] - 1).clamp(min=1)).long()
+    offsets = room.clamp(min=0)[rows] * number // (count[rows] - 1).clamp(min=1)
     if config.crop == "random":
         offsets += room.clamp(max=0)[rows] // 2
     return rows, offsets

@@ -162,5 +162,6 @@ def summary(run: Run) -> pd.DataFrame:
     for fold in run.folds():
         noisy = fold.train_clips["fname"].str.startswith(NOISY).sum()
         clips = {"curated clips": len(fold.train_clips) - noisy, "noisy clips": noisy}
-        rows.append({"fold": fold.name} | clips | {key: fold.summary()[key] for key in ("LWLRAP", "top-5")})
+        scores = fold.summary()
+        rows.append({"fold": fold.name} | clips | {key: scores[key] for key in ("LWLRAP", "top-5")})
     return pd.DataFrame(rows).set_index("fold")

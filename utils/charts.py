@@ -214,4 +214,4 @@ def deletion(curves: dict[str, pd.DataFrame]) -> None:
         table.plot(ax=ax, style=["o-", "s-", "^-", "k:"], legend=False)
         ax.set(title=title, xlabel="Share of the points deleted", ylabel="Mean score of the labels", xticks=table.index)
         ax.grid(alpha=0.3)
-    axes[0, -1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5))

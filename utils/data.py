@@ -206,6 +206,12 @@ def multi_hot(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
     return targets
 
 
+def clips_per_class(sets: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Count the clips of each class (a row, in alphabetical order) in each of the labeled tables (a column)."""
+    counts = {name: split_labels(table["labels"]).explode().value_counts() for name, table in sets.items()}
+    return pd.DataFrame(counts).fillna(0).astype(int).sort_index()
+
+
 def first_label(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
     """Return the class index of each clip's first listed label, used for top-5 accuracy; int64 (clips,)."""
     return _class_index(split_labels(table["labels"]).str[0], classes)

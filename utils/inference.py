@@ -90,8 +90,6 @@ def evaluate(model: nn.Module, dataset: MelDataset, config: TrainingConfig) -> d
     """Compute the model's loss, LWLRAP and top-5 accuracy on a dataset with labels."""
     scores = predict_scores(model, dataset, config)
     targets, p = dataset.targets.numpy(), scores.clip(1e-6, 1 - 1e-6)
-    return {
-        "validation loss": float(-np.where(targets > 0, np.log(p), np.log1p(-p)).mean()),
-        "LWLRAP": metrics.lwlrap(targets, scores),
-        "top-5": metrics.top_k_accuracy(data.first_label(dataset.table, dataset.classes), scores),
-    }
+    loss = -np.where(targets > 0, np.log(p), np.log1p(-p)).mean()
+    first_label = data.first_label(dataset.table, dataset.classes)
+    return {"validation loss": float(loss)} | metrics.summary(targets, first_label, scores)

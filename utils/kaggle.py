@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from . import files
-from .workspace import ROOT, quoted, short_path, work_folder
+from .workspace import ROOT, quoted, replace_unprintable, short_path, work_folder
 
 COMPETITION = "freesound-audio-tagging-2019"
 KIT = "freesound-tagging-kit"
@@ -108,6 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     what = "file with timm's VGG19 weights, to run notebook 4 without internet"
     parser.add_argument("--weights", type=Path, help=what)
     options = parser.parse_args(arguments)
+    replace_unprintable()
     try:
         upload, *push = write(options.to, options.username, options.weights)
     except OSError as error:

@@ -28,7 +28,7 @@ from torch import nn
 from tqdm import tqdm
 
 from . import dataset, distributed, mel_cache, models, train
-from .config import TrainingConfig
+from .config import PRESETS, TrainingConfig
 from .dataset import MelDataset, load_split
 from .run_folder import Run
 from .workspace import ROOT, replace_unprintable, setup, short_path
@@ -113,7 +113,7 @@ def train_in_parallel(
                 killed = isinstance(error, BrokenProcessPool)
                 if not killed and not re.search("(out of|allocate|enough) memory", str(error)):  # GPU, Linux, Windows
                     raise
-                what = "was killed, probably for" if killed else "stopped for"
+                what = "was killed, probably (unless an error is shown above) for" if killed else "stopped for"
                 remedy = "OMP_NUM_THREADS=1 trains one at a time, or one per GPU; finished ones are not repeated"
                 raise MemoryError(f"A training {what} lack of memory: {remedy}.") from error
             finally:  # if one has failed or this was interrupted, the others stop
@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", nargs="?", choices=ONE_TRAINING, help="model to train; the run is named MODEL-PRESET")
     parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--work", help="folder for artifacts (FAT_WORK)")
-    parser.add_argument("--preset", help="full or quick (FAT_PRESET)")
+    parser.add_argument("--preset", choices=PRESETS, help="FAT_PRESET")
     parser.add_argument("--config", type=_changes, default={}, help="config changes, such as '{\"batch_size\": 64}'")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -168,13 +168,18 @@ def lwlrap_with_interval(
     return row
 
 
+def summary(targets: np.ndarray, first_label: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Return `LWLRAP` and `top-5` accuracy of `scores`, (clips, classes); `first_label`, (clips,), as class indices."""
+    return {"LWLRAP": lwlrap(targets, scores), "top-5": top_k_accuracy(first_label, scores)}
+
+
 def blend(scores: list[np.ndarray]) -> np.ndarray:
     """Return the geometric mean of models' scores, (clips, classes) in 0 to 1. Raises ValueError if there are none."""
     if not scores:
         raise ValueError("there are no scores to average: choose at least one run.")
     if len(scores) == 1:
         return scores[0]
-    return np.exp(np.mean([np.log(np.clip(some, 1e-12, 1)) for some in scores], axis=0)).astype(np.float32)
+    return np.exp(np.log(np.clip(scores, 1e-12, 1)).mean(axis=0)).astype(np.float32)
 
 
 def by_number_of_labels(targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
@@ -187,4 +192,4 @@ def lwlrap_by(group: Sequence[str], targets: np.ndarray, scores: np.ndarray) -> 
     """Return number and LWLRAP of the clips of each group; `group` names that of each clip."""
     groups = pd.DataFrame({"group": group}).groupby("group").indices  # row numbers
     table = {name: {"clips": len(rows), "LWLRAP": lwlrap(targets[rows], scores[rows])} for name, rows in groups.items()}
-    return pd.DataFrame.from_dict(table, orient="index").astype({"clips": int})
+    return pd.DataFrame.from_dict(table, orient="index")

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import NO_AUGMENTATION, TrainingConfig
+from .config import NO_AUGMENTATION, TrainingConfig, attached
 from .networks import VGG19, DeepCNN
 from .related_networks import SBCNN, ImageNetwork, PiczakCNN
 
@@ -121,10 +122,11 @@ MODELS: dict[str, Entry] = {
 
 
 def imagenet_weights() -> Path | None:
-    """Find the file with VGG19's ImageNet weights: FAT_VGG19_WEIGHTS, or timm's hub (downloads 575 MB, once), or None.
+    """Find the file with VGG19's ImageNet weights; None if there is none.
 
-    Raises FileNotFoundError if the file in FAT_VGG19_WEIGHTS does not exist, and OSError if the hub's page can be read
-    but the hub does not provide them, or there is no space for them.
+    Looks at FAT_VGG19_WEIGHTS, then on Kaggle in attached datasets, then at timm's hub (downloads 575 MB, once). Raises
+    FileNotFoundError if the file in FAT_VGG19_WEIGHTS does not exist, and OSError if the hub's page can be read but the
+    hub does not provide them, or there is no space for them.
     """
     import huggingface_hub
     import huggingface_hub.constants
@@ -133,6 +135,8 @@ def imagenet_weights() -> Path | None:
         if not Path(local).is_file():
             raise FileNotFoundError(f"FAT_VGG19_WEIGHTS is {local}, which is not a file: correct or unset it.")
         return Path(local)
+    if mounted := attached("weights/vgg19.safetensors"):
+        return mounted[0]
     cached = huggingface_hub.try_to_load_from_cache(VGG19_HUB, "model.safetensors")
     if isinstance(cached, str):
         return Path(cached)
@@ -174,9 +178,9 @@ def cost(config: dict, n_mels: int, n_frames: int) -> dict[str, float]:
     return {"parameters": sum(p.numel() for p in model.parameters()), "MMAC": counter.get_total_flops() / 2e6}
 
 
-def layers(model: nn.Module) -> list[dict]:
-    """List each convolution and dense layer: name, kind, weight shape, parameters and whether it is trained."""
-    return [
+def layers(model: nn.Module) -> pd.DataFrame:
+    """Tabulate convolutions and dense layers: name, kind, weight shape, parameters and whether the layer is trained."""
+    rows = [
         {
             "layer": name,
             "kind": "Conv2d" if isinstance(layer, nn.Conv2d) else "Linear",
@@ -187,3 +191,4 @@ def layers(model: nn.Module) -> list[dict]:
         for name, layer in model.named_modules()
         if isinstance(layer, (nn.Conv2d, nn.Linear))
     ]
+    return pd.DataFrame(rows)

@@ -191,9 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     competition = data.Competition(target)
-    labels = {"train_curated": competition.curated["labels"], "test": competition.test["labels"]}
-    clips = pd.DataFrame({name: data.split_labels(part).explode().value_counts() for name, part in labels.items()})
-    print(clips.fillna(0).astype(int).sort_index().to_string())
+    print(data.clips_per_class({"train_curated": competition.curated, "test": competition.test}).to_string())
     print(f"\nNext, run: python -m utils.run --data {quoted(options.target)} --preset quick 02 03 08")
 
 

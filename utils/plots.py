@@ -105,7 +105,7 @@ def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Au
 def clip(samples: np.ndarray, log_mel: np.ndarray, settings: MelConfig, title: str) -> None:
     """Draw the waveform and, below it, the mel spectrogram over the same seconds."""
     _, (upper, lower) = plt.subplots(2, 1, figsize=(6.2, 3), sharex=True, height_ratios=[1, 2])
-    waveform(upper, samples, settings, display_name(title))
+    waveform(upper, samples, settings, title)
     spectrogram(lower, log_mel, settings, "")
     upper.set(xlabel="", xlim=(0, len(samples) / settings.sample_rate))
 

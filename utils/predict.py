@@ -50,9 +50,10 @@ def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
 def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str = "cpu") -> pd.DataFrame:
     """Score one window (2 s) every `seconds` of a recording, untrimmed: a row per window, a column per class.
 
-    The index `seconds` is the middle of the window, to 0.01 s. The last window ends within half a step of the
-    recording's end, so part of it may lie beyond; a recording shorter than a window has one row, as if it began with
-    the window. Raises FileNotFoundError and ValueError as `tag` does, and ValueError if `seconds` is less than a frame.
+    The index `seconds` is the middle of the window, to 0.01 s. With a step of up to a window, the last one ends within
+    half a step of the recording's end, so part of it may lie beyond; a recording shorter than a window has one row, as
+    if it began with the window. Raises FileNotFoundError and ValueError as `tag` does, and ValueError if `seconds` is
+    less than a frame.
     """
     frame = run.mel.hop_length / run.mel.sample_rate
     if not seconds >= frame:

@@ -83,7 +83,7 @@ def _prepare(arguments: list[str] | None) -> tuple[list[Path], Path, bool]:
     parser.add_argument("notebooks", nargs="*", help="numbers of the notebooks, such as 03 05 (default: all)")
     parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--work", help="folder for artifacts (FAT_WORK)")
-    parser.add_argument("--preset", help=f"{' or '.join(PRESETS)} (FAT_PRESET)")
+    parser.add_argument("--preset", choices=PRESETS, help="FAT_PRESET")
     parser.add_argument("--inplace", action="store_true", help="update the outputs stored in the notebooks")
     options = parser.parse_args(arguments)
     replace_unprintable()

@@ -132,11 +132,9 @@ class Run:
     def summary(self, fnames: Collection[str] | None = None) -> dict:
         """Return model, name, epochs, and LWLRAP and top-5 on the validation clips, or on those in `fnames`."""
         targets, scores = self.on(fnames)
-        return {
-            "model": self.record["title"], "run": self.name, "epochs": len(self.history),
-            "LWLRAP": metrics.lwlrap(targets, scores),
-            "top-5": metrics.top_k_accuracy(data.first_label(self._validation_of(fnames), self.classes), scores),
-        }  # fmt: skip
+        first_label = data.first_label(self._validation_of(fnames), self.classes)
+        row = {"model": self.record["title"], "run": self.name, "epochs": len(self.history)}
+        return row | metrics.summary(targets, first_label, scores)
 
     def cost(self) -> dict[str, float]:
         """Return parameters, million multiply-accumulates (MMAC) per crop, and training seconds; of folds, the sum.
@@ -155,8 +153,8 @@ class Run:
         Raises ValueError if there are none, or, saying what differs, if the weights do not match the settings.
         """
         self.require_weights()
-        if self.folds():
-            return [model for fold in self.folds() for model in fold.models()]
+        if folds := self.folds():
+            return [model for fold in folds for model in fold.models()]
         file = self.folder / "weights.safetensors"
         try:
             with torch.device("meta"):  # takes no memory, whatever the settings say

@@ -11,7 +11,7 @@ import pandas as pd
 from . import files
 from .config import KAGGLE_WORKING
 from .data import TEST_LABELS, Competition, first_label, multi_hot
-from .metrics import blend, lwlrap, lwlrap_by, top_k_accuracy
+from .metrics import blend, lwlrap_by, summary
 from .run_folder import Run, common_clips, preferred
 
 
@@ -34,8 +34,8 @@ def blend_table(runs: Sequence[Run]) -> pd.DataFrame:
     scores = {name: table[classes].to_numpy() for name, table in tables.items()}
     scores["their blend"] = blend(list(scores.values()))
     targets, first = multi_hot(labels, classes), first_label(labels, classes)
-    rows = {name: [lwlrap(targets, some), top_k_accuracy(first, some)] for name, some in scores.items() if clips}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["LWLRAP", "top-5"])
+    rows = {name: summary(targets, first, some) for name, some in scores.items() if clips}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def fill_unreadable(scores: np.ndarray, table: pd.DataFrame, competition: Competition) -> np.ndarray:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from . import augment, distributed, models, muon
 from .checkpoint import Checkpoint
-from .config import TrainingConfig
+from .config import NO_AUGMENTATION, TrainingConfig
 from .dataset import MelDataset, refuse_shared_clips
 from .inference import autocast, autocast_dtype, device_name, evaluate, predict_scores
 from .networks import Head
@@ -132,7 +132,8 @@ class Trainer:
             for optimizer in self.optimizers:
                 optimizer.param_groups[0]["lr"] = self.learning_rate(step)
             augmented = step < self.config.augmented * self.steps
-            draw = augment.draw_batch(self.train_set, rows, self.config, generator, augmented)
+            config = self.config if augmented else replace(self.config, **NO_AUGMENTATION)
+            draw = augment.draw_batch(self.train_set, rows, config, generator)
             losses.append(self.step({name: distributed.shard(values) for name, values in draw.items()}, len(rows)))
             step += 1
             bar.update()

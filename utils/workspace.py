@@ -74,11 +74,7 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     if os.environ.get("FAT_DROP_UNREADABLE") not in (None, "", "0"):
         chosen = replace(chosen, drop_unreadable=True)
     pd.set_option("display.precision", 3)
-    weights = attached("weights/vgg19.safetensors")
-    if weights:
-        os.environ.setdefault("FAT_VGG19_WEIGHTS", str(weights[0]))
     submissions = submissions_folder()
-    submissions.mkdir(parents=True, exist_ok=True)
     print(f"data     {short_path(competition.folder)}: {competition}")
     if not found:
         print("         No competition data was found, so this is the mini set of synthetic demo data.")
