@@ -7,7 +7,7 @@ import soundfile
 
 from utils.audio import load_clip
 from utils.config import MelConfig
-from utils.mel import log_mel, mel_filters, trim
+from utils.mel import griffin_lim, log_mel, mel_filters, trim
 
 SETTINGS = MelConfig()
 
@@ -81,6 +81,14 @@ def test_load_clip_mixes_down_and_resamples(tmp_path):
     assert len(samples) == 44_100
     assert np.abs(np.fft.rfft(samples)).argmax() == 440
     assert np.abs(samples).max() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("hz", [300, 3000, 9000])
+def test_an_inverted_spectrogram_has_the_pitch_and_loudness_of_the_sound(hz):
+    tone = 0.4 * np.sin(2 * np.pi * hz * np.arange(2 * 44_100) / 44_100).astype(np.float32)
+    sound = griffin_lim(log_mel(tone, SETTINGS), SETTINGS)
+    assert np.abs(np.fft.rfft(sound)).argmax() * 44_100 / len(sound) == pytest.approx(hz, rel=0.02)
+    assert sound.std() == pytest.approx(tone.std(), rel=0.1)
 
 
 def test_filters_beyond_nyquist_are_rejected():

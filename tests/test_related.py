@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 
-from utils import baselines, inference, launch, metrics, models, predict, related_networks, train
+from utils import baselines, inference, launch, mel, metrics, models, predict, related_networks, train
 from utils.config import MelConfig, TrainingConfig
 from utils.run_folder import find_runs
 
@@ -88,6 +88,19 @@ def test_features_are_finite_and_50_for_every_clip(cache, competition):
     some = [baselines.features(x, settings) for x in (silent, one_frame, cache[competition.curated["fname"].iloc[1]])]
     assert np.isfinite(some).all() and np.shape(some) == (3, 50)
     assert np.allclose(some[1][25:], 0)  # one frame does not vary
+
+
+def test_features_tell_a_tone_from_noise():
+    settings, seconds = MelConfig(), np.arange(44_100) / 44_100
+    tone = mel.log_mel(0.4 * np.sin(2 * np.pi * 3000 * seconds), settings)
+    noise = mel.log_mel(0.1 * np.random.default_rng(0).standard_normal(44_100), settings)
+    of_tone, of_noise = (dict(zip(baselines.NAMES, baselines.features(x, settings))) for x in (tone, noise))
+    band = tone.mean(axis=1).argmax()
+    assert of_tone["centroid, mean"] == pytest.approx(band, abs=1) == pytest.approx(of_tone["roll-off, mean"], abs=1)
+    assert of_tone["bandwidth, mean"] < 1 < 30 < of_noise["bandwidth, mean"]
+    assert of_tone["flatness, mean"] < -40 < -2 < of_noise["flatness, mean"]  # dB
+    louder = baselines.features(noise + 6, settings) - baselines.features(noise, settings)
+    assert louder[baselines.NAMES.index("loudness, mean")] == pytest.approx(6)
 
 
 @pytest.mark.parametrize("name", baselines.TITLES)
