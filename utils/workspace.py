@@ -50,7 +50,7 @@ class Workspace:
 
 
 def setup(data_folder: str | None = None, preset: str | None = None) -> Workspace:
-    """Find the data, choose preset and device, make the folders, and print a summary.
+    """Find the data, choose preset and device, make the work folder, and print a summary.
 
     `data_folder`: a folder in Kaggle's or Zenodo's layout; if None, FAT_DATA; if unset, Kaggle's input or `data/`
     beside the notebooks; if there is none, the mini set. `preset`: "full" or "quick"; if None, FAT_PRESET; if unset,
