@@ -239,9 +239,9 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 
 # %% [markdown]
 # The lower a curve, the more the network needs those points. In the stored outputs, relevance beats random, but loudness beats relevance:
-# clearly for single points, slightly in squares. The loudest points are the sound itself. Gradient times input is as good as relevance for
-# single points, not in squares. So here the test does not confirm relevance. (Even random deletion lowers the score: the network was never
-# trained on such holes.)
+# clearly for single points, slightly in squares. The loudest points are the sound itself. Gradient times input is about as good as
+# relevance for single points, not in squares. So here the test does not confirm relevance. (Even random deletion lowers the score: the
+# network was never trained on such holes.)
 #
 # The next best run, if there is one, on its own first 32 validation clips, deleting single points: in the stored outputs, relevance is
 # ahead of loudness. On so few clips, the test is a first look.
