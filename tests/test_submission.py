@@ -57,9 +57,11 @@ def test_an_invalid_submission_is_not_written(competition, scores, tmp_path):
 
 
 def test_on_kaggle_a_copy_goes_where_the_competition_looks(competition, scores, tmp_path, monkeypatch):
-    (tmp_path / "working").mkdir()
     monkeypatch.setattr(submission, "KAGGLE_WORKING", tmp_path / "working")
     file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
+    assert not (tmp_path / "working").exists()  # as elsewhere than on Kaggle
+    (tmp_path / "working").mkdir()
+    submission.write(file, scores, competition, runs=[])
     assert (tmp_path / "working/submission.csv").read_bytes() == file.read_bytes()
 
 

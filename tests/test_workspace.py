@@ -21,6 +21,13 @@ def test_without_data_the_mini_set_is_made_and_announced(competition, monkeypatc
     assert kit.runs.is_relative_to(kit.folder)
 
 
+@pytest.mark.parametrize("device, preset", [("cpu", "quick"), ("cuda", "full")])
+def test_the_default_preset_is_full_on_a_gpu(device, preset, monkeypatch):
+    monkeypatch.delenv("FAT_PRESET")
+    monkeypatch.setattr(workspace, "find_device", lambda: (device, "a device"))
+    assert setup().preset.name == preset
+
+
 def test_environment_and_parameters_are_used(competition, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     monkeypatch.setenv("FAT_DROP_UNREADABLE", "1")
