@@ -102,8 +102,8 @@ plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 # %% [markdown]
 # ## Step 4: mel bands
 #
-# We hear equal differences of frequency as equal steps of pitch at low frequencies and equal ratios at high ones. So does the mel scale: it
-# is almost linear far below 700 Hz and almost logarithmic far above. The paper's formula is HTK's:
+# We hear equal differences of frequency as equal steps of pitch at low frequencies and equal ratios at high ones. The mel scale follows
+# this: it is almost linear far below 700 Hz and almost logarithmic far above. The paper's formula is HTK's:
 #
 # $$m = 2595 \log_{10}\left(1 + \frac{f}{700}\right)$$
 #

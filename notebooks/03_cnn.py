@@ -122,8 +122,6 @@ charts.architecture(shapes)
 # data.
 
 # %%
-import pandas as pd
-
 models.layers(model).drop(columns="trains")
 
 # %%
@@ -169,6 +167,8 @@ charts.learning_curves({run.name: run.history})
 # the very clips that it is scored on, which can only flatter it. Both on one crop:
 
 # %% tags=["nbval-ignore-output"]
+import pandas as pd
+
 history = run.history.set_index("epoch")
 highest = history["LWLRAP"].idxmax()
 pd.DataFrame({"last": history.iloc[-1], f"highest (epoch {highest})": history.loc[highest]}).drop("steps")

@@ -119,9 +119,9 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # interval contains 0, the part cannot be said to help. In the stored outputs that is all but `+ Muon`, whose interval begins just above 0.
 #
 # On the 562 recordings of the README, with 1,000 steps per fold, `random crops` scores 0.894, mixing, resizing and SpecAugment together
-# 0.916, `+ Muon` 0.951 and `+ FilterAugment` 0.949. SpecAugment alone makes no clear difference there, nor does FilterAugment, which gains
-# 0.020 on drum kits never heard, with an interval from 0.000 to 0.041 ([all measurements](../tests/README.md#other-real-sounds)).
-# `python -m tests.ablation` trains each part on all folds of your data.
+# 0.916, `+ Muon` 0.951 and `+ FilterAugment` 0.949. What SpecAugment alone gives there is unclear; FilterAugment makes no measurable
+# difference, but gains 0.020 on drum kits never heard, with an interval from 0.000 to 0.041 ([all
+# measurements](../tests/README.md#other-real-sounds)). `python -m tests.ablation` trains each part on all folds of your data.
 
 # %% tags=["nbval-ignore-output"]
 ablation = best.ablation(curated, kit.preset, kit.run_folder("ablation"))
@@ -136,8 +136,8 @@ charts.intervals(ablation)
 # Its labels were made automatically and are often wrong, so a model trained only on curated clips decides: a noisy clip joins the training
 # if that model ranks its labels above all other classes. `quick` considers only the first 500. On the recordings of the README, they made
 # no measurable difference. On the competition's data, [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results),
-# whose rule this is, had 0.724 on the Public leaderboard with and without it, with a model trained on the noisy set before; hakubishin3,
-# who trained on all noisy clips and then on the curated ones, gained 0.027.
+# whose rule this is, had 0.724 on the Public leaderboard with it and 0.723 without any of the selected clips, with a model trained on the
+# noisy set before; hakubishin3, who trained on all noisy clips and then on the curated ones, gained 0.027.
 
 # %% tags=["nbval-ignore-output"]
 noisy = None  # without a noisy set, best trains on curated clips

@@ -217,7 +217,7 @@ for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rat
 # A plausible plot can be wrong. The deletion test (pixel flipping) asks: if relevance shows what the network needs, deleting the most
 # relevant points lowers the score, and faster than deleting as many of the **loudest** points, of those with the highest
 # **gradient times input**, or of **random** ones. Deleted points take the value of the clip's quietest one; only the loudest stays, since
-# the network measures all others from it. On the right, squares of 4 x 4 are deleted.
+# peak normalization measures all others from it. On the right, squares of 4 x 4 are deleted.
 
 # %% tags=["nbval-ignore-output"]
 def curves(run, points, x, labels, size):
@@ -259,8 +259,8 @@ for next_best in others[:1]:
 # Each row, on its own scale, shows where along the frequency axis the relevance for a class lies, averaged over its validation clips and
 # time. In the mini set, a bass drum's tone lies below 220 Hz and a cricket at 3.5 to 5.5 kHz (`utils/mini.py`). What does not fit, such as
 # the acoustic guitar's at 20 kHz or the glockenspiel's and the tick-tock's below 100 Hz, may come from clips with two labels, from
-# background or silence that the network counts on, or from the border, beyond which convolutions see zeros: in the normalized spectrogram,
-# 40 dB below the peak.
+# background or silence that the network counts on, or from the border, beyond which convolutions see zeros: in the peak-normalized
+# spectrogram, 40 dB below the peak.
 
 # %% tags=["nbval-ignore-output"]
 plots.relevance_per_class(explain.relevance_over_frequency(points, labels, classes), kit.preset.mel)

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pandas as pd
 
 from utils import baselines, launch, mel_cache, models, setup, train
+from utils.config import PRESETS
 from utils.dataset import load_split
 from utils.run_folder import Run
 from utils.workspace import Workspace
@@ -39,7 +40,7 @@ def main() -> None:
     )
     parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=f"default: all of {', '.join(systems)}")
     parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
-    parser.add_argument("--preset", help="full or quick (FAT_PRESET)")
+    parser.add_argument("--preset", choices=PRESETS, help="FAT_PRESET")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
@@ -49,7 +50,8 @@ def main() -> None:
     for name in options.systems or systems:
         for seed in range(options.seeds):
             run = train_system(name, kit, options.epochs, seed)
-            rows.append(run.summary() | run.cost() | {"seed": seed})
+            title = baselines.TITLES.get(name) or models.MODELS[name].title
+            rows.append(run.summary() | run.cost() | {"model": title, "seed": seed})
     table = pd.DataFrame(rows)
     scores = table.pivot(index="model", columns="seed", values="LWLRAP").add_prefix("LWLRAP, seed ")
     mean = table.groupby("model")[["LWLRAP", "top-5", "parameters", "MMAC", "seconds"]].mean()

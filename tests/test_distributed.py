@@ -186,6 +186,9 @@ def test_the_command_line_trains_a_model(competition, cache, tmp_path, monkeypat
     changes = '{"max_steps": 1, "test_crops": 1, "batch_size": 8}'
     launch.main(["deep_cnn", "--data", str(competition.folder), "--config", changes])
     printed = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        launch.main(["deep_cnn", "--preset", "fast"])
+    assert "invalid choice: 'fast'" in capsys.readouterr().err
     written = tmp_path / printed.splitlines()[-1].removeprefix("written: ")
     assert written.name == "deep_cnn-quick"
     assert (Run(written).config.max_steps, Run(written).config.batch_size) == (1, 8)

@@ -207,7 +207,7 @@ def multi_hot(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
 
 
 def clips_per_class(sets: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Count the clips of each class (a row, in alphabetical order) in each of the labeled tables (a column)."""
+    """Count the clips of each class that has any (the rows) in each of the labeled tables (the columns)."""
     counts = {name: split_labels(table["labels"]).explode().value_counts() for name, table in sets.items()}
     return pd.DataFrame(counts).fillna(0).astype(int).sort_index()
 

@@ -43,8 +43,8 @@ class Entry:
             return self.network(n_classes, **self.presets[preset][0] | options)
 
 
-# The paper does not give widths, batch size and learning rate: these are common values, lower for VGG19, which has no
-# batch normalization to keep it from diverging.
+# The paper's text does not give widths, batch size and learning rate: these are common values, lower for VGG19, which
+# has no batch normalization to keep it from diverging.
 _FULL = TrainingConfig(epochs=400)
 _FULL_VGG19 = replace(_FULL, learning_rate=1e-4)
 _QUICK = TrainingConfig(

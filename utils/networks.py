@@ -49,9 +49,9 @@ class Add(nn.Module):
 class DeepCNN(nn.Module):
     """Our reading of the paper's "relatively small" CNN (section IV.A): convolutions, pooling, ReLU, a dense output.
 
-    The paper gives neither depth nor widths. Here: four blocks of two 3x3 convolutions with batch normalization, each
-    halving both axes; then the mean over time, the maximum over frequency, dropout and one dense layer. The first block
-    has `width` channels, and each further block twice as many.
+    The paper's text gives neither depth nor widths. Here: four blocks of two 3x3 convolutions with batch normalization,
+    each halving both axes; then the mean over time, the maximum over frequency, dropout and one dense layer. The first
+    block has `width` channels, and each further block twice as many.
 
     `stem`: channels of a 5x5 convolution of stride 2 and a pooling layer before the blocks, which reduce the
     spectrogram to a sixteenth, as ImageNet networks begin; 0: none. The last block then does not pool. `residual`: each
