@@ -51,9 +51,8 @@ settings = kit.preset.mel
 as_table(settings)
 
 # %% [markdown]
-# `n_fft` and `hop_length` are in samples, `fmin` and `fmax` in Hz, `top_db` and `trim_db` in dB; powers below `amin` count as `amin`.
-# The paper specifies 44.1 kHz, 128 bands, 128 frames for 2 s, and the formula of the mel scale; the rest is as in the competition's starter
-# kernels.
+# The steps below explain these settings, which are in samples, Hz and dB; powers below `amin` count as `amin`. The paper specifies 44.1
+# kHz, 128 bands, 128 frames for 2 s, and the formula of the mel scale; the rest is as in the competition's starter kernels.
 #
 # ## Step 1: read
 #
@@ -63,24 +62,24 @@ as_table(settings)
 from contextlib import suppress
 
 samples, least = None, 2
-for path in kit.competition.curated["path"][:100]:
+for row in kit.competition.curated.head(100).itertuples():
     with suppress(audio.UnreadableClip):  # the cache's report below lists them for all sets
-        clip = audio.load_clip(path, settings)
+        clip = audio.load_clip(row.path, settings)
         left = len(mel.trim(clip, settings)) / len(clip) if len(clip) > 2.5 * settings.sample_rate else 1
         if left < least:
-            samples, least = clip, left
+            samples, least, label = clip, left, plots.display_name(row.labels)
 if samples is None:
     raise ValueError(f"None of the first clips of {kit.competition.folder} can be read: check the files.")
 
 # %% tags=["nbval-ignore-output"]
-plots.waveforms({"as recorded": samples}, settings)
+plots.waveforms({f"{label}, as recorded": samples}, settings)
 plots.player(samples, settings)
 
 # %% [markdown]
 # ## Step 2: trim the silent ends
 #
-# An end is silent while it stays 60 dB below the loudest moment, the dotted line. The shaded parts are removed; librosa's `trim` finds the
-# same ends.
+# An end is silent while it stays 60 dB (a millionth of the power) below the loudest moment, the dotted line. The shaded parts are removed;
+# librosa's `trim` finds the same ends.
 
 # %%
 import librosa
@@ -107,9 +106,10 @@ plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 #
 # $$m = 2595 \log_{10}\left(1 + \frac{f}{700}\right)$$
 #
-# Every 694 samples (`hop_length`), the Fourier transform of a Hann window of 2,560 samples (`n_fft`, 58 ms) gives the power at 1,281
-# frequencies: a **frame**. 128 triangular filters sum that power into mel bands. They are evenly spaced on the mel scale and of equal area
-# in Hz (librosa's `norm="slaney"`); on the logarithmic axis below, they become ever closer and narrower.
+# Every 694 samples (`hop_length`), a Fourier transform of 2,560 samples (`n_fft`, 58 ms), faded in and out by a Hann window, gives the
+# power at 1,281 frequencies: a **frame**. 128 triangular filters sum that power into mel bands. They are evenly spaced on the mel scale, so
+# in Hz they become ever wider, and of equal area (librosa's `norm="slaney"`), so ever lower. (On the logarithmic axis below, they look
+# narrower.)
 
 # %%
 filters = mel.mel_filters(settings)
@@ -121,16 +121,15 @@ plots.mel_scale(settings, filters)
 # %% [markdown]
 # ## Step 5: logarithm
 #
-# We hear loudness as ratios, too: power becomes dB, and what lies over 80 dB below the loudest point (`top_db`) is raised to that level.
-# 88,200 samples give 128 frames, one every 694 from the first. This is the networks' input. Most standardize it (mean 0, standard deviation
-# 1); the Deep CNN of `quick` and `best` peak-normalizes it (the loudest point gets a fixed value).
+# We hear loudness as ratios, too: power becomes dB (ten times its decimal logarithm), and what lies over 80 dB below the loudest point
+# (`top_db`) is raised to that level. 88,200 samples give 128 frames, one every 694 from the first. This is the networks' input.
 
 # %%
 log_mel = mel.log_mel(two_seconds, settings)
 log_mel.shape
 
 # %%
-plots.clip(two_seconds, log_mel, settings, "2 s")
+plots.clip(two_seconds, log_mel, settings, label)
 
 # %% [markdown]
 # librosa's own calls give the same and take 1.4 to 3.3 times as long, depending on the clips (two cores, `python -m tests.bench`):
@@ -149,9 +148,8 @@ print(f"greatest difference: {np.abs(log_mel - librosas).max():.2f} dB")
 # ## All clips, once
 #
 # The cache keeps whole clips, one after another in a single array, and a table of where each begins. The paper's input is then the first
-# 128 frames of a clip, and a random crop is another 128. (Cutting the spectrogram rather than the audio changes only its last two frames,
-# and how quiet points may be, if a louder sound comes later: see `mel_cache.Cache`.) One call per set makes its cache, on all cores; called
-# again, it reuses it. Notebook 6 makes and uses that of the noisy set.
+# 128 frames of a clip, and a random crop is another 128. One call per set makes its cache, on all cores; called again, it reuses it.
+# Notebook 6 makes and uses that of the noisy set.
 
 # %% tags=["nbval-ignore-output"]
 competition = kit.competition

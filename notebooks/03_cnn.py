@@ -22,7 +22,7 @@
 #
 # The paper's best model is its own small network of convolutions and pooling, trained from scratch on four fifths of the curated clips,
 # evaluated on the rest. The preset `full` is our reading of it. The outputs stored here are of `quick`, a smaller network trained in
-# another way; each section says where the two differ.
+# another way (on a GPU, set `preset = "quick"` below to get it); each section says where the two differ.
 #
 # **You get** the network layer by layer, its learning curves and first predictions. **Reads** the cache of notebook 2. **Writes** a run to
 # `work/runs`. **Takes** one to four minutes with the `quick` preset on two cores.
@@ -96,7 +96,8 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 #
 # `quick` computes a fiftieth of that per crop: a stem first shrinks the spectrogram to a sixteenth of its area, and the blocks are half as
 # wide, the last without pooling. They are residual, as in ResNet: a block's input is added, through a 1x1 convolution (`shortcut`), before
-# its last ReLU. And the input is peak-normalized: silence around a short sound then does not change how it is scaled.
+# its last ReLU. And the input is peak-normalized (the loudest point gets a fixed value) instead of standardized (mean 0, standard deviation
+# 1): silence around a short sound then does not change how it is scaled.
 #
 # Channels x mel bands x frames after each stage (not to scale):
 
@@ -148,7 +149,7 @@ print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameter
 # the five highest scores.
 #
 # During training, a validation clip is scored by its first 2 s; at the end, with `quick`, by up to eight crops spread over the clip,
-# averaged with their RMS amplitudes as weights (test-time augmentation).
+# averaged, the louder ones with more weight (test-time augmentation).
 
 # %% tags=["nbval-ignore-output"]
 run = launch.fit(model, train_set, validation_set, config, kit.run_folder("deep_cnn"), entry.title)

@@ -121,7 +121,7 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # On the 562 recordings of the README, with 1,000 steps per fold, `random crops` scores 0.894, mixing, resizing and SpecAugment together
 # 0.916, `+ Muon` 0.951 and `+ FilterAugment` 0.949. What SpecAugment alone gives there is unclear; FilterAugment makes no measurable
 # difference, but gains 0.020 on drum kits never heard, with an interval from 0.000 to 0.041 ([all
-# measurements](../tests/README.md#other-real-sounds)). `python -m tests.ablation` trains each part on all folds of your data.
+# measurements](../tests/README.md#other-real-sounds)). `python -m tests.ablation` trains each part on all folds of your data, on the CPU.
 
 # %% tags=["nbval-ignore-output"]
 ablation = best.ablation(curated, kit.preset, kit.run_folder("ablation"))
@@ -150,10 +150,12 @@ if len(competition.noisy):
 # ## `best`, fold by fold
 #
 # The curated clips are split into five folds, stratified by class (or as a column `fold` says). For each fold, a model is trained on the
-# other four, then further on these and the noisy clips that it agrees with. Neither stage sees a clip of the held-out fold.
+# other four, then further on these and the noisy clips that it agrees with. Neither stage sees a clip of the held-out fold. To try
+# something else, change `config`, and train into another folder, such as `kit.run_folder("best_wide")`: in the same one, other settings
+# replace the run, and other code in `utils/` does not repeat it.
 
 # %% tags=["nbval-ignore-output"]
-run = best.fit(curated, noisy, kit.preset, kit.run_folder("best"))
+run = best.fit(curated, noisy, kit.preset, kit.run_folder("best"), config)  # a wider network: width=48
 
 # %% [markdown]
 # Each curated clip is thus scored by a model not trained on it. The **out-of-fold LWLRAP**, with its 95% interval, then by number of labels

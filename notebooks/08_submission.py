@@ -67,16 +67,17 @@ runs = find_runs(kit.runs)
 
 # %%
 allowed = submission.allowed(runs)
-chosen = allowed[:1]  # a blend of two: allowed[:2]; by name: [run for run in runs if run.name == "..."]
+chosen = allowed[:1]  # a blend of two: allowed[:2], or [run for run in allowed if run.name in ("...", "...")]
 [run.name for run in chosen]
 
 # %% [markdown]
-# A blend is the geometric mean of the scores; the folds of `best` are combined the same way. Blend runs if that does clearly better than
-# each of them (on 48 clips, as in the stored outputs, no small difference is clear): here are the first three runs that are allowed, and
-# their blend, on the same validation clips.
+# A blend is the geometric mean of the scores; the folds of `best` are combined the same way. (To blend `best` with another seed, train
+# `best.fit(curated, noisy, dataclasses.replace(kit.preset, seed=1), kit.run_folder("best_seed1"))` in notebook 6.) Blend runs if that does
+# clearly better than each of them (on 48 clips, as in the stored outputs, no small difference is clear): here are the chosen runs or, if
+# there is one, the first three that are allowed, and their blend, on the same validation clips.
 
 # %% tags=["nbval-ignore-output"]
-submission.blend_table(allowed[:3])
+submission.blend_table(chosen if len(chosen) > 1 else allowed[:3])
 
 # %% [markdown]
 # ## The test clips
@@ -154,7 +155,9 @@ else:
 #    `02_preprocessing`, then `06_beyond_the_paper` for a high score (or `03_cnn` for the paper's Deep CNN), then `08_submission`, each
 #    after the previous one has finished. The last push warns that notebooks which you left out are not valid kernel sources; that does no
 #    harm. If a push warns of the kit or of a notebook that you pushed, wait or repair that, and push again. This notebook finds the others'
-#    outputs, runs without internet, as the rules require, and writes `/kaggle/working/submission.csv`.
+#    outputs, runs without internet, as the rules require, and writes `/kaggle/working/submission.csv`. To submit runs trained elsewhere on
+#    Kaggle's copy of the data, copy their folder, such as `work/runs/data-1a2b3c`, into `work/kaggle/kit/runs` before the upload, and push
+#    only `08_submission`.
 # 3. Press *Submit to competition* beside the notebook's output, or submit the version that the last push printed, here 1:
 #    `kaggle competitions submit freesound-audio-tagging-2019 -k YOU/freesound-tagging-kit-08-submission -v 1 -f submission.csv -m best`
 # 4. Kaggle reruns it on its own test clips, where it must finish within an hour on a GPU.

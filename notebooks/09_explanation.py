@@ -73,8 +73,8 @@ from utils.run_folder import find_runs
 # %% [markdown]
 # ## The network and the clips
 #
-# The kit's rules cover networks of convolutions, pooling, ReLU and dense layers, and the residual blocks of the Deep CNN, but not those of
-# ResNet-50, nor the joined paths of Inception V3. The run with the highest LWLRAP is explained; for `best`, its first fold.
+# The kit can explain networks of convolutions, pooling, ReLU and dense layers, and the residual blocks of the Deep CNN, but not ResNet-50
+# and Inception V3. The run with the highest LWLRAP is explained; for `best`, its first fold.
 
 # %% tags=["nbval-ignore-output"]
 runs = explain.explainable(find_runs(kit.runs))
@@ -115,10 +115,8 @@ print(f"{len(clips)} clips, {len(x)} labels to ask about")
 # R_j = \sum_k \frac{(a_j w_{jk})^+}{\sum_i (a_i w_{ik})^+} R_k \quad\text{(convolutions)}$$
 #
 # These are the $\epsilon$ rule (a small $\epsilon$ keeps the denominator away from 0) and the $z^+$ rule, whose positive part $(\cdot)^+$
-# sends relevance to what raised the output. The sum in a residual block is divided by the $z^+$ rule, too. The first convolution spreads
-# relevance evenly over the points that its filter saw (flat rule), batch normalization is merged into the convolution before it, and max
-# pooling passes everything to the maximum. Averages pass it on in proportion to the values averaged, and biases inside the network get
-# none. Propagation ends at the normalized spectrogram.
+# sends relevance to what raised the output. The first convolution spreads relevance evenly over the points that its filter saw (flat rule);
+# `utils/explain.py` has the rules of the other layers. Propagation ends at the normalized spectrogram.
 
 # %% tags=["nbval-ignore-output"]
 networks = run.models()
@@ -148,8 +146,8 @@ pd.DataFrame(names, index=["furthest ahead", "furthest behind"], columns=["label
 
 # %% [markdown]
 # Red points support the class in the title, blue ones contradict it; the number is their sum, negative if the sound contradicts the class.
-# The last panel is the difference, which is the relevance of the logits' difference: red is for the first class rather than the second,
-# blue the reverse. First, the label furthest ahead and its runner-up:
+# The last panel is the first minus the second: red favors the first class, blue the second. First, the label furthest ahead and its
+# runner-up:
 
 # %% tags=["nbval-ignore-output"]
 def show(row, first, second):
@@ -188,9 +186,9 @@ _, rather = show(two, first, second)
 # %% [markdown]
 # ## Hearing relevance
 #
-# The mel filters turn the relevance into a mask on the short-time Fourier transform. The most relevant tenth of the points keeps its level,
-# other points that support the label are scaled by their relevance, and points that contradict it are removed. The phase is that of the
-# sound. For the clip whose label is furthest ahead: the sound, what supports its label, and the rest.
+# The mel filters turn the relevance into a mask on the Fourier transforms of the frames (notebook 2), which then become sound again. The
+# most relevant tenth of the points keeps its level, other points that support the label are scaled by their relevance, and points that
+# contradict it are removed. For the clip whose label is furthest ahead: the sound, what supports its label, and the rest.
 
 # %% tags=["nbval-ignore-output"]
 def hear(row, points):
@@ -216,8 +214,9 @@ for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rat
 #
 # A plausible plot can be wrong. The deletion test (pixel flipping) asks: if relevance shows what the network needs, deleting the most
 # relevant points lowers the score, and faster than deleting as many of the **loudest** points, of those with the highest
-# **gradient times input**, or of **random** ones. Deleted points take the value of the clip's quietest one; only the loudest stays, since
-# peak normalization measures all others from it. On the right, squares of 4 x 4 are deleted.
+# **gradient times input** (the logit's derivative by the point, times its value), or of **random** ones. Deleted points take the value of
+# the clip's quietest one; only the loudest stays, since peak normalization measures all others from it. On the right, squares of 4 x 4 are
+# deleted.
 
 # %% tags=["nbval-ignore-output"]
 def curves(run, points, x, labels, size):

@@ -3,7 +3,8 @@
 Each row is trained for every fold of every seed, which draws the folds, the weights and the crops, and evaluated by its
 out-of-fold LWLRAP: each clip is scored by the one model of that row and seed not trained on it, after its last step.
 Its gain, paired by clip, is over the row above in the recipe or, for other rows, over the recipe, if that is trained.
-One process per core, one thread each. Finished trainings are kept in the work folder and skipped in a rerun.
+One process per core, one thread each. Finished trainings are kept in the work folder and skipped in a rerun, so rename
+a row after changing its code.
 """
 
 import argparse

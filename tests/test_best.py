@@ -188,8 +188,10 @@ def runs(process):
 
 def test_the_folds_are_blended_by_their_geometric_mean(sets, tmp_path):
     curated, _ = sets
-    run = best.fit(curated, None, QUICK, tmp_path / "best")
+    config = replace(models.MODELS["best"].config("quick"), mix_probability=0.25)
+    run = best.fit(curated, None, QUICK, tmp_path / "best", config, width=3)
     assert len(stages(run.folder)) == 5
+    assert run.config.mix_probability == 0.25 and {model.config["width"] for model in run.models()} == {3}
     few = curated.subset(np.arange(9))
     each = [inference.predict_scores(model, few, run.config) for model in run.models()]
     assert np.allclose(inference.score_run(run, few), np.exp(np.mean(np.log(each), axis=0)), atol=1e-5)

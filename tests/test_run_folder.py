@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from utils import baselines, checkpoint, data, inference, metrics, models, train
+from utils import baselines, checkpoint, config, data, inference, metrics, models, train
 from utils.config import MelConfig, TrainingConfig
 from utils.mel_cache import Cache
 from utils.run_folder import Run, common_clips, find_runs, save_run
@@ -184,6 +184,14 @@ def test_runs_are_ranked_on_the_clips_they_share(copy, run, capsys):
     pd.concat([wrong[:1], right[1:24]]).to_csv(other / "validation_scores.csv", index=False)
     assert Run(other).summary()["LWLRAP"] > Run(copy.folder).summary()["LWLRAP"]  # each on its own clips
     assert [found.name for found in find_runs(copy.folder.parent)] == ["copy", "other"]
+
+
+def test_attached_runs_on_the_same_data_are_found_whatever_the_name_of_its_folder(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "KAGGLE_INPUT", tmp_path / "input")
+    uploaded = tmp_path / "input/datasets/someone/freesound-tagging-kit/runs"
+    shutil.copytree(run.folder, uploaded / "data-1a2b3c" / "at_home")
+    shutil.copytree(run.folder, uploaded / "data-4d5e6f" / "on_other_data")
+    assert [found.name for found in find_runs(tmp_path / "runs/freesound-audio-tagging-2019-1a2b3c")] == ["at_home"]
 
 
 def test_the_scores_of_two_runs_are_paired_by_clip(copy, run):

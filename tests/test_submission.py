@@ -80,9 +80,9 @@ def test_a_submission_is_scored_where_the_test_labels_are_known(tmp_path):
 
 def test_baselines_and_pretrained_networks_are_not_submitted():
     kinds = {"baseline": (False, False), "transfer": (True, True), "better": (True, False), "worse": (True, False)}
-    kinds["best-full"] = (True, False)  # a blend, whatever one of its models reaches
+    kinds |= {"best_wide-full": (True, False), "best-full": (True, False)}  # blends, whatever one of its models reaches
     runs = [SimpleNamespace(name=name, has_weights=w, pretrained=p) for name, (w, p) in kinds.items()]
-    assert [run.name for run in submission.allowed(runs)] == ["best-full", "better", "worse"]
+    assert [run.name for run in submission.allowed(runs)] == ["best_wide-full", "best-full", "better", "worse"]
     with pytest.raises(ValueError, match=r"No run has a network without pretrained weights.*run 03_cnn"):
         submission.allowed(runs[:2])
 

@@ -30,14 +30,23 @@ STAGES = ["-curated", ""]  # suffixes of a fold's run folders, one per stage, if
 NOISY = "noisy/"  # prefix of the names of noisy clips, which may be those of curated ones
 
 
-def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: str | Path) -> Run:
+def fit(
+    curated: MelDataset,
+    noisy: MelDataset | None,
+    preset: Preset,
+    folder: str | Path,
+    config: TrainingConfig | None = None,
+    **options: object,
+) -> Run:
     """Train `best` fold by fold, and save the result in `folder` as one Run of all folds.
+
+    `config` and the network's `options` (as `width=48`) override the preset's.
 
     Without a noisy set, each model is trained once; with one, in the stages of `fit_stage`. Each curated clip is scored
     by the model not trained on it. Called again, it resumes, and finished trainings are not repeated.
     """
     folder, entry = Path(folder), MODELS[NAME]
-    config = entry.config(preset.name)
+    config = config or entry.config(preset.name)
     steps = config.steps(len(curated))  # of each fold, over its stages
     config = replace(config, min_steps=steps, max_steps=steps)
     fold = splits.folds(curated.table, preset.n_folds, preset.seed)
@@ -45,7 +54,7 @@ def fit(curated: MelDataset, noisy: MelDataset | None, preset: Preset, folder: s
     chains = []
     for number, name in enumerate(names):
         train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
-        model = entry.build(len(curated.classes), preset.name, preset.seed + number)
+        model = entry.build(len(curated.classes), preset.name, preset.seed + number, **options)
         training = (model, train_set, held_out, config, folder / name, f"{entry.title}, {name}")
         # The first stage does not need the noisy clips, which take up GPU memory.
         chains.append([training] if noisy is None else [(0, None, *training), (1, noisy, *training)])

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
@@ -177,10 +178,12 @@ class Run:
 def find_runs(folder: str | Path) -> list[Run]:
     """Find the finished runs in `folder`, highest validation LWLRAP first.
 
-    On Kaggle, also finds those on the same data in attached notebooks' outputs. Runs are ranked on the validation clips
-    that all of them share; prints a line if there are none. Raises FileNotFoundError if there is no run.
+    On Kaggle, also finds those in attached notebooks' outputs and datasets, on the same data, whatever its name. Runs
+    are ranked on the validation clips that all of them share; prints a line if there are none. Raises FileNotFoundError
+    if there is no run.
     """
-    found = [*attached(f"runs/{Path(folder).name}/*/settings.json"), *Path(folder).glob("*/settings.json")]
+    _, dash, key = Path(folder).name.rpartition("-")  # see Workspace.runs
+    found = [*attached(f"runs/*{dash}{key}/*/settings.json"), *Path(folder).glob("*/settings.json")]
     found = [Run(file.parent) for file in found if not files.is_temporary(file.parent)]
     runs = list({run.name: run for run in found if _readable(run)}.values())  # those in `folder` come last, and win
     if not runs:
@@ -193,11 +196,11 @@ def find_runs(folder: str | Path) -> list[Run]:
 
 
 def preferred(runs: Sequence[Run]) -> list[Run]:
-    """Return those of `runs` that can score clips, `best` of the preset `full` first, otherwise in their order.
+    """Return those of `runs` that can score clips, `best` of the preset `full` and its variants first, else in order.
 
     A blend of five models scores clips better than one of them, whose LWLRAP is that of `best`.
     """
-    return sorted((run for run in runs if run.has_weights), key=lambda run: run.name != "best-full")
+    return sorted((run for run in runs if run.has_weights), key=lambda run: not fnmatch(run.name, "best*-full"))
 
 
 def _readable(run: Run) -> bool:
