@@ -51,8 +51,9 @@ settings = kit.preset.mel
 as_table(settings)
 
 # %% [markdown]
-# The steps below explain these settings, which are in samples, Hz and dB; powers below `amin` count as `amin`. The paper specifies 44.1
-# kHz, 128 bands, 128 frames for 2 s, and the formula of the mel scale; the rest is as in the competition's starter kernels.
+# The steps below explain most of these settings. `n_fft` and `hop_length` are in samples; `fmin` and `fmax`, in Hz, limit the mel bands;
+# powers below `amin` count as `amin`. The paper specifies 44.1 kHz, 128 bands, 128 frames for 2 s, and the formula of the mel scale; the
+# rest is as in the competition's starter kernels.
 #
 # ## Step 1: read
 #

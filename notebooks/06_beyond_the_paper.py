@@ -151,8 +151,8 @@ if len(competition.noisy):
 #
 # The curated clips are split into five folds, stratified by class (or as a column `fold` says). For each fold, a model is trained on the
 # other four, then further on these and the noisy clips that it agrees with. Neither stage sees a clip of the held-out fold. To try
-# something else, change `config`, and train into another folder, such as `kit.run_folder("best_wide")`: in the same one, other settings
-# replace the run, and other code in `utils/` does not repeat it.
+# something else, change `config` (by `dataclasses.replace`, as in notebook 3), and train into another folder, such as
+# `kit.run_folder("best_wide")`: in the same one, other settings replace the run, and another loss does not repeat it.
 
 # %% tags=["nbval-ignore-output"]
 run = best.fit(curated, noisy, kit.preset, kit.run_folder("best"), config)  # a wider network: width=48

@@ -61,9 +61,9 @@ runs = find_runs(kit.runs)
 # %% [markdown]
 # ## One run, or a blend
 #
-# The default is `best` if it was trained with `full`, since its submission blends five models, while its LWLRAP is measured with one model
-# per clip; otherwise the run with the highest validation LWLRAP, of those that can score clips and that the competition allows: it forbade
-# pretrained weights.
+# The default is `best` if it was trained with `full` (of several such runs, with names like `best_wide-full`, the one with the highest
+# LWLRAP), since its submission blends five models, while its LWLRAP is measured with one model per clip; otherwise the run with the highest
+# validation LWLRAP, of those that can score clips and that the competition allows: it forbade pretrained weights.
 
 # %%
 allowed = submission.allowed(runs)
@@ -72,10 +72,11 @@ chosen = allowed[:1]  # a blend of two: allowed[:2], or [run for run in allowed 
 
 # %% [markdown]
 # A blend is the geometric mean of the scores; the folds of `best` are combined the same way. (Another seed of `best`, by
-# `best.fit(curated, noisy, dataclasses.replace(kit.preset, seed=1), kit.run_folder("best_seed1"))` in notebook 6, may add little: on test
-# clips of drum kits never heard, five models have 0.833, five of another seed 0.853, and all ten 0.838.) Blend runs if that does clearly
-# better than each of them (on 48 clips, as in the stored outputs, no small difference is clear): here are the chosen runs or, if there is
-# one, the first three that are allowed, and their blend, on the same validation clips.
+# `best.fit(curated, noisy, dataclasses.replace(kit.preset, seed=5), kit.run_folder("best_seed5"))` in notebook 6, after
+# `import dataclasses`, may add little: on test clips of drum kits never heard, five models of 1,000 steps each have 0.833, five of another
+# seed 0.853, and all ten 0.838.) Blend runs if that does clearly better than each of them (on 48 clips, as in the stored outputs, no small
+# difference is clear): here are the chosen runs or, if there is only one, the first three that are allowed, and their blend, on the same
+# validation clips.
 
 # %% tags=["nbval-ignore-output"]
 submission.blend_table(chosen if len(chosen) > 1 else allowed[:3])
@@ -157,8 +158,8 @@ else:
 #    after the previous one has finished. The last push warns that notebooks which you left out are not valid kernel sources; that does no
 #    harm. If a push warns of the kit or of a notebook that you pushed, wait or repair that, and push again. This notebook finds the others'
 #    outputs, runs without internet, as the rules require, and writes `/kaggle/working/submission.csv`. To submit runs trained elsewhere on
-#    Kaggle's copy of the data, copy their folder, such as `work/runs/data-1a2b3c`, into `work/kaggle/kit/runs` before the upload, and push
-#    only `08_submission`.
+#    Kaggle's copy of the data, copy their folder before the upload, as by
+#    `mkdir -p work/kaggle/kit/runs && cp -r work/runs/data-1a2b3c work/kaggle/kit/runs`, and push only `08_submission`.
 # 3. Press *Submit to competition* beside the notebook's output, or submit the version that the last push printed, here 1:
 #    `kaggle competitions submit freesound-audio-tagging-2019 -k YOU/freesound-tagging-kit-08-submission -v 1 -f submission.csv -m best`
 # 4. Kaggle reruns it on its own test clips, where it must finish within an hour on a GPU.

@@ -74,7 +74,7 @@ from utils.run_folder import find_runs
 # ## The network and the clips
 #
 # The kit can explain networks of convolutions, pooling, ReLU and dense layers, and the residual blocks of the Deep CNN, but not ResNet-50
-# and Inception V3. The run with the highest LWLRAP is explained; for `best`, its first fold.
+# or Inception V3. The run with the highest LWLRAP is explained; for `best`, its first fold.
 
 # %% tags=["nbval-ignore-output"]
 runs = explain.explainable(find_runs(kit.runs))
@@ -214,9 +214,9 @@ for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rat
 #
 # A plausible plot can be wrong. The deletion test (pixel flipping) asks: if relevance shows what the network needs, deleting the most
 # relevant points lowers the score, and faster than deleting as many of the **loudest** points, of those with the highest
-# **gradient times input** (the logit's derivative by the point, times its value), or of **random** ones. Deleted points take the value of
-# the clip's quietest one; only the loudest stays, since peak normalization measures all others from it. On the right, squares of 4 x 4 are
-# deleted.
+# **gradient times input** (the logit's derivative with respect to the point, times its value), or of **random** ones. Deleted points take
+# the value of the clip's quietest one; only the loudest stays, since peak normalization measures all others from it. On the right, squares
+# of 4 x 4 are deleted.
 
 # %% tags=["nbval-ignore-output"]
 def curves(run, points, x, labels, size):

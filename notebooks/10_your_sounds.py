@@ -94,8 +94,8 @@ print(len(audio.find_sounds(sounds)), "sounds")
 # ## Tag them
 #
 # The model is the best run, here or in what you attached on Kaggle, on the dataset with the most classes (the mini set only if there is no
-# other): `best`, trained with `full`, or else the one with the highest LWLRAP. In Colab, where each notebook has its own machine, train one
-# first:
+# other): `best`, trained with `full` (or a variant of it with a higher LWLRAP), or else the one with the highest LWLRAP. In Colab, where
+# each notebook has its own machine, train one first:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["nbval-ignore-output"]

@@ -97,7 +97,7 @@ def best_run() -> Run:
     """Return the first of the `preferred` runs on the data with the most classes.
 
     Of several such data sets, the one whose best run is newest counts; the mini set, only if there is no other. Looks
-    in the work folder, and on Kaggle also in attached notebooks' outputs. Raises FileNotFoundError if there is none.
+    in the work folder, and on Kaggle also in what is attached. Raises FileNotFoundError if there is none.
     """
     folder = workspace.work_folder() / "runs"
     found = []

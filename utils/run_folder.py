@@ -196,7 +196,7 @@ def find_runs(folder: str | Path) -> list[Run]:
 
 
 def preferred(runs: Sequence[Run]) -> list[Run]:
-    """Return those of `runs` that can score clips, `best` of the preset `full` and its variants first, else in order.
+    """Return those of `runs` that can score clips: first `best` of the preset `full` and variants, each in their order.
 
     A blend of five models scores clips better than one of them, whose LWLRAP is that of `best`.
     """
