@@ -200,9 +200,8 @@ print(f"{run.name}: {len(run.validation)} clips")
 # set cannot tell, nor can most of the competition's curated set: there, classes are of nearly equal size.
 
 # %% tags=["nbval-ignore-output"]
-labels = data.split_labels(kit.competition.curated["labels"]).explode()
 ap = metrics.per_class_table(run.targets, run.scores, run.classes, threshold=0.5)[["AP"]]
-charts.ap_over_clips(ap.assign(**{"curated clips": labels.value_counts()}))
+charts.ap_over_clips(ap.join(data.clips_per_class({"curated clips": kit.competition.curated})))
 
 # %% [markdown]
 # ## Most confused pairs

@@ -153,7 +153,7 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
 
 def _classes(table: pd.DataFrame, source: Path) -> list[str]:
     """Return the classes in alphabetical order."""
-    clips = data.split_labels(table["labels"]).explode().value_counts().sort_index()
+    clips = data.clips_per_class({"clips": table})["clips"]
     for name in clips.index:
         if name in RESERVED or name != name.strip() or re.search("[\0-\x1f]", name):
             raise ValueError(f"{source}: a class cannot be called {name!r}: give it another name.")

@@ -127,12 +127,11 @@ class Trainer:
         torch.manual_seed(self.config.seed + 1_000_003 * number + 10_007 * distributed.rank())  # dropout differs
         self.wrapped.train()
         batches = torch.randperm(len(self.train_set), generator=generator).tensor_split(self.steps_per_epoch)
-        losses = []
+        plain, losses = replace(self.config, **NO_AUGMENTATION), []
         for rows in batches[: self.steps - step]:
             for optimizer in self.optimizers:
                 optimizer.param_groups[0]["lr"] = self.learning_rate(step)
-            augmented = step < self.config.augmented * self.steps
-            config = self.config if augmented else replace(self.config, **NO_AUGMENTATION)
+            config = self.config if step < self.config.augmented * self.steps else plain
             draw = augment.draw_batch(self.train_set, rows, config, generator)
             losses.append(self.step({name: distributed.shard(values) for name, values in draw.items()}, len(rows)))
             step += 1
