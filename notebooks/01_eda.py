@@ -22,10 +22,11 @@
 #
 # The competition has eighty classes of sounds: five thousand clips with labels checked by people, twenty thousand with labels made by
 # machine. Before training a model, see what is in there, how long it is, and how it looks and sounds. The outputs stored here are of the
-# mini set: twelve classes of synthetic sounds, which need no download.
+# mini set: twelve classes of synthetic sounds, which need no download. Every notebook has two presets: `full` follows the paper as far as
+# it gives its settings, `quick` takes minutes on two cores; in this notebook they do the same.
 #
 # **You get** the tables, the classes, the durations, a spectrogram of every class, and some clips to see and hear. **Reads** the data
-# folder. **Writes** nothing. **Takes** less than a minute.
+# folder. **Writes** nothing but the mini set, to `work/`, if it finds no data. **Takes** less than a minute.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -111,10 +112,10 @@ charts.durations(seconds)
 # %% [markdown]
 # ## One clip per class
 #
-# The first 2 s of the first clip with this label and no other, as spectrograms (notebook 2): time runs to the right, frequency upward.
-# Brightness is the level relative to the clip's loudest point; black is 80 dB or more below it (at most a hundred-millionth of its power),
-# such as the padding at the right. Percussive sounds are narrow in time, tonal sounds narrow in frequency, and noise fills both, so an
-# image network can tell them apart.
+# The first 2 s, from where silence ends, of the first clip with this label and no other, as spectrograms (notebook 2): time runs to the
+# right, frequency upward. Brightness is the level relative to the clip's loudest point; black is 80 dB or more below it (at most a
+# hundred-millionth of its power), such as the padding at the right. Percussive sounds are narrow in time, tonal sounds narrow in frequency,
+# and noise fills both, so an image network can tell them apart.
 
 # %%
 from contextlib import suppress
@@ -132,8 +133,8 @@ plots.spectrograms(examples, settings) if examples else "every clip has several 
 # %% [markdown]
 # ## How they look and sound
 #
-# Like the paper's figures 1 and 2: a clip's waveform and its log-mel spectrogram, of which the models see 2 s. Notebook 2 explains the
-# conversion. Each player has the first two seconds.
+# Like the first two figures of the paper (section III): a clip's waveform and its log-mel spectrogram, of which the models see 2 s.
+# Notebook 2 explains the conversion. Each player has the first two seconds.
 
 # %%
 def show(clip, of=""):
@@ -173,4 +174,4 @@ print(corrections.index.isin(curated["fname"]).sum(), "of these clips are in thi
 corrections
 
 # %% [markdown]
-# Next: `02_preprocessing` caches a spectrogram of every clip.
+# Next: `02_preprocessing` turns clips into spectrograms and caches them.

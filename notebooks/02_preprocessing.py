@@ -21,7 +21,7 @@
 # # 2. From sound to spectrogram
 #
 # The paper's models see sound as an image: each clip becomes a log-mel spectrogram of 128 mel bands by 128 frames. Here one clip goes
-# through every step; then all clips go into a cache for training.
+# through every step; then the curated and test clips go into a cache.
 #
 # **You get** a plot of each step, and the cache. **Reads** the audio. **Writes** the cache to `work/cache`. **Takes** seconds on the mini
 # set, minutes on the competition's data, and nothing the second time.
@@ -74,21 +74,22 @@ if samples is None:
 
 # %% tags=["nbval-ignore-output"]
 plots.waveforms({f"{label}, as recorded": samples}, settings)
-plots.player(samples, settings)
+plots.player(samples, settings, seconds=10)
 
 # %% [markdown]
 # ## Step 2: trim the silent ends
 #
-# An end is silent while it stays 60 dB (a millionth of the power) below the loudest moment, the dotted line. The shaded parts are removed;
-# librosa's `trim` finds the same ends.
+# The paper trims "the silent sections of the clip"; we read that as its two ends. An end is silent while the level stays below the dotted
+# line, 60 dB (a millionth of the power) under the loudest moment. The shaded parts are removed.
 
 # %%
 import librosa
+import numpy as np
 
 trimmed = mel.trim(samples, settings)
 _, kept = librosa.effects.trim(samples, top_db=settings.trim_db)
 plots.trimming(samples, settings, kept)
-print("librosa finds the same ends:", bool(len(trimmed) == kept[1] - kept[0]))
+print("the same as librosa's:", np.array_equal(trimmed, samples[slice(*kept)]))
 
 # %% [markdown]
 # ## Step 3: cut or zero-pad to 2 s
@@ -109,8 +110,8 @@ plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 #
 # Every 694 samples (`hop_length`), a Fourier transform of 2,560 samples (`n_fft`, 58 ms), faded in and out by a Hann window, gives the
 # power at 1,281 frequencies: a **frame**. 128 triangular filters sum that power into mel bands. They are evenly spaced on the mel scale, so
-# in Hz they become ever wider, and of equal area (librosa's `norm="slaney"`), so ever lower. (On the logarithmic axis below, they look
-# narrower.)
+# in Hz they become wider toward the top, and of equal area (librosa's `norm="slaney"`), so lower. (The lowest cover only two to four of the
+# frequencies, so their heights vary.)
 
 # %%
 filters = mel.mel_filters(settings)
@@ -123,7 +124,8 @@ plots.mel_scale(settings, filters)
 # ## Step 5: logarithm
 #
 # We hear loudness as ratios, too: power becomes dB (ten times its decimal logarithm), and what lies over 80 dB below the loudest point
-# (`top_db`) is raised to that level. 88,200 samples give 128 frames, one every 694 from the first. This is the networks' input.
+# (`top_db`) is raised to that level. 88,200 samples give 128 frames, one every 694 from the first. This is what the networks see; they
+# first standardize it or normalize its peak (notebook 3).
 
 # %%
 log_mel = mel.log_mel(two_seconds, settings)
@@ -136,8 +138,6 @@ plots.clip(two_seconds, log_mel, settings, label)
 # librosa's own calls give the same and take 1.4 to 3.3 times as long, depending on the clips (two cores, `python -m tests.bench`):
 
 # %%
-import numpy as np
-
 power = librosa.feature.melspectrogram(
     y=two_seconds, sr=settings.sample_rate, n_fft=settings.n_fft, hop_length=settings.hop_length, pad_mode="constant",
     n_mels=settings.n_mels, fmin=settings.fmin, fmax=settings.fmax, htk=True,
@@ -146,11 +146,12 @@ librosas = librosa.power_to_db(power, amin=settings.amin, top_db=settings.top_db
 print(f"greatest difference: {np.abs(log_mel - librosas).max():.2f} dB")
 
 # %% [markdown]
-# ## All clips, once
+# ## Every clip once: the cache
 #
 # The cache keeps whole clips, one after another in a single array, and a table of where each begins. The paper's input is then the first
-# 128 frames of a clip, and a random crop is another 128. One call per set makes its cache, on all cores; called again, it reuses it.
-# Notebook 6 makes and uses that of the noisy set.
+# 128 frames of a clip, and a random crop is another 128. (Cut after the transform instead of before, the last two frames also hear what
+# follows the 2 s, and the 80 dB count from the loudest point of the whole clip.) One call per set makes its cache, on all cores; called
+# again, it reuses it. Notebook 6 makes and uses that of the noisy set.
 
 # %% tags=["nbval-ignore-output"]
 competition = kit.competition
@@ -175,8 +176,8 @@ cache = caches["curated"]
 cache.frames.shape, cache.frames.dtype
 
 # %% [markdown]
-# For each clip: where it begins, how many frames it has, the dB of its silence (80 below its loudest point), which pads longer crops, and a
-# hash of its samples, which keeps copies on one side of a split.
+# For each clip: its first frame in the array (`start`), its number of frames (`length`), the level in dB that pads it to the length of a
+# crop (`pad_value`, 80 dB below its loudest point), and a hash of its samples, which keeps copies on one side of a split.
 
 # %%
 cache.clips.head().round(1)

@@ -88,8 +88,8 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 # %% [markdown]
 # ## The network
 #
-# The paper's text gives neither depth nor widths. (We had no copy with its Figure 2, a drawing of the network.) The blocks and the pooling
-# are those of a popular starter kernel of the competition, mhiro2's [Simple 2D-CNN Classifier with
+# The paper's text gives neither depth nor widths. (It also has a drawing of the network, but our copy lacks the figures.) The blocks and
+# the pooling are those of a popular starter kernel of the competition, mhiro2's [Simple 2D-CNN Classifier with
 # PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch): four blocks of two 3x3 convolutions, each with batch
 # normalization and ReLU, and average pooling. Global pooling (mean over time, maximum over frequency), dropout and a dense layer give each
 # class a logit, the score before softmax or sigmoid. `full` has 64 channels in the first block and twice as many in each further one.
@@ -119,8 +119,8 @@ shapes |= {"pooled": x.shape[1:], "dense": model.dense(x).shape[1:]}
 charts.architecture(shapes)
 
 # %% [markdown]
-# The layers with weights; batch normalization adds a few parameters. `python -m tests.ablation` compares variants of the network on your
-# data.
+# The layers with weights (`blocks.0` is block 1); batch normalization adds a few parameters. `python -m tests.ablation` compares variants
+# of the network on your data.
 
 # %%
 models.layers(model).drop(columns="trains")
@@ -158,24 +158,14 @@ run.history.dropna().set_index("epoch").tail()  # the epochs after which it was 
 # %% [markdown]
 # With `quick`, after the first epochs, the training loss lies above the validation loss, because mixed and masked clips are harder. The
 # last tenth, without augmentation, compares them more fairly (training still has dropout): there the training loss drops below the
-# validation loss. The score plots leave out the low scores of the first epochs.
+# validation loss. The plots of LWLRAP and top-5 cut off the low values of the first epochs.
 
 # %%
 charts.learning_curves({run.name: run.history})
 
 # %% [markdown]
-# What counts is the **last** epoch. The one with the highest LWLRAP (the first of several) is shown only for comparison: it was picked on
-# the very clips that it is scored on, which can only flatter it. Both on one crop:
-
-# %% tags=["nbval-ignore-output"]
-import pandas as pd
-
-history = run.history.set_index("epoch")
-highest = history["LWLRAP"].idxmax()
-pd.DataFrame({"last": history.iloc[-1], f"highest (epoch {highest})": history.loc[highest]}).drop("steps")
-
-# %% [markdown]
-# By all its crops, the finished model reaches:
+# What counts is the **last** epoch. The one with the highest LWLRAP would be chosen by the very clips that it is scored on, which can only
+# flatter it. By all its crops, the finished model reaches:
 
 # %% tags=["nbval-ignore-output", "results"]
 summary = run.summary()

@@ -26,7 +26,7 @@
 #
 # **You get** both models compared with the Deep CNN. **Reads** the cache of notebook 2 and, for transfer, ImageNet weights. **Writes** runs
 # to `work/runs`. **Takes** a minute or two with the `quick` preset on two cores, and a one-time download of 575 MB. The stored outputs were
-# made without internet, so they lack the transfer model; and `quick` stops long before VGG19 has learned much.
+# made without internet, so they lack the transfer model.
 #
 # The paper, whose settings `full` follows where it gives them, reports an LWLRAP of 0.797 with transfer (100 epochs) and 0.737 without
 # (400), against 0.813 for its Deep CNN. A crop costs VGG19 twice as much as the Deep CNN of `full`.
@@ -54,7 +54,7 @@ kit = setup(data_folder, preset)
 # %%
 from utils import charts, dataset, launch, mel_cache, models
 from utils.config import as_table
-from utils.run_folder import find_runs
+from utils.runs import find_runs
 
 competition = kit.competition
 cache = mel_cache.load(competition.curated, kit.cache, "curated", kit.preset.mel)
@@ -76,9 +76,9 @@ print(weights or "No ImageNet weights: the hub cannot be reached and FAT_VGG19_W
 # %% [markdown]
 # ## Which layers train
 #
-# Often only the last layers are fine-tuned. Spectrograms look so unlike photographs that the paper also fine-tunes the last block of four
-# convolutions and the dense layers; earlier layers keep their ImageNet weights. VGG19 expects color, so it gets the spectrogram three
-# times, as red, green and blue. At full size, most of the network is one dense layer:
+# Often only the dense layers are fine-tuned. The paper expects the high-level features of sounds to differ from those of photographs, so it
+# also fine-tunes the last block of four convolutions; earlier layers keep their ImageNet weights. VGG19 expects color, so it gets the
+# spectrogram three times, as red, green and blue. At full size, most of the network is one dense layer:
 
 # %%
 import pandas as pd
@@ -99,7 +99,7 @@ pd.DataFrame({"parameters": parameters, "share": parameters / parameters.sum()})
 #
 # Both use the `launch.fit` of the Deep CNN. With transfer, the frozen layers see the same 2 s of each clip in every epoch, so they run once
 # and their outputs are cached. Without weights, all layers train, on as many GPUs as there are. `quick` shrinks the input of both to 64 x
-# 64, makes the model from scratch an eighth as wide, and stops each after `max_steps`. Their settings differ in:
+# 64, makes the model from scratch an eighth as wide, and stops each after `max_steps` at the latest. Their settings differ in:
 
 # %%
 configs = {name: models.MODELS[name].config(kit.preset.name) for name in ("vgg19_transfer", "vgg19_no_weights")}

@@ -22,9 +22,10 @@
 #
 # The paper builds on five works, numbered here as there: Homburg [4] compares classical classifiers on features, Piczak [5] and Salamon [7]
 # train small networks on sounds, and Hershey [6] gives spectrograms to image networks known from ImageNet. Here they compete with the
-# paper's own models on the same clips. (The fifth, Becker [8], explains networks: notebook 9.)
+# paper's own models on the same clips. (The fifth, Becker [8], explains networks: notebook 9. The paper says that [4] and [5] work on the
+# raw audio; in fact, [4] computes features and [5] log-mel spectrograms.)
 #
-# **You get** each system, trained, and one table of costs and scores. **Reads** the cache of notebook 2 and, for the table, all existing
+# **You get** each system, trained, and one table of costs and metrics. **Reads** the cache of notebook 2 and, for the table, all existing
 # runs. **Writes** eight runs to `work/runs`. **Takes** a minute and a half with the `quick` preset on two cores.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
@@ -52,7 +53,7 @@ import pandas as pd
 import torch
 
 from utils import augment, baselines, charts, data, dataset, launch, mel_cache, models, plots, related_networks
-from utils.run_folder import common_clips, find_runs
+from utils.runs import common_clips, find_runs
 
 competition, preset_name = kit.competition, kit.preset.name
 cache = mel_cache.load(competition.curated, kit.cache, "curated", kit.preset.mel)
@@ -66,7 +67,7 @@ len(train_set), len(validation_set)
 # classifier sees a clip as a few dozen numbers. Theirs were found by a search over signal operations; ours are the usual ones: mean and
 # standard deviation over time of 20 MFCCs (the cosine transform of each log-mel frame, which describes its envelope), of the spectral
 # centroid (the power-weighted mean band), bandwidth (the spread around it), roll-off (the band below which 85% of the power lies) and
-# flatness (near 1 for noise, near 0 for tones), and of the loudness.
+# flatness in dB (near 0 for noise, far below for tones), and of the level (total power in dB).
 
 # %%
 features = baselines.feature_table(train_set)
@@ -81,9 +82,9 @@ first_label = data.split_labels(train_set.table["labels"]).str[0]
 charts.strip(features["centroid, mean"], first_label, "Spectral centroid (mel bands)")
 
 # %% [markdown]
-# Each class has its own classifier, since a clip may have several labels. In k-NN, the ten nearest neighbors vote, weighted by inverse
-# distance; naive Bayes models each feature as an independent normal distribution. The fitted classifiers are not saved, so notebook 8
-# leaves them out.
+# Each class has its own classifier, since a clip may have several labels. The features are standardized first. In k-NN, the ten nearest
+# neighbors vote, weighted by inverse distance; naive Bayes assumes that the features of clips with the label, and of those without it, are
+# normal and independent. Both use the whole clip, not 2 s. The fitted classifiers are not saved, so notebook 8 leaves them out.
 
 # %% tags=["nbval-ignore-output"]
 for name in baselines.TITLES:
@@ -95,12 +96,12 @@ for name in baselines.TITLES:
 #
 # [Piczak (2015)](https://doi.org/10.1109/MLSP.2015.7324337) was among the first to train a CNN on environmental sounds. It sees two
 # channels: a log-mel spectrogram of 60 bands and its **deltas**, the slope over time at each point, from a line through nine frames. Red is
-# rising, blue is falling. (The first and last four frames, where the line is cut short, are left out.)
+# rising, blue is falling.
 
 # %%
 x, _ = augment.example_batch(train_set, models.MODELS["piczak"].config(preset_name), 1)
 channels = related_networks.PiczakCNN(n_classes=2, hidden=1).channels(torch.from_numpy(x))[0]
-plots.deltas(*channels[..., 4:-4].numpy())
+plots.deltas(*channels.numpy(), x.shape[-1], kit.preset.mel)
 
 # %% [markdown]
 # Its first filters are 57 bands high, so each spans most of the spectrum and can slide by only three bands. Two dense layers of 5,000
@@ -114,7 +115,9 @@ def build(name, **options):
 models.layers(build("piczak")).drop(columns="trains")
 
 # %% [markdown]
-# All networks here are trained by `launch.fit` on the same clips as the Deep CNN of notebook 3, each with its own settings.
+# All networks here are trained by `launch.fit` on the same clips as the Deep CNN of notebook 3, each with its own settings. They follow the
+# publications without replicating them: for example, AdamW replaces SGD, and an epoch has one crop of 2 s per clip. `utils/models.py` and
+# `utils/related_networks.py` list what differs.
 
 # %% tags=["nbval-ignore-output"]
 def fit(name):
@@ -157,7 +160,7 @@ pd.DataFrame(sizes).T.astype(int)
 
 # %% [markdown]
 # That is 13 to 260 times what the Deep CNN of `quick` computes. With the `quick` preset they see spectrograms of 64 x 64 or 32 x 32 points
-# and take **four steps**: they have hardly begun, and their scores below say nothing about what they can do. The `full` preset trains them
+# and take **four steps**: they have hardly begun, and their LWLRAP below says nothing about what they can do. The `full` preset trains them
 # on whole crops for 100 epochs, which needs a GPU.
 
 # %% tags=["nbval-ignore-output"]
@@ -167,10 +170,11 @@ for name in hershey:
 # %% [markdown]
 # ## All of them
 #
-# Parameters, MMAC per crop, seconds of training, and scores on the same validation clips, together with the runs of notebooks 3 and 4.
-# `python -m tests.related` is fairer: it shows every network each clip equally often; optimizer, augmentation and input size remain each
-# model's own. With `full`, on the README's 112 validation clips, VGG19-BN has 0.893, the Deep CNN 0.883 (0.840 to 0.922), Piczak's CNN
-# 0.878, ResNet-50 0.870, Inception V3 0.862 and AlexNet 0.850: too few clips to rank them.
+# Parameters, MMAC per crop, seconds of training, and metrics on the same validation clips, together with the runs of notebooks 3 and 4. On
+# real recordings, the README's 112 validation clips, VGG19-BN has 0.893 with `full`, the Deep CNN 0.883 (0.840 to 0.922), Piczak's CNN
+# 0.878, ResNet-50 0.870, Inception V3 0.862 and AlexNet 0.850: too few clips to rank these six. SB-CNN (0.765), k-NN (0.732) and naive
+# Bayes (0.718) are clearly lower. With `quick`, `python -m tests.related` shows every network each clip equally often: there, the Deep CNN
+# has 0.966, the others at most 0.843.
 #
 # Chance is an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty. Inception V3 is below that with `quick`: after its four
 # steps all scores are zero, and ties share the worst rank.
@@ -187,6 +191,6 @@ charts.score_over_cost(table[table["epochs"] != 1])
 # %% [markdown]
 # (Networks trained for a single epoch are left out; k-NN and naive Bayes have no MMAC.) On the mini set, k-NN and naive Bayes beat every
 # network but the Deep CNN: synthetic sounds differ in exactly what the features measure, and the other networks take a third of the Deep
-# CNN's 600 steps or fewer. Use the mini set to try things, not to rank them.
+# CNN's 600 steps or fewer. On real recordings it is the other way round (above): use the mini set to try things, not to rank them.
 #
 # Next: `06_beyond_the_paper` trains the model that aims for a high score.

@@ -49,7 +49,7 @@ kit = setup(data_folder, preset)
 from IPython.display import display
 
 from utils import audio, charts, data, metrics, plots
-from utils.run_folder import common_clips, find_runs
+from utils.runs import common_clips, find_runs
 
 runs = find_runs(kit.runs)
 common = common_clips(runs)  # the validation clips that all of them were scored on

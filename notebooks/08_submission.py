@@ -52,7 +52,7 @@ from IPython.display import display
 
 from utils import audio, charts, inference, mel_cache, metrics, plots, submission
 from utils.dataset import MelDataset
-from utils.run_folder import find_runs
+from utils.runs import find_runs
 from utils.workspace import short_path
 
 runs = find_runs(kit.runs)

@@ -68,7 +68,7 @@ from IPython.display import HTML, display
 
 from utils import audio, augment, charts, explain, mel, mel_cache, plots
 from utils.dataset import MelDataset
-from utils.run_folder import find_runs
+from utils.runs import find_runs
 
 # %% [markdown]
 # ## The network and the clips

@@ -17,7 +17,8 @@ import torch
 from utils import best, inference, launch, mel_cache, models, splits, train
 from utils.config import QUICK
 from utils.dataset import MelDataset
-from utils.run_folder import Run, find_runs
+from utils.run_folder import Run
+from utils.runs import find_runs
 from utils.workspace import ROOT
 
 

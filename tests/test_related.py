@@ -11,7 +11,7 @@ import torchvision
 
 from utils import baselines, inference, launch, mel, metrics, models, predict, related_networks, train
 from utils.config import MelConfig, TrainingConfig
-from utils.run_folder import find_runs
+from utils.runs import find_runs
 
 NETWORKS = ["piczak", "sb_cnn", "alexnet", "vgg19_bn", "inception_v3", "resnet50"]
 
@@ -100,7 +100,7 @@ def test_features_tell_a_tone_from_noise():
     assert of_tone["bandwidth, mean"] < 1 < 30 < of_noise["bandwidth, mean"]
     assert of_tone["flatness, mean"] < -40 < -2 < of_noise["flatness, mean"]  # dB
     louder = baselines.features(noise + 6, settings) - baselines.features(noise, settings)
-    assert louder[baselines.NAMES.index("loudness, mean")] == pytest.approx(6)
+    assert louder[baselines.NAMES.index("level, mean")] == pytest.approx(6)
 
 
 @pytest.mark.parametrize("name", baselines.TITLES)

@@ -17,7 +17,8 @@ import torch
 from utils import baselines, checkpoint, config, data, inference, metrics, models, train
 from utils.config import MelConfig, TrainingConfig
 from utils.mel_cache import Cache
-from utils.run_folder import Run, common_clips, find_runs, save_run
+from utils.run_folder import Run, save_run
+from utils.runs import common_clips, find_runs
 
 TINY = TrainingConfig(epochs=1, max_steps=1)
 

@@ -19,7 +19,7 @@ from .run_folder import Run, refuse_other_folder, save_run
 # speech and music, and k is our choice.
 TITLES = {"knn": "k-NN", "naive_bayes": "Naive Bayes"}
 N_MFCC = 20
-MEASURES = [*(f"MFCC {i}" for i in range(N_MFCC)), "centroid", "bandwidth", "roll-off", "flatness", "loudness"]
+MEASURES = [*(f"MFCC {i}" for i in range(N_MFCC)), "centroid", "bandwidth", "roll-off", "flatness", "level"]
 NAMES = [f"{measure}, {statistic}" for statistic in ("mean", "standard deviation") for measure in MEASURES]
 N_NEIGHBORS = 10
 
@@ -28,18 +28,18 @@ def features(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
     """Compute features of a whole clip, float64 (50,), finite, from its log-mel spectrogram (n_mels, frames) in dB.
 
     They are `NAMES`: the mean and the standard deviation over time of the first 20 MFCCs, of the spectral centroid,
-    bandwidth and 85% roll-off in mel bands, of the spectral flatness in dB, and of the loudness in dB.
+    bandwidth and 85% roll-off in mel bands, of the spectral flatness in dB, and of the level in dB.
     """
     log_mel = log_mel.astype(np.float64)
     power, bands = librosa.db_to_power(log_mel), np.arange(settings.n_mels)
-    loudness = librosa.power_to_db(power.sum(axis=0), amin=settings.amin, top_db=None)
+    level = librosa.power_to_db(power.sum(axis=0), amin=settings.amin, top_db=None)
     over_time = np.vstack([
         librosa.feature.mfcc(S=log_mel, n_mfcc=N_MFCC),
         librosa.feature.spectral_centroid(S=power, freq=bands),
         librosa.feature.spectral_bandwidth(S=power, freq=bands),
         librosa.feature.spectral_rolloff(S=power, freq=bands),
         librosa.power_to_db(librosa.feature.spectral_flatness(S=power, power=1.0), top_db=None),
-        loudness[None],
+        level[None],
     ])  # fmt: skip
     return np.concatenate([over_time.mean(axis=1), over_time.std(axis=1)])
 

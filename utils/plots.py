@@ -135,9 +135,7 @@ def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
         there = np.flatnonzero(weights)
         there = slice(max(there[0] - 1, 0), there[-1] + 2)  # with the zeros at its sides
         right.plot(hz[there], weights[there], color="C0", linewidth=1)
-    right.set(title="every eighth filter", xlabel="Frequency (Hz, log scale)", ylabel="Weight", xscale="log")
-    right.set_xticks(HZ, HZ)
-    right.minorticks_off()
+    right.set(title="every eighth filter", xlabel="Frequency (Hz)", ylabel="Weight")
 
 
 def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
@@ -167,15 +165,18 @@ def _grid(titles: Sequence[str], images: Sequence[np.ndarray], settings: MelConf
     figure.colorbar(image, ax=axes, label=LEVEL, pad=0.01)
 
 
-def deltas(log_mel: np.ndarray, slope: np.ndarray) -> None:
-    """Draw a standardized log-mel spectrogram and its deltas, both (n_mels, frames): red is rising, blue is falling."""
+def deltas(log_mel: np.ndarray, slope: np.ndarray, n_frames: int, settings: MelConfig) -> None:
+    """Draw a standardized log-mel spectrogram and its deltas: red is rising, blue is falling.
+
+    Both have the same shape, an average of `n_frames` frames and the mel bands of `settings`.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.4), sharey=True)
-    options, largest = {"origin": "lower", "aspect": "auto"}, np.abs(slope).max()
+    options, largest = _mel_axes(left, n_frames, settings), np.abs(slope).max()
     figure.colorbar(left.imshow(log_mel, cmap="magma", **options), ax=left, label="Standard deviations")
     slopes = right.imshow(slope, cmap="RdBu_r", vmin=-largest, vmax=largest, **options)
     figure.colorbar(slopes, ax=right, label="Standard deviations")
-    left.set(title="log-mel", xlabel="Frame", ylabel="Band")
-    right.set(title="deltas", xlabel="Frame")
+    left.set(title="log-mel", xlabel="Time (s)", ylabel="Frequency (Hz)")
+    right.set(title="deltas", xlabel="Time (s)")
 
 
 def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> Figure:

@@ -21,7 +21,8 @@ from . import audio, explain, inference, mel_cache, metrics, mini, plots, worksp
 from .augment import tta_crops
 from .config import MelConfig, attached
 from .dataset import MelDataset
-from .run_folder import Run, find_runs, preferred
+from .run_folder import Run
+from .runs import find_runs, preferred
 
 
 def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import asdict
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from . import data, files, metrics, models
-from .config import MelConfig, TrainingConfig, attached
+from .config import MelConfig, TrainingConfig
 from .dataset import MelDataset
 
 FORMAT = 4  # version of the folder: its files, and the names of their columns and keys
@@ -173,62 +172,6 @@ class Run:
         model.load_state_dict(safetensors.torch.load(file.read_bytes()), assign=True)
         model.pretrained = self.pretrained  # so is what is trained further
         return [model]
-
-
-def find_runs(folder: str | Path) -> list[Run]:
-    """Find the finished runs in `folder`, highest validation LWLRAP first.
-
-    On Kaggle, also finds those in attached notebooks' outputs and datasets, on the same data, whatever its name. Runs
-    are ranked on the validation clips that all of them share; prints a line if there are none. Raises FileNotFoundError
-    if there is no run.
-    """
-    _, dash, key = Path(folder).name.rpartition("-")  # see Workspace.runs
-    found = [*attached(f"runs/*{dash}{key}/*/settings.json"), *Path(folder).glob("*/settings.json")]
-    found = [Run(file.parent) for file in found if not files.is_temporary(file.parent)]
-    runs = list({run.name: run for run in found if _readable(run)}.values())  # those in `folder` come last, and win
-    if not runs:
-        remedy = "run 03_cnn first (python -m utils.run 02 03, with your --data and --work)"
-        raise FileNotFoundError(f"There is no run in {folder}: {remedy}.")
-    common = _shared_clips(runs)
-    if not common:
-        print("These runs were scored on different validation clips, so their figures cannot be compared.")
-    return sorted(runs, key=lambda run: run.summary(common)["LWLRAP"], reverse=True)
-
-
-def preferred(runs: Sequence[Run]) -> list[Run]:
-    """Return those of `runs` that can score clips: first `best` of the preset `full` and variants, each in their order.
-
-    A blend of five models scores clips better than one of them, whose LWLRAP is that of `best`.
-    """
-    return sorted((run for run in runs if run.has_weights), key=lambda run: not fnmatch(run.name, "best*-full"))
-
-
-def _readable(run: Run) -> bool:
-    """Whether its settings and scores can be read, and its network is known here; prints why not."""
-    try:
-        _ = run.summary(), run.mel  # each raises if it cannot be read
-        if run.has_weights:
-            _ = run.config, run.network
-        return True
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        print(f"Skipped {run.folder}: {type(error).__name__}: {error}")
-        return False
-
-
-def common_clips(runs: list[Run]) -> set[str] | None:
-    """Return the validation clips that all runs have, with the same labels; None if there are none.
-
-    Prints how many, if some runs have more.
-    """
-    common = _shared_clips(runs)
-    if common and any(len(run.validation) > len(common) for run in runs):
-        print(f"These runs are compared on the {len(common)} validation clips that all of them were scored on.")
-    return common
-
-
-def _shared_clips(runs: list[Run]) -> set[str] | None:
-    scored = (set(zip(run.validation["fname"], run.validation["labels"])) for run in runs)
-    return {fname for fname, _ in set.intersection(*scored)} or None
 
 
 def finished(folder: Path, key: str) -> bool:

@@ -12,7 +12,8 @@ from . import files
 from .config import KAGGLE_WORKING
 from .data import TEST_LABELS, Competition, first_label, multi_hot
 from .metrics import blend, lwlrap_by, summary
-from .run_folder import Run, common_clips, preferred
+from .run_folder import Run
+from .runs import common_clips, preferred
 
 
 def allowed(runs: Sequence[Run]) -> list[Run]:
