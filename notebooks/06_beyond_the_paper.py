@@ -61,8 +61,7 @@ curated = dataset.load_labeled(cache, competition.curated, competition.classes, 
 as_table(config)
 
 # %% [markdown]
-# The network is the Deep CNN that notebook 3 trains with `quick`: 60 million multiply-accumulates (MACs) per crop. Without its stem, even
-# one with half as many channels would take 217 million.
+# The network is the Deep CNN that notebook 3 trains with `quick`: 60 million multiply-accumulates (MACs) per crop.
 #
 # ## Augmentation
 #
@@ -138,6 +137,7 @@ charts.intervals(ablation)
 # no measurable difference. On the competition's data, [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results),
 # whose rule this is, had 0.724 on the Public leaderboard with it and 0.723 without any of the selected clips, with a model trained on the
 # noisy set before; hakubishin3, who trained on all noisy clips and then on the curated ones, gained 0.027.
+# ([utils/](../utils/README.md#modules-and-reference) shows how to try that with one network.)
 
 # %% tags=["nbval-ignore-output"]
 noisy = None  # without a noisy set, best trains on curated clips
@@ -152,7 +152,8 @@ if len(competition.noisy):
 # The curated clips are split into five folds, stratified by class (or as a column `fold` says). For each fold, a model is trained on the
 # other four, then further on these and the noisy clips that it agrees with. Neither stage sees a clip of the held-out fold. To try
 # something else, change `config` (by `dataclasses.replace`, as in notebook 3), and train into another folder, such as
-# `kit.run_folder("best_wide")`: in the same one, other settings replace the run, and another loss does not repeat it.
+# `kit.run_folder("best_wide")`. In the same folder, other settings replace the run, and a change of the loss itself (`train.bce`) goes
+# unnoticed: you get the old run.
 
 # %% tags=["nbval-ignore-output"]
 run = best.fit(curated, noisy, kit.preset, kit.run_folder("best"), config)  # a wider network: width=48
@@ -178,10 +179,10 @@ best.summary(run)
 charts.learning_curves(best.histories(run))
 
 # %% [markdown]
-# If there is a noisy set, its clips join at the dotted line, after a third of the steps. The curves jump there because augmentation is on
-# again and the learning rate schedule restarts; the dip in training loss before it is the last tenth of the first stage, without
-# augmentation. With `quick`, a fold has 100 steps, no more than a row of the ablation, in two learning rate cycles: judge `best` with
-# `full`.
+# If there is a noisy set, its clips join at the vertical line, after a third of the steps. (The dotted curves are the training loss; low
+# values of the first epochs are cut off.) The curves jump there because augmentation is on again and the learning rate schedule restarts;
+# the dip in training loss before it is the last tenth of the first stage, without augmentation. With `quick`, a fold has 100 steps, no more
+# than a row of the ablation, in two learning rate cycles: judge `best` with `full`.
 
 # %% [markdown]
 # Next: `07_evaluation` puts all runs side by side, and `08_submission` blends the folds by the geometric mean of their scores.

@@ -61,9 +61,9 @@ runs = find_runs(kit.runs)
 # %% [markdown]
 # ## One run, or a blend
 #
-# The default is `best` if it was trained with `full` (of several such runs, with names like `best_wide-full`, the one with the highest
-# LWLRAP), since its submission blends five models, while its LWLRAP is measured with one model per clip; otherwise the run with the highest
-# validation LWLRAP, of those that can score clips and that the competition allows: it forbade pretrained weights.
+# The default is `best`, if it was trained with `full`: its submission blends five models, while its LWLRAP is that of one model per clip.
+# (Of several such runs, with names like `best_wide-full`, it is the one with the highest LWLRAP.) Otherwise it is the run with the highest
+# validation LWLRAP. Left out are baselines, which cannot score other clips, and pretrained weights, which the competition forbade.
 
 # %%
 allowed = submission.allowed(runs)
@@ -71,12 +71,13 @@ chosen = allowed[:1]  # a blend of two: allowed[:2], or [run for run in allowed 
 [run.name for run in chosen]
 
 # %% [markdown]
-# A blend is the geometric mean of the scores; the folds of `best` are combined the same way. (Another seed of `best`, by
-# `best.fit(curated, noisy, dataclasses.replace(kit.preset, seed=5), kit.run_folder("best_seed5"))` in notebook 6, after
-# `import dataclasses`, may add little: on test clips of drum kits never heard, five models of 1,000 steps each have 0.833, five of another
-# seed 0.853, and all ten 0.838.) Blend runs if that does clearly better than each of them (on 48 clips, as in the stored outputs, no small
-# difference is clear): here are the chosen runs or, if there is only one, the first three that are allowed, and their blend, on the same
-# validation clips.
+# A blend is the geometric mean of the scores; the folds of `best` are combined the same way. Below are the chosen runs and their blend or,
+# if only one is chosen, the first three that are allowed and theirs, on the same validation clips. Choose a blend if it does clearly better
+# than each of its runs; on 48 clips, as in the stored outputs, no small difference is clear.
+#
+# Another seed of `best` may add little: on test clips of drum kits never heard, five models of 1,000 steps each have 0.833, five of another
+# seed 0.853, and all ten 0.838. To train one, in notebook 6: `import dataclasses`, then
+# `best.fit(curated, noisy, dataclasses.replace(kit.preset, seed=5), kit.run_folder("best_seed5"))`.
 
 # %% tags=["nbval-ignore-output"]
 submission.blend_table(chosen if len(chosen) > 1 else allowed[:3])
@@ -84,7 +85,7 @@ submission.blend_table(chosen if len(chosen) > 1 else allowed[:3])
 # %% [markdown]
 # ## The test clips
 #
-# The chosen run, or the blend of several, scores every test clip. The cache is rebuilt only if the clips have changed.
+# The chosen run, or the blend of several, scores every test clip.
 
 # %% tags=["nbval-ignore-output"]
 cache = mel_cache.build(kit.competition.test, kit.cache, "test", kit.preset.mel)
@@ -128,7 +129,7 @@ plots.tagged_clip(samples, pd.Series(scores[0], kit.competition.classes), kit.pr
 plots.player(samples, kit.preset.mel)
 
 # %% [markdown]
-# ## Its score
+# ## LWLRAP on the test clips
 #
 # Kaggle keeps the labels of the test clips to itself. The mini set, a dataset of your own sounds (notebook 10) and the public release on
 # Zenodo have them. Zenodo's also says which clips made up the Public and Private leaderboards, so this is what they would have shown. On
@@ -148,21 +149,24 @@ else:
 # %% [markdown]
 # ## Submit it on Kaggle
 #
-# The competition accepts only notebooks that write the file, and still takes late submissions. These steps follow Kaggle's documentation;
-# the kit has not yet been run there. In a shell, in the kit's folder:
+# The competition accepts only notebooks that write the file, and still takes late submissions. There, this notebook finds the outputs of
+# the others, runs without internet, as the rules require, and writes `/kaggle/working/submission.csv`. These steps follow Kaggle's
+# documentation; the kit has not yet been run there. In a shell, in the kit's folder:
 #
 # 1. Accept the [rules](https://www.kaggle.com/c/freesound-audio-tagging-2019/rules) and verify your phone, without which there is no GPU.
 #    `pip install kaggle`, and save the token from [your settings](https://www.kaggle.com/settings/api) as `~/.kaggle/access_token`.
-# 2. `python -m utils.kaggle YOU` writes the notebooks for your account and prints the commands that upload the kit and push them. Push
-#    `02_preprocessing`, then `06_beyond_the_paper` for a high score (or `03_cnn` for the paper's Deep CNN), then `08_submission`, each
-#    after the previous one has finished. The last push warns that notebooks which you left out are not valid kernel sources; that does no
-#    harm. If a push warns of the kit or of a notebook that you pushed, wait or repair that, and push again. This notebook finds the others'
-#    outputs, runs without internet, as the rules require, and writes `/kaggle/working/submission.csv`. To submit runs trained elsewhere on
-#    Kaggle's copy of the data, copy their folder before the upload, as by
-#    `mkdir -p work/kaggle/kit/runs && cp -r work/runs/data-1a2b3c work/kaggle/kit/runs`, and push only `08_submission`.
-# 3. Press *Submit to competition* beside the notebook's output, or submit the version that the last push printed, here 1:
+# 2. `python -m utils.kaggle YOU` writes the notebooks for your account and prints the commands of the next two steps. (For runs trained
+#    elsewhere on Kaggle's copy of the data, now copy their folder, as by
+#    `mkdir -p work/kaggle/kit/runs && cp -r work/runs/data-1a2b3c work/kaggle/kit/runs`.)
+# 3. Upload the kit, and repeat the printed `kaggle datasets status` until it is ready.
+# 4. Push `02_preprocessing`, then `06_beyond_the_paper` for a high score (or `03_cnn` for the paper's Deep CNN), then `08_submission`, each
+#    after the previous one has finished; with runs trained elsewhere, only `08_submission`. The last push warns that notebooks which you
+#    left out are not valid kernel sources; that does no harm. If a push warns of the kit or of a notebook that you pushed, wait or repair
+#    that, and push again. How long they take on Kaggle has not been measured
+#    ([estimates](../utils/README.md#what-best-takes-on-the-competitions-own-data)).
+# 5. Press *Submit to competition* beside the notebook's output, or submit the version that the last push printed, here 1:
 #    `kaggle competitions submit freesound-audio-tagging-2019 -k YOU/freesound-tagging-kit-08-submission -v 1 -f submission.csv -m best`
-# 4. Kaggle reruns it on its own test clips, where it must finish within an hour on a GPU.
+# 6. Kaggle reruns it on its own test clips, where it must finish within an hour on a GPU.
 #    `kaggle competitions submissions freesound-audio-tagging-2019` shows the score.
 
 # %% [markdown]

@@ -21,11 +21,11 @@
 # # 10. Your sounds
 #
 # You have a folder of sounds and want to know what is in them, or you have sorted them into folders and want a model that does it for you.
-# The kit comes without a trained model: the tags are those of your best run. A run on the mini set knows twelve synthetic sounds and says
-# nothing useful about a recording.
+# The kit comes without a trained model: the tags are those of a run that you have trained. A run on the mini set knows twelve synthetic
+# sounds and says nothing useful about a recording.
 #
 # **You get** the tags of your sounds, those of a long recording over time, and a model of your own classes. **Reads** your folders and the
-# best run of the earlier notebooks. **Writes** a dataset and its runs to the work folder. **Takes** less than a minute.
+# runs of the earlier notebooks. **Writes** a dataset and its runs to the work folder. **Takes** less than a minute.
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -50,8 +50,9 @@ kit = setup(data_folder, preset)
 # Set what you have; what stays `None` is made from clips of the data above. WAV, FLAC, Ogg and MP3 of any sample rate are read, other files
 # skipped: `ffmpeg -i a.m4a a.wav` converts one.
 #
-# On your own machine, give a path. In Colab, drop the files into the panel on the left, which puts them in `/content`, or connect your
-# Drive there. On Kaggle, *Add input*, *Upload*. If you have labeled folders but no run yet, run this part and go on at *A model of your own
+# On your own machine, give a path. In Colab, connect your Drive in the panel on the left, or drop a ZIP file of your folder there and
+# unpack it in a new cell, `!unzip -q /content/my-sounds.zip -d /content/my-sounds` (not into `/content` itself, where the kit and its own
+# sounds lie). On Kaggle, *Add input*, *Upload*. If you have labeled folders but no run yet, run this part and go on at *A model of your own
 # classes*.
 
 # %%
@@ -93,10 +94,9 @@ print(len(audio.find_sounds(sounds)), "sounds")
 # %% [markdown]
 # ## Tag them
 #
-# The model is the best run, here or in what you attached on Kaggle, on the dataset with the most classes (the mini set only if there is no
-# other): `best`, trained with `full` (or a variant of it with a higher LWLRAP), or else the one with the highest LWLRAP. In Colab, where
-# each notebook has its own machine, train one first:
-# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
+# The model is a run on your dataset with the most classes (the mini set only if there is no other), here or in what you attached on Kaggle.
+# Of its runs, it is the one that notebook 8 would choose, pretrained ones included. In Colab, where each notebook has its own machine,
+# train one first: `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["nbval-ignore-output"]
 run = predict.best_run()  # another: predict.open_run("../work/runs/...")
@@ -107,8 +107,7 @@ scores = predict.tag(sounds, run, kit.device)
 predict.top_classes(scores, k=2).set_index(["fname", "class"])
 
 # %% [markdown]
-# `scores.to_csv("scores.csv")` saves all scores. (Those that stand in for your sounds are test clips of the data above.) The first
-# three sounds, each with a player for its first two seconds:
+# `scores.to_csv("scores.csv")` saves all scores. The first three sounds, each with a player for its first two seconds:
 
 # %% tags=["nbval-ignore-output"]
 for fname in scores.index[:3]:
@@ -147,10 +146,11 @@ plots.tagged_clip(siren, predict.tag(examples / "siren.wav", run).iloc[0], run.m
 plots.player(siren, run.mel)
 
 # %% [markdown]
-# Ideally, all its scores are low. In the stored outputs, the highest is 0.51, for a bass drum, and the table above could not warn you,
-# since it counts only clips of known classes. So listen to some of what the model finds before you rely on it, or train it on your own
-# classes, as below, with a class of the other sounds to expect. With a softmax (`run.config.activation`), the scores of a clip sum to one
-# whatever is in it; with a sigmoid, all may be low. How high a score counts as a find? Notebook 7 plots F1 over the threshold.
+# Ideally, all its scores are low. In the stored outputs, the highest is 0.51, for a bass drum: below every validation clip's, all above
+# 0.9, but enough to pass a threshold of 0.5, and the table, which counts only clips of known classes, cannot say what another unknown sound
+# would get. So listen to some of what the model finds before you rely on it, or train it on your own classes, as below, with a class of the
+# other sounds to expect. With a softmax (`run.config.activation`), the scores of a clip sum to one whatever is in it; with a sigmoid, all
+# may be low. How high a score counts as a find? Notebook 7 plots F1 over the threshold.
 #
 # ## A long recording
 #
@@ -168,7 +168,8 @@ if recording is None:
 # %% [markdown]
 # The model sees 2 s at a time, here in a window every half second. The plot shows the spectrogram and, below it, the scores of the five
 # classes with the highest peaks. As a window also hears what comes before and after, a score may rise up to a second early and fall as
-# late. The player has the first 10 s.
+# late; the first and the last are drawn to the ends. `over_time.to_csv("over_time.csv")` saves all scores, by the middles of the windows in
+# seconds. The player has the first 10 s.
 
 # %% tags=["nbval-ignore-output"]
 samples = audio.load_clip(recording, run.mel)
@@ -204,6 +205,7 @@ if labeled is None:
 target = kit.folder / "own" / Path(labeled).resolve().name
 own.make_dataset(labeled, target, csv=None, replace=True)
 own_kit = setup(str(target), "quick")
+# The example's runs are kept apart from yours.
 runs = examples / "runs" if Path(labeled).is_relative_to(examples) else own_kit.runs
 
 # %%
@@ -211,9 +213,7 @@ competition = own_kit.competition
 data.clips_per_class({"curated": competition.curated, "test": competition.test})
 
 # %% [markdown]
-# A small network and 150 steps, to see that it learns; leave out `max_steps`, `width` and `stem` for those of notebook 3. As there, a fifth
-# of the curated clips is for validation. The baseline is the k-NN of notebook 5 on the same clips: a network that does not beat it needs
-# more clips or steps.
+# As in notebook 3, a fifth of the curated clips is for validation.
 
 # %% tags=["nbval-ignore-output"]
 from dataclasses import replace
@@ -222,13 +222,21 @@ from utils import baselines, dataset, launch, models
 
 cache = mel_cache.build(competition.curated, own_kit.cache, "curated", own_kit.preset.mel)
 splits = dataset.load_split(cache, competition.curated, competition.classes, own_kit.preset, own_kit.device)
+
+# %% [markdown]
+# A small network and 150 steps, to see that it learns; leave out `max_steps`, `width` and `stem` for those of notebook 3:
+
+# %% tags=["nbval-ignore-output"]
 entry = models.MODELS["deep_cnn"]
 config = replace(entry.config("quick"), max_steps=150)
 model = entry.build(len(competition.classes), "quick", width=16, stem=8)
 own_run = launch.fit(model, *splits, config, runs / "deep_cnn-small", entry.title)
-knn = baselines.fit("knn", *splits, runs / "knn-quick")
+
+# %% [markdown]
+# The baseline is the k-NN of notebook 5 on the same clips: a network that does not beat it needs more clips or steps.
 
 # %% tags=["nbval-ignore-output"]
+knn = baselines.fit("knn", *splits, runs / "knn-quick")
 print(f"{len(own_run.validation)} validation clips")
 pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epochs", "LWLRAP"]]
 
@@ -244,8 +252,10 @@ pd.crosstab(*said.align(says, join="inner"))
 # %% [markdown]
 # With so few clips, one more or less is a large share: trust differences only on hundreds of clips.
 #
-# From a shell, in the kit's folder: train the whole network in minutes, or `best`, which takes longer; then tag the files in SOUNDS with
-# the first. (`pip install gradio && python -m utils.demo` opens a page where you drop or record a sound.)
+# `predict.tag(sounds, own_run, kit.device)` tags the folder at the top with this small model. For a better one, from a shell in the kit's
+# folder (in Colab, in a cell that begins with `!cd freesound-tagging-kit &&`): train the whole network in minutes, or `best`, which takes
+# longer; then tag the files in SOUNDS with the first (for `best`, `best-full` instead of `deep_cnn-quick`).
+# (`pip install gradio && python -m utils.demo` opens a page where you drop or record a sound.)
 
 # %% tags=["nbval-ignore-output"]
 from utils.workspace import quoted, short_path

@@ -70,9 +70,11 @@ def test_a_submission_is_scored_where_the_test_labels_are_known(tmp_path):
     competition = SimpleNamespace(classes=["x", "y"], test=test, folder=tmp_path)
     scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
     file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
-    assert submission.score(file, competition).T.to_dict("list") == {"Private": [1, 0.5], "Public": [2, 0.75]}
+    scores = submission.score(file, competition)
+    assert scores[["clips", "LWLRAP"]].T.to_dict("list") == {"Private": [1, 0.5], "Public": [2, 0.75]}
+    assert list(scores.loc["Private", ["low", "high"]]) == [0.5, 0.5]  # of a single clip
     competition.test = test[["fname", "labels"]]
-    assert submission.score(file, competition).T.to_dict("list") == {"all": [3, 2 / 3]}
+    assert submission.score(file, competition)[["clips", "LWLRAP"]].T.to_dict("list") == {"all": [3, 2 / 3]}
     competition.test = test[["fname"]]
     with pytest.raises(ValueError, match="has no test labels"):
         submission.score(file, competition)

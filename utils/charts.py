@@ -69,10 +69,10 @@ def per_class(table: pd.DataFrame, xlabel: str) -> None:
     """Draw a marker per class (the index) and run (up to three columns), classes with the highest mean on top."""
     table = table.sort_index(ascending=False)
     table = table.loc[table.mean(axis="columns").sort_values(kind="stable").index].rename(index=display_name)
-    _, ax = plt.subplots(figsize=(8, 0.9 + 0.22 * len(table)))
-    heights = np.arange(len(table)) + 0.1 * (table.shape[1] - 1)
+    _, ax = plt.subplots(figsize=(8, 0.9 + 0.3 * len(table)))
+    heights = np.arange(len(table)) + 0.15 * (table.shape[1] - 1)
     for number, (marker, run) in enumerate(zip("os^", table)):  # one above the other, since many coincide
-        ax.plot(table[run], heights - 0.2 * number, marker, markersize=5, label=run)
+        ax.plot(table[run], heights - 0.3 * number, marker, markersize=5, label=run)
     ax.set_yticks(range(len(table)), table.index)
     ax.set(xlabel=xlabel, xlim=(max(-0.02, table.min().min() - 0.05), 1.02))
     ax.grid(axis="y", alpha=0.3)

@@ -189,7 +189,9 @@ def by_number_of_labels(targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame
 
 
 def lwlrap_by(group: Sequence[str], targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
-    """Return number and LWLRAP of the clips of each group; `group` names that of each clip."""
+    """Return number and LWLRAP, with interval, of the clips of each group; `group` names that of each clip."""
     groups = pd.DataFrame({"group": group}).groupby("group").indices  # row numbers
-    table = {name: {"clips": len(rows), "LWLRAP": lwlrap(targets[rows], scores[rows])} for name, rows in groups.items()}
-    return pd.DataFrame.from_dict(table, orient="index")
+    table = {
+        name: {"clips": len(rows)} | lwlrap_with_interval(targets[rows], scores[rows]) for name, rows in groups.items()
+    }
+    return pd.DataFrame.from_dict(table, orient="index").astype({"clips": int})

@@ -75,9 +75,9 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
 
 
 def score(file: str | Path, competition: Competition) -> pd.DataFrame:
-    """Return a submission's LWLRAP on the test clips; with Zenodo's data, on the Public and Private ones.
+    """Return a submission's LWLRAP, with interval, on the test clips; with Zenodo's data, on the Public and Private ones.
 
-    The columns are `clips` and `LWLRAP`. Raises ValueError if the submission is not valid, or if the data has no labels
+    The columns are `clips`, `LWLRAP`, `low` and `high`. Raises ValueError if the submission is not valid, or if the data has no labels
     of the test clips.
     """
     if "labels" not in competition.test:
