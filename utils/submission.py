@@ -75,10 +75,10 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
 
 
 def score(file: str | Path, competition: Competition) -> pd.DataFrame:
-    """Return a submission's LWLRAP, with interval, on the test clips; with Zenodo's data, on the Public and Private ones.
+    """Return the LWLRAP of a submission on the test clips; with Zenodo's data, on the Public and Private ones.
 
-    The columns are `clips`, `LWLRAP`, `low` and `high`. Raises ValueError if the submission is not valid, or if the data has no labels
-    of the test clips.
+    The columns are `clips`, `LWLRAP` and its interval, `low` and `high`. Raises ValueError if the submission is not
+    valid, or if the data has no labels of the test clips.
     """
     if "labels" not in competition.test:
         raise ValueError(f"{competition.folder.name} has no test labels: add {TEST_LABELS}, or use Zenodo's release.")
