@@ -30,7 +30,7 @@ from sklearn.metrics import label_ranking_average_precision_score
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from utils import inference, mel, mel_cache, metrics, models, setup, train
+from utils import inference, mel, mel_cache, metrics, models, setup, train, workspace
 from utils.config import MelConfig, TrainingConfig
 from utils.dataset import MelDataset
 from utils.workspace import ROOT, Workspace
@@ -267,7 +267,7 @@ def main() -> None:
         memory(500 if options.quick else 5000, folder)
         training(kit, table, folder, repeats)
     lwlrap(repeats)
-    machine = f"{inference.device_name(torch.device(kit.device))}, {os.cpu_count()} cores"
+    machine = f"{workspace.device_name(kit.device)}, {os.cpu_count()} cores"
     print(f"\n{machine}, python {platform.python_version()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
     print(pd.DataFrame(rows).round(3).to_string(index=False))
 

@@ -24,6 +24,9 @@ def test_the_cache_holds_every_clip_in_order(competition, cache):
         assert pad_value == pytest.approx(expected.max() - SETTINGS.top_db, abs=0.05)
     with pytest.raises(KeyError, match=r"absent\.wav"):
         cache["absent.wav"]
+    twice = competition.curated.iloc[[0, 1, 0]]
+    with pytest.raises(ValueError, match=r"curated: .*\.wav is listed more than once"):
+        mel_cache.build(twice, cache.folder.parent, "curated", SETTINGS)
 
 
 def test_copies_share_a_hash_and_clips_that_begin_and_end_alike_do_not(tmp_path):

@@ -237,7 +237,10 @@ def test_only_a_folder_that_was_written_for_kaggle_is_replaced(tmp_path, monkeyp
     assert capsys.readouterr().err.startswith(". was not written by utils.kaggle")
     assert [file.read_text() for file in tmp_path.iterdir()] == ["thesis"]
     (tmp_path / "empty").mkdir()
+    runs = tmp_path / "empty/kit/runs/data-1a2b3c"
     for user in ("one", "two"):
         kaggle.write(tmp_path / "empty", user)
         assert f'"{user}/' in (tmp_path / "empty/kit/dataset-metadata.json").read_text()
+        assert runs.is_dir() == (user == "two")  # what notebook 8 says to copy there stays
+        runs.mkdir(parents=True, exist_ok=True)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "precious.txt"]

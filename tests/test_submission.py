@@ -50,7 +50,7 @@ def test_check_catches(competition, scores, tmp_path, fault):
 def test_an_invalid_submission_is_not_written(competition, scores, tmp_path):
     file = submission.write(tmp_path / "submission.csv", scores, competition, runs=[])
     before = file.read_bytes()
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match=r"submission\.csv is not a valid submission: .* not finite"):
         submission.write(file, np.full_like(scores, np.nan), competition, runs=[])
     assert file.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["submission.csv", "submission.json"]

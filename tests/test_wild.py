@@ -363,6 +363,7 @@ SAME = {
     "byte-order marks": ("\ufeff" + TRAIN, "\ufeff" + SAMPLE),
     "spaces around names and labels": 'fname,labels\n a.wav ,Bark \nb.wav, "Bark,Run" \n\tc.wav, Tap\n',
     "spaces between labels": TRAIN.replace("Bark,Run", " Bark , Run "),
+    "a label that is repeated": TRAIN.replace("Bark,Run", "Bark,Run,Bark"),
     "spaces in column names": (
         TRAIN.replace("fname,labels", " fname , labels "),
         SAMPLE.replace("Bark,Run", " Bark, Run "),

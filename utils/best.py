@@ -57,14 +57,13 @@ def fit(
         model = entry.build(len(curated.classes), preset.name, preset.seed + number, **options)
         training = (model, train_set, held_out, config, folder / name, f"{entry.title}, {name}")
         # The first stage does not need the noisy clips, which take up GPU memory.
-        chains.append([training] if noisy is None else [(0, None, *training), (1, noisy, *training)])
+        chains.append([training] if noisy is None else [(None, *training), (noisy, *training)])
     fit_one, stages = (train.fit, [""]) if noisy is None else (fit_stage, STAGES)
     launch.train_in_parallel(fit_one, chains, len(names) * steps, curated.device)
     return _save(folder, names, stages, config, curated)
 
 
 def fit_stage(
-    stage: int,
     noisy: MelDataset | None,
     model: nn.Module,
     train_set: MelDataset,
@@ -74,15 +73,15 @@ def fit_stage(
     title: str,
     bar: tqdm,
 ) -> Run:
-    """Train the model of a fold for one of the `STAGES`.
+    """Train the model of a fold for one of the `STAGES`: the second if there are noisy clips, else the first.
 
     The first stage, a third of the steps of `config`, uses only the curated clips of `train_set`. The second continues
     from its weights with a new learning rate schedule. It adds the noisy clips whose labels the first model, which has
     seen none of them, ranks above all other classes, and which belong to no group of `held_out`.
     """
     folders = [folder.with_name(folder.name + ending) for ending in STAGES]
-    steps = max(1, config.max_steps // 3)
-    if stage:
+    stage, steps = int(noisy is not None), max(1, config.max_steps // 3)
+    if noisy is not None:
         steps = max(1, config.max_steps - steps)  # those that the first stage left
         first = Run(folders[0])
         [model] = first.models()

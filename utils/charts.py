@@ -24,8 +24,8 @@ def clips_per_class(counts: pd.DataFrame) -> None:
     """Draw one panel of horizontal bars per set (the columns), with classes (the index) sorted by the first set."""
     counts = counts.rename(index=display_name).sort_values(list(counts))
     _, axes = plt.subplots(1, len(counts.columns), figsize=(8, 0.9 + 0.2 * len(counts)), sharey=True, squeeze=False)
-    for ax, color, name in zip(axes[0], ["C0", "C1"], counts):
-        ax.barh(counts.index, counts[name], color=color)
+    for number, (ax, name) in enumerate(zip(axes[0], counts)):
+        ax.barh(counts.index, counts[name], color=f"C{number}")
         ax.set(title=name, xlabel="Clips")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.margins(y=0.01)

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -129,7 +130,7 @@ def read_table(file: Path, columns: list[str]) -> pd.DataFrame:
     if len(repeated):
         raise ValueError(f"{file} lists {repeated.iloc[0]} more than once: keep one of the rows.")
     if "labels" in table:
-        table["labels"] = table["labels"].str.replace(r"\s*,\s*", ",", regex=True)
+        table["labels"] = [",".join(dict.fromkeys(re.split(r"\s*,\s*", labels))) for labels in table["labels"]]
     return table
 
 

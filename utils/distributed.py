@@ -1,4 +1,4 @@
-"""Train one model in several processes, started by torchrun; with one process, each call here does nothing."""
+"""Train one model in several processes, started by torchrun; with one process, the calls have no effect."""
 
 import gc
 import io

@@ -33,11 +33,6 @@ def autocast(device: torch.device) -> AbstractContextManager:
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
-def device_name(device: torch.device) -> str:
-    """Return the device's name for run records and benchmarks."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-
-
 def activate(logits: Tensor, activation: str) -> Tensor:
     """Return class probabilities, (clips, classes)."""
     return logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=1)
@@ -47,9 +42,9 @@ def activate(logits: Tensor, activation: str) -> Tensor:
 def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig, progress: str = "") -> np.ndarray:
     """Score each clip: probabilities, float32 (clips, classes), a mean over at most `config.test_crops` crops.
 
-    It is weighted by RMS amplitude: the faint tail of a sound says less than its attack. Under torchrun, every
-    process calls it, takes its shard of the crops, and gets the scores of all clips. The model is moved to the device
-    of `dataset` and left in evaluation mode.
+    The mean is weighted by each crop's RMS amplitude: the faint tail of a sound says less than its attack. Under
+    torchrun, every process calls it, takes its shard of the crops, and gets the scores of all clips. The model is moved
+    to the device of `dataset` and left in evaluation mode.
     """
     model.to(dataset.device, memory_format=torch.channels_last).eval()
     distributed.broadcast_buffers(model)

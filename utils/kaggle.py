@@ -60,7 +60,8 @@ def write(folder: Path, username: str, weights: Path | None = None) -> list[str]
     """Write `folder`, with a folder per notebook and the dataset `kit`; return the upload commands, in order.
 
     `weights`: a file with timm's VGG19 weights, to include in the dataset. Raises FileNotFoundError if it does not
-    exist, and FileExistsError if `folder` contains anything that was not written here.
+    exist, and FileExistsError if `folder` is neither empty nor written by this function. Runs that were copied into its
+    `kit` stay there.
     """
     if weights and not weights.is_file():
         raise FileNotFoundError(f"{weights} is not a file: give timm's vgg19 weights, or omit --weights.")
@@ -69,6 +70,8 @@ def write(folder: Path, username: str, weights: Path | None = None) -> list[str]
     with files.atomic_folder(folder.resolve(), replace=True) as unfinished:
         (unfinished / MARKER).touch()
         _write_kit(unfinished / "kit", username, weights)
+        if (runs := folder / "kit" / "runs").is_dir():
+            shutil.copytree(runs, unfinished / "kit" / "runs")
         for notebook in READS:
             internet = notebook == "09_explanation" or (notebook == "04_vgg19" and not weights)
             _write_kernel(unfinished / notebook, username, internet)

@@ -57,8 +57,10 @@ def log_mel(samples: np.ndarray, settings: MelConfig) -> np.ndarray:
     Raises ValueError if samples are empty, not finite or not mono.
     """
     samples = np.asarray(samples, dtype=np.float32)
-    if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
-        raise ValueError(f"log_mel needs finite mono samples of shape (n,), n > 0, but got shape {samples.shape}.")
+    if samples.ndim != 1 or not len(samples):
+        raise ValueError(f"log_mel needs mono samples of shape (n,), n > 0, but got shape {samples.shape}.")
+    if not np.isfinite(samples).all():
+        raise ValueError("log_mel needs finite samples, but some are not.")
     padded = np.pad(samples, settings.n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, settings.n_fft)[:: settings.hop_length]
     filters, window = _sparse_filters(settings), _window(settings.n_fft)

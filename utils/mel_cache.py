@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from . import files
+from . import files, splits
 from .audio import REMEDY, UnreadableClip, load_clip_and_damage
 from .config import MelConfig, attached
 from .mel import log_mel, trim
@@ -43,7 +43,7 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.settings = MelConfig(**json.loads((self.folder / "settings.json").read_text()))
-        text = {"fname": str, "content_hash": str}
+        text = {"fname": str, splits.CONTENT: str}
         self.clips = pd.read_csv(self.folder / "clips.csv", dtype=text, keep_default_na=False)
         self.unreadable = read_report(self.folder / "unreadable.csv")
         self.damaged = read_report(self.folder / "damaged.csv")
@@ -107,9 +107,12 @@ def build(
     reused too. KEY is a hash of the mel settings and of each clip's name, size and first, middle and last 4 KB.
     Unreadable clips are left out and listed in `.unreadable`, and the cache is rebuilt once one of them can be read.
     Damaged clips are included and listed in `.damaged`. Prints a line on the cache and the first ten of both lists; if
-    `temporary`, both lists whole. Raises ValueError if no clip can be read or a name is not UTF-8, and OSError if the
-    cache cannot be written.
+    `temporary`, only the lists, whole. Raises ValueError if no clip can be read, a name occurs twice or is not UTF-8,
+    and OSError if the cache cannot be written.
     """
+    twice = table["fname"][table["fname"].duplicated()]
+    if len(twice):
+        raise ValueError(f"{name}: {twice.iloc[0]} is listed more than once: give each clip a name of its own.")
     files.refuse_undecodable(table["fname"], name)
     done, target = "reused", _cache_folder(table, folder, name, settings)
     cache = Cache(target) if target.is_dir() else None
@@ -200,7 +203,7 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
     for kind, report in reports.items():
         if len(report):
             report.to_csv(folder / f"{kind}.csv", index=False)
-    columns = ["fname", "start", "length", "pad_value", "content_hash"]
+    columns = ["fname", "start", "length", "pad_value", splits.CONTENT]
     pd.DataFrame(clips, columns=columns).to_csv(folder / "clips.csv", index=False)
     (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
 

@@ -47,25 +47,19 @@ def _precision_of_labels(targets: np.ndarray, scores: np.ndarray) -> tuple[np.nd
     return classes, (at_least & targets[clips]).sum(axis=1) / at_least.sum(axis=1)
 
 
-def label_rank(first_label: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return the rank, from 1, of each clip's first listed label among its scores; int (clips,).
+def top_k_accuracy(first_label: np.ndarray, scores: np.ndarray, k: int = 5) -> float:
+    """Return the share of clips whose first listed label is among the `k` highest scores (paper, section V).
 
     `first_label`: class indices (clips,); `scores`: (clips, classes). Tied scores share the worst rank of the tie.
+    Raises ValueError if the shapes do not fit or a score is not finite.
     """
     first_label, scores = np.asarray(first_label), np.asarray(scores)
     if first_label.ndim != 1 or len(first_label) != len(scores):
         raise ValueError(f"first_label {first_label.shape} must hold one class index for each of {len(scores)} clips.")
     if not np.isfinite(scores).all():
         raise ValueError("a score is not finite.")
-    return (scores >= np.take_along_axis(scores, first_label[:, None], axis=1)).sum(axis=1)
-
-
-def top_k_accuracy(first_label: np.ndarray, scores: np.ndarray, k: int = 5) -> float:
-    """Return the share of clips whose first listed label is among the `k` highest scores (paper, section V).
-
-    Arguments as for `label_rank`.
-    """
-    return float((label_rank(first_label, scores) <= k).mean())
+    rank = (scores >= np.take_along_axis(scores, first_label[:, None], axis=1)).sum(axis=1)
+    return float((rank <= k).mean())
 
 
 def per_class_table(targets: np.ndarray, scores: np.ndarray, classes: list[str], threshold: float) -> pd.DataFrame:

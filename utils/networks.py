@@ -157,9 +157,10 @@ class VGG19(nn.Module):
         with torch.no_grad():
             return self.features[: self.n_frozen](self.downsample(standardize(x)).expand(-1, 3, -1, -1))
 
-    def head(self, features: Tensor) -> Tensor:
-        """Compute logits (clips, classes) from `frozen_features`."""
-        return self.classifier(self.features[self.n_frozen :](features))
+    @property
+    def head(self) -> nn.Sequential:
+        """The trained layers: from `frozen_features` to logits (clips, classes)."""
+        return nn.Sequential(self.features[self.n_frozen :], self.classifier)
 
 
 def _dense(convolution: nn.Conv2d) -> nn.Linear:
@@ -168,14 +169,3 @@ def _dense(convolution: nn.Conv2d) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     layer.weight, layer.bias = nn.Parameter(weight.detach()), convolution.bias
     return layer
-
-
-class Head(nn.Module):
-    """The trainable part of a model with frozen layers: from `frozen_features` to logits."""
-
-    def __init__(self, model: VGG19) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.model.head(features)

@@ -57,7 +57,7 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
     less than a frame.
     """
     frame = run.mel.hop_length / run.mel.sample_rate
-    if not seconds >= frame:
+    if not frame <= seconds < np.inf:
         raise ValueError(f"seconds is {seconds}, but windows are at least a frame apart: make it {frame:.3f} or more.")
     n_frames, step = run.config.n_frames, seconds / frame
     with _untrimmed(path, run, device) as clips:

@@ -65,7 +65,10 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
     made_by = [run.summary() | run.record for run in runs]
     with files.atomic_file(file.with_suffix(".json")) as record, files.atomic_file(file) as unfinished:
         table.to_csv(unfinished, index=False)
-        check(unfinished, competition)
+        try:
+            check(unfinished, competition)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(unfinished), str(file))) from None
         record.write_text(json.dumps({"data": competition.folder.name, "blend of": made_by}, indent=1))
     expected = KAGGLE_WORKING / "submission.csv"
     if KAGGLE_WORKING.is_dir() and file.resolve() != expected.resolve():
@@ -92,7 +95,7 @@ def check(file: str | Path, competition: Competition) -> pd.DataFrame:
     """Return the submission in `file` if it is what the competition expects.
 
     That is: rows and columns named and ordered as in sample_submission, and finite scores between 0 and 1. Raises
-    ValueError with everything that is wrong with it.
+    ValueError with everything that is wrong with it, and FileNotFoundError if there is no such file.
     """
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     wrong = []

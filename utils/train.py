@@ -19,13 +19,12 @@ from . import augment, distributed, models, muon
 from .checkpoint import Checkpoint
 from .config import NO_AUGMENTATION, TrainingConfig
 from .dataset import MelDataset, refuse_shared_clips
-from .inference import autocast, autocast_dtype, device_name, evaluate, predict_scores
-from .networks import Head
+from .inference import autocast, autocast_dtype, evaluate, predict_scores
 from .run_folder import Run, fingerprint, finished, refuse_other_folder, save_run
-from .workspace import short_path
+from .workspace import device_name, short_path
 
 EVALUATIONS = 50  # on the validation set during a training, at most
-VERSION = 3  # raise it when what a training computes changes: finished trainings are then repeated
+VERSION = 4  # raise it when what a training computes changes: finished trainings are then repeated
 
 
 def fit(
@@ -108,7 +107,7 @@ class Trainer:
         torch.set_float32_matmul_precision("highest")  # Muon needs it; some containers set TF32
         self.model = copy.deepcopy(model).to(self.device, memory_format=torch.channels_last)
         self.features = frozen_features(self.model, train_set, config)
-        self.wrapped = distributed.wrap(self.model if self.features is None else Head(self.model))
+        self.wrapped = distributed.wrap(self.model if self.features is None else self.model.head)
         self.optimizers = optimizers(self.model, config)
         self.scaler = torch.amp.GradScaler(init_scale=2.0**12, enabled=autocast_dtype(self.device) == torch.float16)
         self.steps_per_epoch = config.steps_per_epoch(len(train_set))
@@ -173,7 +172,7 @@ class Trainer:
             "model": self.model.config,
             "pretrained": getattr(self.model, "pretrained", False),
             "config": asdict(self.config),
-            "device": device_name(self.device),
+            "device": device_name(self.device.type),
             "processes": distributed.world_size(),
             "precision": str(autocast_dtype(self.device)),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -191,14 +190,14 @@ def optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Opt
 
 def _key(model: nn.Module, train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig) -> str:
     """Return the hash that identifies this training."""
-    augmentation = (augment.GAIN, augment.RATE, augment.MEL_SCALE, augment.MEL_SHIFT, augment.LARGEST_MASK)
-    augmentation += (augment.FILTER_GAIN, augment.FILTER_POINTS)
-    filters = (muon.LR_SCALE, muon.MOMENTUM, muon.WEIGHT_DECAY, muon.NEWTON_SCHULZ, muon.ITERATIONS)
+    constants = {
+        name: value for module in (augment, muon) for name, value in vars(module).items() if name[1:].isupper()
+    }
     clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (train_set, validation_set)]
     return fingerprint(
         model, network=model.config, frozen=getattr(model, "n_frozen", 0), config=asdict(config),
         classes=train_set.classes, clips=clips, sources=(train_set.sources, validation_set.sources),
-        augmentation=augmentation, muon=filters, version=VERSION,
+        constants=constants, version=VERSION,
     )  # fmt: skip
 
 

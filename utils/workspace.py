@@ -114,11 +114,10 @@ def find_device() -> tuple[str, str]:
     """Return "cuda" or "cpu", and a description. A GPU that is listed but cannot compute is not used."""
     import torch
 
-    n_threads = torch.get_num_threads()
-    threads = f"CPU, {n_threads} thread{'s' * (n_threads > 1)}"
+    threads = device_name("cpu")
     if not torch.cuda.is_available():
         return "cpu", threads
-    name = torch.cuda.get_device_name()
+    name = device_name("cuda")
     try:
         torch.ones(1, device="cuda").add_(1).item()
     except RuntimeError as error:
@@ -128,6 +127,14 @@ def find_device() -> tuple[str, str]:
             reason = f"this torch has no kernels for the {name}: choose another accelerator"
         return "cpu", f"{threads} ({reason})"
     return "cuda", name
+
+
+def device_name(kind: str) -> str:
+    """Return the name of the GPU ("cuda"), or the CPU's threads."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    return torch.cuda.get_device_name() if kind == "cuda" else f"CPU, {n_threads} thread{'s' * (n_threads > 1)}"
 
 
 def replace_unprintable() -> None:
