@@ -258,9 +258,9 @@ for next_best in others[:1]:
 #
 # Each row, on its own scale, shows where along the frequency axis the relevance for a class lies, averaged over its validation clips and
 # time. In the mini set, a bass drum's tone lies below 220 Hz and a cricket at 3.5 to 5.5 kHz (`utils/mini.py`). What does not fit, such as
-# the acoustic guitar's at 20 kHz or the glockenspiel's and the tick-tock's below 100 Hz, may come from clips with two labels, from
-# background or silence that the network counts on, or from the border, beyond which convolutions see zeros: in the peak-normalized
-# spectrogram, 40 dB below the peak.
+# the acoustic guitar's at 20 kHz or the glockenspiel's (which got relevance from a bass drum's beats above), the knock's and the
+# tick-tock's below 100 Hz, may come from clips with two labels, from background or silence that the network counts on, or from the border,
+# beyond which convolutions see zeros: in the peak-normalized spectrogram, 40 dB below the peak.
 
 # %% tags=["nbval-ignore-output"]
 plots.relevance_per_class(explain.relevance_over_frequency(points, labels, classes), kit.preset.mel)
