@@ -184,13 +184,13 @@ def test_the_command_line_trains_a_model(competition, cache, tmp_path, monkeypat
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     (tmp_path / "cache").symlink_to(cache.folder.parent)
     changes = '{"max_steps": 1, "test_crops": 1, "batch_size": 8}'
-    launch.main(["deep_cnn", "--data", str(competition.folder), "--config", changes])
+    launch.main(["deep_cnn", "--data", str(competition.folder), "--config", changes, "--name", "short"])
     printed = capsys.readouterr().out
     with pytest.raises(SystemExit):
         launch.main(["deep_cnn", "--preset", "fast"])
     assert "invalid choice: 'fast'" in capsys.readouterr().err
     written = tmp_path / printed.splitlines()[-1].removeprefix("written: ")
-    assert written.name == "deep_cnn-quick"
+    assert written.name == "short-quick"
     assert (Run(written).config.max_steps, Run(written).config.batch_size) == (1, 8)
     with pytest.raises(SystemExit, match="No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS"):
         launch.main(["vgg19_transfer", "--data", str(competition.folder)])

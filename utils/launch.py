@@ -182,11 +182,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line described at the top of this file."""
     about = "Train one model, alone or under torchrun, on the cache made by python -m utils.run 02."
     parser = argparse.ArgumentParser(prog="python -m utils.launch", description=about)
-    parser.add_argument("model", nargs="?", choices=ONE_TRAINING, help="model to train; the run is named MODEL-PRESET")
+    parser.add_argument("model", nargs="?", choices=ONE_TRAINING, help="model to train")
     parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--work", help="folder for artifacts (FAT_WORK)")
     parser.add_argument("--preset", choices=PRESETS, help="FAT_PRESET")
     parser.add_argument("--config", type=_changes, default={}, help="config changes, such as '{\"batch_size\": 64}'")
+    parser.add_argument("--name", help="of the run, before -PRESET; by default the model, whose run it then replaces")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     replace_unprintable()
@@ -206,7 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
             weights = {"weights": _weights()} if entry.pretrained else {}
             model = entry.build(len(classes), kit.preset.name, **weights)
             config = replace(entry.config(kit.preset.name), **options.config)
-            run = train.fit(model, *sets, config, kit.run_folder(options.model), entry.title)
+            run = train.fit(model, *sets, config, kit.run_folder(options.name or options.model), entry.title)
         except (FloatingPointError, OSError, ValueError) as error:
             raise SystemExit(str(error)) from None
         print(run.history.tail().round(3).to_string(index=False))
