@@ -217,8 +217,8 @@ charts.bars(pairs.set_index(names)["clips"], "Clips") if len(pairs) else "the hi
 # ## The worst clips
 #
 # The clips with the lowest LWLRAP, if below 1. The sound may be very short or buried in noise or, in real data, the label wrong or
-# incomplete: listen before you tune. To correct a label, edit its row in `train_curated.csv`, and train again. Each player has the first
-# two seconds.
+# incomplete: listen before you tune. To correct a label, edit it in the data's table (for your own sounds, move the file or edit the CSV
+# file, and make the dataset again), and train all models again. Each player has the first two seconds.
 
 # %% tags=["nbval-ignore-output"]
 worst = run.validation[["fname", "labels"]].assign(

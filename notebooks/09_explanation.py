@@ -239,9 +239,9 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 
 # %% [markdown]
 # The lower a curve, the more the network needs those points. In the stored outputs, relevance beats random, but loudness beats relevance:
-# with a tenth deleted, by 0.09 for single points and by 0.06 in squares (54 labels, one network, no intervals). Gradient times input keeps
-# up with relevance for single points up to a tenth, not at a fifth, and not in squares. So here the test does not confirm relevance. (Even
-# random deletion lowers the score: the network was never trained on such holes.)
+# with a tenth deleted, by 0.09 for single points and by 0.06 in squares (54 labels, one network, no intervals). Gradient times input is
+# level with relevance for single points at a twentieth and a tenth, and behind it elsewhere and in squares. So here the test does not
+# confirm relevance. (Even random deletion lowers the score: the network was never trained on such holes.)
 #
 # The run with the next highest LWLRAP, if there is one, on its own first 32 validation clips, deleting single points: in the stored
 # outputs, relevance is ahead of both loudness and gradient times input. On so few clips, the test is a first look.

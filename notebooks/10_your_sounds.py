@@ -50,10 +50,10 @@ kit = setup(data_folder, preset)
 # Set what you have; what stays `None` is made from clips of the data above. WAV, FLAC, Ogg and MP3 of any sample rate are read, other files
 # skipped: `ffmpeg -i a.m4a a.wav` converts one.
 #
-# On your own machine, give a path. In Colab, connect your Drive in the panel on the left, or drop a ZIP file of your folder there and
-# unpack it in a new cell, `!unzip -q /content/my-sounds.zip -d /content/my-sounds` (not into `/content` itself, where the kit and its own
-# sounds lie). On Kaggle, *Add input*, *Upload*. If you have labeled folders but no run yet, run this part and go on at *A model of your own
-# classes*.
+# On your own machine, give a path. In Colab, connect your Drive in the panel on the left, or drop a ZIP file there, unpack it in a new
+# cell, `!unzip -q /content/my-sounds.zip -d /content/unzipped`, and name a folder in it (not `/content` itself, where the kit lies, with
+# the sounds of the mini set). On Kaggle, *Add input*, *Upload*. If you have labeled folders but no run yet, run this part and go on at *A
+# model of your own classes*.
 
 # %%
 sounds = None  # a folder, such as "/content/drive/MyDrive/sounds" or "/kaggle/input/datasets/YOU/my-sounds"

@@ -202,3 +202,7 @@ def test_the_command_line_trains_a_model(competition, cache, tmp_path, monkeypat
         with pytest.raises(SystemExit):
             launch.main(["deep_cnn", "--config", changes])
         assert "error: argument --config: " in capsys.readouterr().err
+    for name in ("best", "best_lr", "../deep_cnn"):
+        with pytest.raises(SystemExit):
+            launch.main(["deep_cnn", "--name", name])
+        assert "error: argument --name: use letters" in capsys.readouterr().err

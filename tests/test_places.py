@@ -221,6 +221,8 @@ def test_the_kernel_folders_have_the_documented_fields(tmp_path):
             pushed.append(metadata["id"])
     with pytest.raises(FileNotFoundError, match="absent is not a file"):
         kaggle.write(tmp_path / "again", "someone", tmp_path / "absent")
+    kaggle.write(tmp_path / "to", "someone")
+    assert (tmp_path / "to/kit/weights/vgg19.safetensors").is_file()  # kept
     assert not (tmp_path / "again").exists()
 
 

@@ -173,12 +173,17 @@ def test_runs_are_ranked_on_the_clips_they_share(copy, run, capsys):
     best.to_csv(other / "validation_scores.csv", index=False)
     runs = find_runs(copy.folder.parent)
     common = common_clips(runs)
-    assert f"compared on the {len(best)} validation clips that all of them were scored on" in capsys.readouterr().out
+    compared = f"These runs are compared on the {len(best)} validation clips that all of them were scored on.\n"
+    assert capsys.readouterr().out == compared  # and not that these are few
     assert runs[0].summary(common)["LWLRAP"] == runs[1].summary(common)["LWLRAP"] > run.summary()["LWLRAP"]
     run.validation[~right].to_csv(other / "validation_scores.csv", index=False)
     best.to_csv(copy.folder / "validation_scores.csv", index=False)
     assert common_clips(find_runs(copy.folder.parent)) is None
     assert "share only 0 validation clips" in capsys.readouterr().out
+    for name, rows in (("copy", slice(25)), ("other", slice(20, 45))):
+        run.validation[rows].to_csv(copy.folder.with_name(name) / "validation_scores.csv", index=False)
+    find_runs(copy.folder.parent)
+    assert "share only 5 validation clips" in capsys.readouterr().out
     right = run.validation.assign(**dict(zip(run.classes, run.targets.T)))
     wrong = right.assign(**dict.fromkeys(run.classes, 0.5))
     pd.concat([right[:24], wrong[24:]]).to_csv(copy.folder / "validation_scores.csv", index=False)

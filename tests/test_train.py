@@ -200,7 +200,7 @@ def test_training_resumes_even_if_losses_are_scaled_differently(tiny, few, tmp_p
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["run", "undisturbed"]
 
 
-@pytest.mark.parametrize("other", ["seed", "range of the augmentation"])
+@pytest.mark.parametrize("other", ["seed", (augment, "RATE", (1.0, 2.0)), (muon, "MOMENTUM", 0.5)])
 def test_a_checkpoint_of_another_training_is_not_used(tiny, few, tmp_path, monkeypatch, capsys, other):
     config = replace(TINY, resize_probability=0.5)
     with stopped_after_an_epoch():
@@ -208,7 +208,7 @@ def test_a_checkpoint_of_another_training_is_not_used(tiny, few, tmp_path, monke
     if other == "seed":
         config = replace(config, seed=1)
     else:
-        monkeypatch.setattr(augment, "RATE", (1.0, 2.0))
+        monkeypatch.setattr(*other)
     changed = fit(tiny, few, tmp_path / "run", config)
     assert "run.checkpoint is from a training with other clips, weights or settings" in capsys.readouterr().out
     assert changed.history.equals(fit(tiny, few, tmp_path / "fresh", config).history)

@@ -31,7 +31,7 @@ LAYOUT_MARKERS = ("train_curated.csv", ZENODO_META)  # mark a folder in Kaggle's
 class Competition:
     """The competition's data: `.classes`, and one table per set with a row per clip.
 
-    `.curated` and `.noisy` have the columns `fname`, `labels` (comma-separated, as published) and `path`; `.test` has
+    `.curated` and `.noisy` have the columns `fname`, `labels` (comma-separated, each once) and `path`; `.test` has
     `fname` and `path`, and `labels` if they are known: from Zenodo, with `usage`, or from test_labels.csv, which the
     mini set and datasets of your own sounds have. `.noisy` is empty if the folder has no noisy set, or none of its
     sounds, which is printed. Other columns are kept as text.

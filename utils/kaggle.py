@@ -30,6 +30,7 @@ READS = {  # the notebooks whose output each notebook reads
     "10_your_sounds": TRAININGS,
 }
 ON_CPU = ("01_eda", "02_preprocessing", "07_evaluation")
+VGG19_FILE = "vgg19.safetensors"  # timm's ImageNet weights
 
 
 def kernel_id(username: str, notebook: str) -> str:
@@ -60,18 +61,21 @@ def write(folder: Path, username: str, weights: Path | None = None) -> list[str]
     """Write `folder`, with a folder per notebook and the dataset `kit`; return the upload commands, in order.
 
     `weights`: a file with timm's VGG19 weights, to include in the dataset. Raises FileNotFoundError if it does not
-    exist, and FileExistsError if `folder` is neither empty nor written by this function. Runs that were copied into its
-    `kit` stay there.
+    exist, and FileExistsError if `folder` is neither empty nor written by this function. Runs and weights in its `kit`
+    are kept.
     """
     if weights and not weights.is_file():
         raise FileNotFoundError(f"{weights} is not a file: give timm's vgg19 weights, or omit --weights.")
     if folder.exists() and not (folder.is_dir() and ((folder / MARKER).is_file() or not any(folder.iterdir()))):
         raise FileExistsError(f"{folder} was not written by utils.kaggle: remove it, or name a new or empty folder.")
+    earlier = folder / "kit" / "weights" / VGG19_FILE
+    weights = weights or (earlier if earlier.is_file() else None)
+    # Only contents are copied: read-only files need not stay read-only.
     with files.atomic_folder(folder.resolve(), replace=True) as unfinished:
         (unfinished / MARKER).touch()
         _write_kit(unfinished / "kit", username, weights)
         if (runs := folder / "kit" / "runs").is_dir():
-            shutil.copytree(runs, unfinished / "kit" / "runs")
+            shutil.copytree(runs, unfinished / "kit" / "runs", copy_function=shutil.copyfile)
         for notebook in READS:
             internet = notebook == "09_explanation" or (notebook == "04_vgg19" and not weights)
             _write_kernel(unfinished / notebook, username, internet)
@@ -80,15 +84,14 @@ def write(folder: Path, username: str, weights: Path | None = None) -> list[str]
 
 
 def _write_kit(folder: Path, username: str, weights: Path | None) -> None:
-    # Copy contents only: read-only files need not stay read-only.
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "utils", folder / "utils", ignore=ignored, copy_function=shutil.copyfile)
     shutil.copyfile(ROOT / "requirements.txt", folder / "requirements.txt")
     (folder / "weights").mkdir()
-    place = "Put timm's VGG19 weights here, as vgg19.safetensors, to run notebook 4 without internet.\n"
+    place = f"Put timm's VGG19 weights here, as {VGG19_FILE}, to run notebook 4 without internet.\n"
     (folder / "weights" / "README.md").write_text(place)
     if weights:
-        shutil.copyfile(weights, folder / "weights" / "vgg19.safetensors")
+        shutil.copyfile(weights, folder / "weights" / VGG19_FILE)
     about = {"title": KIT.replace("-", " "), "id": f"{username}/{KIT}", "licenses": [{"name": "other"}]}
     (folder / "dataset-metadata.json").write_text(json.dumps(about, indent=1))
 
@@ -106,7 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     about = "Prepare the notebooks and the kit for Kaggle."
     parser = argparse.ArgumentParser(prog="python -m utils.kaggle", description=about)
     parser.add_argument("username", help="your Kaggle username")
-    where = "folder to write: a new one, or one written by this command, which is replaced"
+    where = "folder to write: a new one, or one written by this command, which is replaced, but for runs and weights"
     parser.add_argument("--to", type=Path, default=work_folder() / "kaggle", help=where)
     what = "file with timm's VGG19 weights, to run notebook 4 without internet"
     parser.add_argument("--weights", type=Path, help=what)

@@ -178,6 +178,12 @@ def _changes(text: str) -> dict:
     return changes
 
 
+def _name(text: str) -> str:
+    if not re.fullmatch(r"(?!best)[\w-]+", text):  # `runs.preferred` takes runs of that name for blends
+        raise argparse.ArgumentTypeError("use letters, digits, - and _, and do not begin with best")
+    return text
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line described at the top of this file."""
     about = "Train one model, alone or under torchrun, on the cache made by python -m utils.run 02."
@@ -187,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", help="folder for artifacts (FAT_WORK)")
     parser.add_argument("--preset", choices=PRESETS, help="FAT_PRESET")
     parser.add_argument("--config", type=_changes, default={}, help="config changes, such as '{\"batch_size\": 64}'")
-    parser.add_argument("--name", help="of the run, before -PRESET; by default the model, whose run it then replaces")
+    parser.add_argument("--name", type=_name, help="of the run, before -PRESET; the default is the model")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     replace_unprintable()

@@ -14,7 +14,7 @@ def find_runs(folder: str | Path) -> list[Run]:
     """Find the finished runs in `folder`, highest validation LWLRAP first.
 
     On Kaggle, also finds those in attached notebooks' outputs and datasets, on the same data, whatever its name. Runs
-    are ranked on the validation clips that all of them share; prints a line if each has more. Raises FileNotFoundError
+    are ranked on the validation clips that all of them share; prints a line if these are few. Raises FileNotFoundError
     if there is no run.
     """
     _, dash, key = Path(folder).name.rpartition("-")  # see Workspace.runs
@@ -25,7 +25,7 @@ def find_runs(folder: str | Path) -> list[Run]:
         remedy = "run 03_cnn first (python -m utils.run 02 03, with your --data and --work)"
         raise FileNotFoundError(f"There is no run in {folder}: {remedy}.")
     common = _shared_clips(runs)
-    if len(common or ()) < min(len(run.validation) for run in runs):
+    if len(common or ()) < min(len(run.validation) for run in runs) / 2:
         shared = f"The runs in {short_path(Path(folder))} share only {len(common or ())} validation clips"
         print(f"{shared}, so their order means little: retrain or remove those on earlier data.")
     return sorted(runs, key=lambda run: run.summary(common)["LWLRAP"], reverse=True)
