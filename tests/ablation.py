@@ -128,8 +128,8 @@ def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> t
         train.bce = other.get("loss", CROSS_ENTROPY)
         training = model, train_set, held_out, config, folder / f"{number}", name, tqdm(disable=True)
         if "noisy" in other:
-            for stage in range(len(best.STAGES)):
-                run = best.fit_stage(noisy if stage else None, *training)
+            for joining in (None, noisy):
+                run = best.fit_stage(joining, *training)
         else:
             run = train.fit(*training)
     return np.flatnonzero(fold == number), run.scores

@@ -77,6 +77,7 @@ def test_lwlrap_rejects_what_it_cannot_rank(targets, scores, sentence):
 def test_top_k_uses_the_first_label():
     scores = np.array([[0.5, 0.4, 0.3, 0.2], [0.1, 0.2, 0.3, 0.4]])
     assert [top_k_accuracy(np.array([2, 2]), scores, k) for k in (1, 2, 3)] == [0, 0.5, 1]
+    assert [top_k_accuracy(np.array([2]), scores[:1], k) for k in (2, 3)] == [0, 1]  # the first clip's rank is 3
     with pytest.raises(ValueError, match="not finite"):
         top_k_accuracy(np.array([2, 2]), np.full((2, 4), np.nan))
 

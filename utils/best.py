@@ -81,7 +81,7 @@ def fit_stage(
     """
     folders = [folder.with_name(folder.name + ending) for ending in STAGES]
     stage, steps = int(noisy is not None), max(1, config.max_steps // 3)
-    if noisy is not None:
+    if stage:
         steps = max(1, config.max_steps - steps)  # those that the first stage left
         first = Run(folders[0])
         [model] = first.models()

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from . import files
+from .config import KAGGLE_WEIGHTS
 from .workspace import ROOT, quoted, replace_unprintable, short_path, work_folder
 
 COMPETITION = "freesound-audio-tagging-2019"
@@ -30,7 +31,6 @@ READS = {  # the notebooks whose output each notebook reads
     "10_your_sounds": TRAININGS,
 }
 ON_CPU = ("01_eda", "02_preprocessing", "07_evaluation")
-VGG19_FILE = "vgg19.safetensors"  # timm's ImageNet weights
 
 
 def kernel_id(username: str, notebook: str) -> str:
@@ -68,7 +68,7 @@ def write(folder: Path, username: str, weights: Path | None = None) -> list[str]
         raise FileNotFoundError(f"{weights} is not a file: give timm's vgg19 weights, or omit --weights.")
     if folder.exists() and not (folder.is_dir() and ((folder / MARKER).is_file() or not any(folder.iterdir()))):
         raise FileExistsError(f"{folder} was not written by utils.kaggle: remove it, or name a new or empty folder.")
-    earlier = folder / "kit" / "weights" / VGG19_FILE
+    earlier = folder / "kit" / KAGGLE_WEIGHTS
     weights = weights or (earlier if earlier.is_file() else None)
     # Only contents are copied: read-only files need not stay read-only.
     with files.atomic_folder(folder.resolve(), replace=True) as unfinished:
@@ -87,11 +87,12 @@ def _write_kit(folder: Path, username: str, weights: Path | None) -> None:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "utils", folder / "utils", ignore=ignored, copy_function=shutil.copyfile)
     shutil.copyfile(ROOT / "requirements.txt", folder / "requirements.txt")
-    (folder / "weights").mkdir()
-    place = f"Put timm's VGG19 weights here, as {VGG19_FILE}, to run notebook 4 without internet.\n"
-    (folder / "weights" / "README.md").write_text(place)
+    place = folder / KAGGLE_WEIGHTS
+    place.parent.mkdir()
+    remark = f"Put timm's VGG19 weights here, as {place.name}, to run notebook 4 without internet.\n"
+    place.with_name("README.md").write_text(remark)
     if weights:
-        shutil.copyfile(weights, folder / "weights" / VGG19_FILE)
+        shutil.copyfile(weights, place)
     about = {"title": KIT.replace("-", " "), "id": f"{username}/{KIT}", "licenses": [{"name": "other"}]}
     (folder / "dataset-metadata.json").write_text(json.dumps(about, indent=1))
 

@@ -188,4 +188,4 @@ def lwlrap_by(group: Sequence[str], targets: np.ndarray, scores: np.ndarray) -> 
     table = {
         name: {"clips": len(rows)} | lwlrap_with_interval(targets[rows], scores[rows]) for name, rows in groups.items()
     }
-    return pd.DataFrame.from_dict(table, orient="index").astype({"clips": int})
+    return pd.DataFrame.from_dict(table, orient="index")

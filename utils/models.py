@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import NO_AUGMENTATION, TrainingConfig, attached
+from .config import KAGGLE_WEIGHTS, NO_AUGMENTATION, TrainingConfig, attached
 from .networks import VGG19, DeepCNN
 from .related_networks import SBCNN, ImageNetwork, PiczakCNN
 
@@ -135,7 +135,7 @@ def imagenet_weights() -> Path | None:
         if not Path(local).is_file():
             raise FileNotFoundError(f"FAT_VGG19_WEIGHTS is {local}, which is not a file: correct or unset it.")
         return Path(local)
-    if mounted := attached("weights/vgg19.safetensors"):
+    if mounted := attached(KAGGLE_WEIGHTS):
         return mounted[0]
     cached = huggingface_hub.try_to_load_from_cache(VGG19_HUB, "model.safetensors")
     if isinstance(cached, str):

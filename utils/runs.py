@@ -25,9 +25,10 @@ def find_runs(folder: str | Path) -> list[Run]:
         remedy = "run 03_cnn first (python -m utils.run 02 03, with your --data and --work)"
         raise FileNotFoundError(f"There is no run in {folder}: {remedy}.")
     common = _shared_clips(runs)
-    if len(common or ()) < min(len(run.validation) for run in runs) / 2:
-        shared = f"The runs in {short_path(Path(folder))} share only {len(common or ())} validation clips"
-        print(f"{shared}, so their order means little: retrain or remove those on earlier data.")
+    shared = len(common or ())
+    if shared < min(len(run.validation) for run in runs) / 2:
+        few = f"The runs in {short_path(Path(folder))} share only {shared} validation clips"
+        print(f"{few}, so their order means little: retrain or remove those on earlier data.")
     return sorted(runs, key=lambda run: run.summary(common)["LWLRAP"], reverse=True)
 
 

@@ -65,10 +65,7 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
     made_by = [run.summary() | run.record for run in runs]
     with files.atomic_file(file.with_suffix(".json")) as record, files.atomic_file(file) as unfinished:
         table.to_csv(unfinished, index=False)
-        try:
-            check(unfinished, competition)
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(unfinished), str(file))) from None
+        check(unfinished, competition, name=file)
         record.write_text(json.dumps({"data": competition.folder.name, "blend of": made_by}, indent=1))
     expected = KAGGLE_WORKING / "submission.csv"
     if KAGGLE_WORKING.is_dir() and file.resolve() != expected.resolve():
@@ -91,11 +88,12 @@ def score(file: str | Path, competition: Competition) -> pd.DataFrame:
     return lwlrap_by(group, targets, scores)
 
 
-def check(file: str | Path, competition: Competition) -> pd.DataFrame:
+def check(file: str | Path, competition: Competition, name: str | Path | None = None) -> pd.DataFrame:
     """Return the submission in `file` if it is what the competition expects.
 
     That is: rows and columns named and ordered as in sample_submission, and finite scores between 0 and 1. Raises
-    ValueError with everything that is wrong with it, and FileNotFoundError if there is no such file.
+    ValueError with everything that is wrong with it, called `name` if that is given, and FileNotFoundError if there is
+    no such file.
     """
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     wrong = []
@@ -112,7 +110,7 @@ def check(file: str | Path, competition: Competition) -> pd.DataFrame:
     if (scores < 0).any() or (scores > 1).any():
         wrong.append(f"{np.count_nonzero((scores < 0) | (scores > 1))} scores are not between 0 and 1")
     if wrong:
-        raise ValueError(f"{file} is not a valid submission: " + "; ".join(wrong) + ".")
+        raise ValueError(f"{name or file} is not a valid submission: " + "; ".join(wrong) + ".")
     return table
 
 

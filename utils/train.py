@@ -190,7 +190,7 @@ def optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Opt
 
 def _key(model: nn.Module, train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig) -> str:
     """Return the hash that identifies this training."""
-    constants = {
+    constants = {  # whose names, unlike F, are of several capitals
         name: value for module in (augment, muon) for name, value in vars(module).items() if name[1:].isupper()
     }
     clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (train_set, validation_set)]
