@@ -109,7 +109,7 @@ def clip_by_clip(targets: np.ndarray, scores: np.ndarray) -> float:
 
 
 def preprocessing(table: pd.DataFrame, folder: str, repeats: int) -> None:
-    paths, cores, number = list(table["path"]), os.cpu_count(), count()
+    paths, cores, n_threads, number = list(table["path"]), os.cpu_count(), torch.get_num_threads(), count()
     for path in paths[:20]:
         assert np.abs(plain_log_mel(path) - mel.clip_to_log_mel(path, MEL)).max() < 0.01
     torch.set_num_threads(1)
@@ -118,13 +118,14 @@ def preprocessing(table: pd.DataFrame, folder: str, repeats: int) -> None:
         lambda: [plain_log_mel(path) for path in paths],
         lambda: [mel.clip_to_log_mel(path, MEL) for path in paths], repeats,
     )  # fmt: skip
-    torch.set_num_threads(cores)
+    torch.set_num_threads(n_threads)
 
     def cache(n_jobs: int) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             mel_cache.build(many, folder, f"cache{next(number)}", MEL, n_jobs)
 
     many = pd.concat([table] * 8, ignore_index=True)
+    many["fname"] = [f"{number}-{fname}" for number, fname in enumerate(many["fname"])]
     compare(
         f"cache of {len(many)} clips, {cores} cores",
         "ours on one core",
