@@ -25,8 +25,8 @@
 #
 # **You get** each augmentation to see and to hear, an ablation of the recipe, and `best`, trained fold by fold. **Reads** the cache of
 # notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** two to four minutes with `quick` on two cores.
-# With `full`, 885 clips take less than an hour, and the competition's 24,785 an estimated three (on an H100, minutes). Interrupted training
-# resumes.
+# With `full`, 885 clips take less than an hour, and the competition's 24,785 an estimated two and a half (minutes on an H100). Interrupted
+# training resumes.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02`

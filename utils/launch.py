@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", nargs="?", choices=ONE_TRAINING, help="model to train")
     parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--work", help="folder for artifacts (FAT_WORK)")
-    parser.add_argument("--preset", choices=PRESETS, help="FAT_PRESET")
+    parser.add_argument("--preset", choices=PRESETS, help="default: quick, on a GPU full (FAT_PRESET)")
     parser.add_argument("--config", type=_changes, default={}, help="config changes, such as '{\"batch_size\": 64}'")
     parser.add_argument("--name", type=_name, help="of the run, before -PRESET; the default is the model")
     parser.add_argument("--job", help=argparse.SUPPRESS)

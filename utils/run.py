@@ -80,10 +80,10 @@ def _prepare(arguments: list[str] | None) -> tuple[list[Path], Path, bool]:
     Returns the notebooks to run, that folder, and whether to update the outputs stored in the notebooks.
     """
     parser = argparse.ArgumentParser(prog="python -m utils.run", description="Run the notebooks in order.")
-    parser.add_argument("notebooks", nargs="*", help="numbers of the notebooks, such as 03 05 (default: all)")
+    parser.add_argument("notebooks", nargs="*", help="numbers of the notebooks, such as 3 5 (default: all)")
     parser.add_argument("--data", help="data folder, in Kaggle's or Zenodo's layout (FAT_DATA)")
     parser.add_argument("--work", help="folder for artifacts (FAT_WORK)")
-    parser.add_argument("--preset", choices=PRESETS, help="FAT_PRESET")
+    parser.add_argument("--preset", choices=PRESETS, help="default: quick, on a GPU full (FAT_PRESET)")
     parser.add_argument("--inplace", action="store_true", help="update the outputs stored in the notebooks")
     options = parser.parse_args(arguments)
     replace_unprintable()
@@ -94,9 +94,9 @@ def _prepare(arguments: list[str] | None) -> tuple[list[Path], Path, bool]:
         if os.environ.get(name):  # the kernels run in another folder
             os.environ[name] = os.path.abspath(Path(os.environ[name]).expanduser())
 
-    files = sorted(NOTEBOOKS.glob("*.ipynb"))
-    chosen = [file for file in files if not options.notebooks or file.name[:2] in options.notebooks]
-    if unknown := set(options.notebooks) - {file.name[:2] for file in files}:
+    files, numbers = sorted(NOTEBOOKS.glob("*.ipynb")), {number.zfill(2) for number in options.notebooks}
+    chosen = [file for file in files if not numbers or file.name[:2] in numbers]
+    if unknown := numbers - {file.name[:2] for file in files}:
         there = ", ".join(file.stem for file in files)
         parser.error(f"there is no notebook {', '.join(sorted(unknown))}; there are {there}")
     if options.inplace and (os.environ.get("FAT_DATA") or find_data()):
