@@ -89,7 +89,7 @@ charts.clips_per_class(counts)
 # Which labels occur together? The most frequent curated pairs:
 
 # %%
-pairs = data.label_pairs(curated, competition.classes)
+pairs = data.label_pairs(curated)
 charts.bars(pairs.head(10), "Curated clips with both labels") if len(pairs) else "no clip has two labels"
 
 # %% [markdown]

@@ -60,14 +60,17 @@ def add_row(what: str, baseline: str, plain: float, ours: float, unit: str) -> N
     print(f"{what} against {baseline}: {plain / ours:.1f}x", flush=True)
 
 
-def plain_log_mel(path: str) -> np.ndarray:
-    samples, _ = librosa.load(path, sr=MEL.sample_rate)
-    samples, _ = librosa.effects.trim(samples, top_db=MEL.trim_db)
+def librosa_log_mel(samples: np.ndarray, settings: MelConfig = MEL) -> np.ndarray:
     power = librosa.feature.melspectrogram(
-        y=samples, sr=MEL.sample_rate, n_fft=MEL.n_fft, hop_length=MEL.hop_length, n_mels=MEL.n_mels,
-        fmin=MEL.fmin, fmax=MEL.fmax, htk=True,
+        y=samples, sr=settings.sample_rate, n_fft=settings.n_fft, hop_length=settings.hop_length,
+        n_mels=settings.n_mels, fmin=settings.fmin, fmax=settings.fmax, htk=True,
     )  # fmt: skip
-    return librosa.power_to_db(power)
+    return librosa.power_to_db(power, amin=settings.amin, top_db=settings.top_db)
+
+
+def librosa_clip(path: str) -> np.ndarray:
+    samples, _ = librosa.load(path, sr=MEL.sample_rate)
+    return librosa_log_mel(librosa.effects.trim(samples, top_db=MEL.trim_db)[0])
 
 
 class NpyClips(Dataset):
@@ -111,11 +114,11 @@ def clip_by_clip(targets: np.ndarray, scores: np.ndarray) -> float:
 def preprocessing(table: pd.DataFrame, folder: str, repeats: int) -> None:
     paths, cores, n_threads, number = list(table["path"]), os.cpu_count(), torch.get_num_threads(), count()
     for path in paths[:20]:
-        assert np.abs(plain_log_mel(path) - mel.clip_to_log_mel(path, MEL)).max() < 0.01
+        assert np.abs(librosa_clip(path) - mel.clip_to_log_mel(path, MEL)).max() < 0.01
     torch.set_num_threads(1)
     compare(
         f"{len(paths)} clips to log-mel, one core", "librosa's functions",
-        lambda: [plain_log_mel(path) for path in paths],
+        lambda: [librosa_clip(path) for path in paths],
         lambda: [mel.clip_to_log_mel(path, MEL) for path in paths], repeats,
     )  # fmt: skip
     torch.set_num_threads(n_threads)

@@ -111,7 +111,7 @@ def caching(folder: Path) -> int:
     return every_point(lambda work: mel_cache.build(TABLE, work, "curated", QUICK.mel, n_jobs=1), folder, compare)
 
 
-def writing(folder: Path) -> int:
+def submitting(folder: Path) -> int:
     old, new = (np.full((len(COMPETITION.test), len(COMPETITION.classes)), value) for value in (0.25, 0.75))
 
     def work(place: Path) -> None:
@@ -128,5 +128,5 @@ def writing(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    works = {"training": training, "caching": caching, "submission": writing}
+    works = {"training": training, "caching": caching, "submission": submitting}
     print(works[sys.argv[1]](Path(sys.argv[2])), "kill points")

@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from utils import best, inference, launch, mel_cache, models, splits, train
+from utils import best, inference, launch, mel_cache, models, train
 from utils.config import QUICK
 from utils.dataset import MelDataset
 from utils.run_folder import Run
@@ -279,27 +278,3 @@ def test_the_ablation_ends_with_the_recipe(sets, tmp_path, competition):
     assert table["LWLRAP"].between(table["low"], table["high"]).all()
     last, recipe = Run(tmp_path / table.index[-1]).config, models.MODELS["best"].config("quick")
     assert replace(last, max_steps=None, min_steps=1) == replace(recipe, max_steps=None)
-
-
-def test_noisy_clips_that_share_a_group_are_left_out_whichever_column_both_have():
-    noisy = pd.DataFrame({"group": ["a", "b", "c"], "freesound_id": ["1", "2", ""]})
-    assert splits.apart(noisy, pd.DataFrame({"freesound_id": ["1", "3"]})).tolist() == [1, 2]
-    assert splits.apart(noisy, pd.DataFrame({"fname": ["1"]})).tolist() == [0, 1, 2]
-    noisy = pd.DataFrame({"group": ["a", "", ""], "content_hash": ["x", "x", "y"]})  # the second is a copy of the first
-    assert splits.apart(noisy, pd.DataFrame({"group": ["a"], "content_hash": ["z"]})).tolist() == [2]
-
-
-def test_published_folds_are_used_as_they_are(capsys):
-    table = pd.DataFrame({"labels": list("aabbab") * 2, "fold": [str(n) for n in (10, 2, 1, 1, 2, 10) * 2]})
-    assert splits.folds(table, 5, seed=0).tolist() == [2, 1, 0, 0, 1, 2] * 2
-    assert not capsys.readouterr().out
-    splits.folds(table.assign(labels=["only", *table["labels"][1:]]), 5, seed=0)
-    assert "All clips of only are in one fold" in capsys.readouterr().out
-    splits.folds(table.assign(group=[*"xxyyzz", *"uuuuuu"]), 5, seed=0)
-    assert "puts 3 groups of clips into several folds" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="the column fold is '3' for every clip"):
-        splits.folds(table.assign(fold="3"), 5, seed=0)
-    with pytest.raises(ValueError, match="the column fold has the value 'valid': number the folds"):
-        splits.folds(table.assign(fold=["valid", "1"] * 6), 5, seed=0)
-    with pytest.raises(ValueError, match="the column fold is empty in 1 rows"):
-        splits.folds(table.assign(fold=["", *table["fold"][1:]]), 5, seed=0)

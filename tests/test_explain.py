@@ -127,7 +127,7 @@ def test_deleting_the_most_relevant_points_lowers_scores_more_than_random_ones(r
     trained = run.models()
     points, _ = explain.relevance(trained, x, labels)
     orders = {"relevant": points, "random": torch.rand(points.shape, generator=torch.Generator().manual_seed(0))}
-    table = explain.deletion(trained, x, labels, orders, run.config.activation)
+    table = explain.deletion(trained, x, labels, orders, run.config.activation, size=1)
     with torch.no_grad():
         scores = inference.activate(trained[0](x), run.config.activation)
     assert np.allclose(table.loc[0], scores.gather(1, labels[:, None]).mean())

@@ -25,16 +25,20 @@ def test_a_submission_matches_the_sample(competition, scores, tmp_path):
     assert json.loads((tmp_path / "submission.json").read_text()) == made_by
 
 
+WORDS = ["loud", "True", "0,5", "50%", "0x1", "1_0", "2019-06-10", ""]
 FAULTS = {
     "row missing": (lambda t: t.iloc[1:], "of its rows, .* is missing"),
     "rows shuffled": (lambda t: t.iloc[::-1], "rows are repeated or in another order"),
     "row twice": (lambda t: pd.concat([t, t.iloc[:1]]), "rows are repeated or in another order"),
     "column missing": (lambda t: t.drop(columns="Knock"), "of its columns, Knock is missing"),
     "columns swapped": (lambda t: t[["fname", *t.columns[:0:-1]]], "columns are repeated or in another order"),
+    "column twice": (lambda t: pd.concat([t, t["Knock"]], axis=1), r"Knock\.1 is not expected"),
     "strange column": (lambda t: t.assign(Unicorn=0.0), "Unicorn is not expected"),
     "empty score": (lambda t: t.assign(Knock=np.nan), "96 scores are not finite"),
-    "word for a score": (lambda t: t.assign(Knock="loud"), "96 scores are not finite"),
-    "score over one": (lambda t: t.assign(Knock=1.5), "96 scores are not between 0 and 1"),
+    "words for scores": (lambda t: t.assign(Knock=np.resize(WORDS, len(t))), "96 scores are not finite"),
+    "infinite scores": (lambda t: t.assign(Knock=np.resize([np.inf, -np.inf], len(t))), "96 scores are not finite"),
+    "scores below zero": (lambda t: t.assign(Knock=-1e-300), "96 scores are not between 0 and 1"),
+    "scores over one": (lambda t: t.assign(Knock=1 + 1e-9), "96 scores are not between 0 and 1"),
 }
 
 

@@ -3,6 +3,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -111,8 +113,6 @@ def test_a_link_to_data_keeps_its_name_however_it_is_found(competition, monkeypa
 
 
 def test_the_runner_shows_the_failing_cell(tmp_path, monkeypatch, capfd):
-    import nbformat
-
     cells = [nbformat.v4.new_code_cell(source) for source in ("print('fine')", "what = 1 / 0")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_fails.ipynb")
     monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
@@ -126,8 +126,6 @@ def test_the_runner_shows_the_failing_cell(tmp_path, monkeypatch, capfd):
 
 
 def test_relative_folders_are_resolved_first(tmp_path, monkeypatch, capfd):
-    import nbformat
-
     source = "import os; print('data is', os.environ['FAT_DATA'])"
     cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["results"]})
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "01_x.ipynb")
@@ -141,9 +139,6 @@ def test_relative_folders_are_resolved_first(tmp_path, monkeypatch, capfd):
 
 
 def test_the_runner_ends_with_unreadable_and_damaged_clips(competition, tmp_path, monkeypatch, capfd):
-    import nbformat
-    import pandas as pd
-
     table = competition.curated.head(20)[["fname", "path"]]
     paths, cut = table["path"].copy(), tmp_path / "cut.wav"
     for row in range(12):

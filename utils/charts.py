@@ -27,7 +27,7 @@ def clips_per_class(counts: pd.DataFrame) -> None:
     for number, (ax, name) in enumerate(zip(axes[0], counts)):
         ax.barh(counts.index, counts[name], color=f"C{number}")
         ax.set(title=name, xlabel="Clips")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.locator_params("x", integer=True)
         ax.margins(y=0.01)
 
 
@@ -35,7 +35,7 @@ def bars(values: pd.Series, xlabel: str) -> None:
     """Draw horizontal bars, the first on top."""
     _, ax = plt.subplots(figsize=(7, 0.7 + 0.22 * len(values)))
     ax.barh([display_name(name) for name in values.index[::-1]], values[::-1])
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params("x", integer=True)
     ax.set(xlabel=xlabel)
 
 
@@ -61,7 +61,7 @@ def durations(seconds: dict[str, np.ndarray]) -> None:
         ax.hist(values, bins=bins)
         line = ax.axvline(2, color="black", linewidth=1, linestyle=":")
         ax.set(title=f"{name}: median {np.median(values):.1f} s", xlabel="Duration (s)", ylabel="Clips")
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.locator_params("y", integer=True)
     figure.legend([line], ["2 s, what a model is shown at once"], loc="outside lower center")
 
 
@@ -184,7 +184,7 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
     axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     _plain_numbers(axes[0].yaxis)
     for ax in axes:
-        ax.xaxis.get_major_locator().set_params(nbins=5, integer=True)
+        ax.locator_params("x", nbins=5, integer=True)
     if len(histories) > 1:
         figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     for ax, column in zip(axes[1:], ["LWLRAP", "top-5"]):  # the first epochs would flatten the rest

@@ -3,8 +3,6 @@
 import io
 import pickle
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,39 +22,26 @@ class Checkpoint:
         self.key, self.parts = key, parts
         self._cost, self._kept = 0.0, time.perf_counter()
 
-    def load(self) -> dict | None:
-        """Return the saved state, or None without one of this training. Raises ValueError if it is no checkpoint."""
-        if not self.file.is_file():
-            return None
-        with self._explained():
-            state = torch.load(self.file, map_location="cpu", weights_only=True)
-            if state["key"] == self.key:
-                return state
-        print(f"{self.file.name} is from a training with other clips, weights or settings and is ignored")
-        return None
-
     def resume(self) -> tuple[list[dict], float]:
         """Load the saved state into `parts`; return its history and the seconds it took, or [] and 0 if there is none.
 
         Raises ValueError if the file is not a checkpoint.
         """
-        state = self.load()
-        if state is None:
+        if not self.file.is_file():
             return [], 0.0
-        with self._explained():
-            for name, part in self.parts.items():
-                if state[name]:  # the loss scaler has no state if it was not needed, but may be needed now
-                    part.load_state_dict(state[name])
-            return state["history"], state["seconds"]
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
         try:
-            yield
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            if state["key"] == self.key:
+                for name, part in self.parts.items():
+                    if state[name]:  # the loss scaler has no state if it was not needed, but may be needed now
+                        part.load_state_dict(state[name])
+                return state["history"], state["seconds"]
         except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             if "memory" in str(error):  # which may be short, though the file is fine
                 raise
             raise ValueError(f"{self.file} is not a checkpoint of this kit: remove it to start over.") from error
+        print(f"{self.file.name} is from a training with other clips, weights or settings and is ignored")
+        return [], 0.0
 
     def save(self, history: list[dict], seconds: float, last: bool) -> None:
         """Replace the file after the last epoch, and after others while saving takes at most 1/20 of the time."""

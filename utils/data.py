@@ -5,7 +5,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import combinations, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -225,13 +225,10 @@ def _class_index(labels: pd.Series, classes: list[str]) -> np.ndarray:
     return index
 
 
-def label_pairs(table: pd.DataFrame, classes: list[str]) -> pd.Series:
+def label_pairs(table: pd.DataFrame) -> pd.Series:
     """Count the clips with both labels of each pair that occurs, most first; the index is like 'Bark + Run'."""
-    targets = multi_hot(table, classes)
-    together = np.triu(targets.T @ targets, 1).astype(int)
-    first, second = np.nonzero(together)
-    names = [f"{classes[a]} + {classes[b]}" for a, b in zip(first, second)]
-    counts = pd.Series(together[first, second], index=pd.Index(names, name="labels"), name="clips")
+    each = (combinations(sorted(set(labels)), 2) for labels in split_labels(table["labels"]))
+    counts = pd.Series([" + ".join(pair) for pairs in each for pair in pairs], dtype=str).value_counts().sort_index()
     return counts.sort_values(ascending=False, kind="stable")
 
 

@@ -95,8 +95,7 @@ def _mean(networks: Sequence[nn.Module], x: Tensor, labels: Tensor, by_rules: bo
     for x_batch, label_batch in zip(x.split(BATCH), labels.split(BATCH)):
         each = [_propagate(network.to(x.device).eval(), x_batch, label_batch, by_rules) for network in networks]
         batches.append([torch.stack(part).mean(dim=0) for part in zip(*each)])
-    points, sums = map(torch.cat, zip(*batches))
-    return points, sums
+    return tuple(map(torch.cat, zip(*batches)))
 
 
 @torch.enable_grad()
@@ -155,7 +154,7 @@ def _spread(points: Tensor, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def deletion(
-    networks: Sequence[nn.Module], x: Tensor, labels: Tensor, orders: dict[str, Tensor], activation: str, size: int = 1
+    networks: Sequence[nn.Module], x: Tensor, labels: Tensor, orders: dict[str, Tensor], activation: str, size: int
 ) -> pd.DataFrame:
     """Pixel flipping: the mean score of the labels after deleting the points that each ranking puts first.
 

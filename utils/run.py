@@ -15,11 +15,10 @@ from tqdm import tqdm
 
 from .config import PRESETS
 from .files import explain_errors
-from .mel_cache import format_report, read_report
-from .workspace import ROOT, find_data, replace_unprintable, short_path, work_folder
+from .workspace import ROOT, find_data, replace_unprintable, work_folder
 
 NOTEBOOKS = ROOT / "notebooks"
-LEFT_OUT = re.compile(r"^(.* clips .*), see (.*\.csv)$", re.MULTILINE)  # what mel_cache.build and load print
+LEFT_OUT = re.compile(r"^.* clips .*, see .*\.csv\n(?:  .*\n)+", re.MULTILINE)  # what mel_cache.build and load print
 
 
 class Client(NotebookClient):
@@ -63,15 +62,11 @@ def results(copy: Path) -> str:
 
 
 def unreadable_and_damaged(copies: list[Path]) -> str:
-    """Report the unreadable and damaged clips in these notebooks' caches, naming the first ones."""
-    found = {}
-    for copy in copies:
-        for cell in nbformat.read(copy, as_version=4).cells:
-            for output in cell.get("outputs", []):
-                found |= {Path(file): said for said, file in LEFT_OUT.findall(output.get("text", ""))}
-    return "\n".join(
-        f"WARNING {said}, see {short_path(file)}\n{format_report(read_report(file))}" for file, said in found.items()
-    )
+    """Repeat what these notebooks printed about unreadable and damaged clips, each once."""
+    cells = [cell for copy in copies for cell in nbformat.read(copy, as_version=4).cells]
+    texts = [output.get("text", "") for cell in cells for output in cell.get("outputs", [])]
+    found = dict.fromkeys(said for text in texts for said in LEFT_OUT.findall(text))
+    return "".join(f"WARNING {said}" for said in found).rstrip()
 
 
 def _prepare(arguments: list[str] | None) -> tuple[list[Path], Path, bool]:

@@ -43,8 +43,7 @@ def folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
 def _given_folds(table: pd.DataFrame) -> np.ndarray:
     column = table["fold"]
     names = column.astype(str).str.strip()
-    if column.isna().any() or (names == "").any():
-        empty = (column.isna() | (names == "")).sum()
+    if empty := int((column.isna() | (names == "")).sum()):
         raise ValueError(f"the column fold is empty in {empty} rows: fill or remove it.")
     if len(words := names[~names.str.contains(r"\d")]):  # "train" and "valid" would change places
         raise ValueError(f"the column fold has the value {words.iloc[0]!r}: number the folds, or remove the column.")
@@ -125,12 +124,8 @@ def _groups(table: pd.DataFrame) -> np.ndarray:
     edges = [np.empty((2, 0), dtype=int)]  # of a graph of the clips and the values that they share
     for number, column in enumerate((group_column(table), CONTENT), 1):
         if column in table:
-            clips = np.flatnonzero(_named(table[column]))
+            clips = np.flatnonzero(table[column].notna() & (table[column] != ""))
             edges.append(np.stack([clips, number * len(table) + pd.factorize(table[column].iloc[clips])[0]]))
     edges = np.concatenate(edges, axis=1)
     graph = coo_array((np.ones(edges.shape[1]), edges), shape=(3 * len(table), 3 * len(table)))
     return np.unique(connected_components(graph, directed=False)[1][: len(table)], return_inverse=True)[1]
-
-
-def _named(column: pd.Series) -> pd.Series:
-    return column.notna() & (column != "")

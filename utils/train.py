@@ -53,7 +53,7 @@ def fit(
     _refuse_unshared(folder, done)
     if done:
         leftover = Checkpoint(folder, key, {})
-        if distributed.rank() == 0 and leftover.load():  # killed before it was removed
+        if distributed.rank() == 0 and leftover.resume()[0]:  # killed before it was removed
             leftover.remove()
         if bar is None:
             print(f"{title}: already trained, with these clips and settings; to repeat it, remove {short_path(folder)}")
@@ -204,8 +204,7 @@ def _key(model: nn.Module, train_set: MelDataset, validation_set: MelDataset, co
 def _check(
     model: nn.Module, train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig, title: str
 ) -> None:
-    with torch.device("meta"):  # takes no memory
-        models.build(model.config)  # or nothing could load the run
+    models.network(model.config)  # raises if nothing could load the run
     refuse_shared_clips(train_set, validation_set, title)
     processes = distributed.world_size()
     smallest = config.smallest_batch(len(train_set))
