@@ -287,6 +287,11 @@ def test_copies_of_a_sound_stay_together_and_cannot_have_different_labels(sounds
     shutil.copy(sounds / "Church bell/0.ogg", sounds / "Bark/0.ogg")
     with pytest.raises(ValueError, match="are the same sound: keep one of them, with all its labels"):
         own.make_dataset(sounds, tmp_path / "no")
+    (sounds / "Bark/0.ogg").unlink()
+    fnames = [str(path.relative_to(sounds)) for path in (sounds / "Church bell").iterdir()]
+    labels = ["Church bell,Bark" if "again" in fname else "Bark,Church bell" for fname in fnames]
+    pd.DataFrame({"fname": fnames, "labels": labels}).to_csv(tmp_path / "list.csv", index=False)
+    assert own.make_dataset(sounds, tmp_path / "same labels", tmp_path / "list.csv").is_dir()
 
 
 def test_drum_sounds_are_labeled_by_the_names_of_their_instruments(tmp_path):

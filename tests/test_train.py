@@ -1,5 +1,5 @@
 import copy
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +99,9 @@ def test_a_finished_run_is_kept_and_another_one_replaces_it_with_a_message(few, 
             assert again.history.equals(run.history)
     assert "Deep CNN: already trained, with these clips and settings" in capsys.readouterr().out
     assert Checkpoint(tmp_path / "run", "", {}).file.exists()  # of the other training
+    Checkpoint(tmp_path / "run", "", {}).file.write_bytes(b"damaged")
+    assert fit(tiny, few, tmp_path / "run", TINY).history.equals(run.history)
+    Checkpoint(tmp_path / "run", "", {}).remove()
     assert fit(tiny, few, tmp_path / "run", replace(TINY, epochs=1)).summary()["epochs"] == 1
     assert f"Deep CNN: this will replace the run in {tmp_path / 'run'}" in capsys.readouterr().out
 
@@ -111,6 +114,17 @@ def test_a_folder_with_other_files_is_not_overwritten(few, tiny, tmp_path):
     with pytest.raises(FileExistsError, match="my_results holds other files than a run"):
         baselines.fit("knn", *few, tmp_path / "my_results")
     assert (tmp_path / "my_results" / "table.csv").read_text() == "kept"
+    for name, taken in ((".DS_Store", True), (".git", False)):
+        (tmp_path / name / "run").mkdir(parents=True)
+        (tmp_path / name / "run" / name).touch()
+        with nullcontext() if taken else pytest.raises(FileExistsError, match="holds other files than a run"):
+            fit(tiny, few, tmp_path / name / "run", TINY)
+
+
+def test_settings_that_could_not_be_saved_are_rejected_before_training(few, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.Trainer, "epoch", lambda *_: pytest.fail("it is trained"))
+    with pytest.raises(ValueError, match=r"Deep CNN: the run could not be saved .*float32.*: use Python's own numbers"):
+        fit(tiny, few, tmp_path / "run", replace(TINY, mix_probability=np.float32(0.5)))
 
 
 def test_the_schedule_is_followed_and_each_epoch_visits_every_clip_once(tiny, few, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 import soundfile
@@ -61,6 +62,10 @@ def test_runs_from_before_a_dataset_was_made_anew_are_not_found(tmp_path):
     folders.append(setup(str(own.make_dataset(sounds, target, replace=True))).runs)
     assert folders[0] == folders[1]
     assert len(set(folders)) == 3
+    test_clip = Path(setup(str(target)).competition.test["path"][0])
+    test_clip.unlink()  # it is a link
+    soundfile.write(test_clip, np.zeros(3), 8000, format="WAV")  # other data may have the same names
+    assert setup(str(target)).runs not in folders
 
 
 def test_a_named_folder_is_never_replaced_by_the_mini_set(monkeypatch, tmp_path):
@@ -189,3 +194,10 @@ def test_the_runner_rejects_unknown_notebooks():
     )
     assert shown.returncode == 2
     assert "there is no notebook 99; there are 01_eda, 02_preprocessing" in shown.stderr
+
+
+def test_the_notebooks_of_the_kit_are_never_overwritten_by_executed_ones(monkeypatch, capsys):
+    monkeypatch.setenv("FAT_WORK", str(workspace.ROOT))
+    with pytest.raises(SystemExit):
+        run.main(["01"])
+    assert "the work folder is the kit's own, whose notebooks would be overwritten" in capsys.readouterr().err

@@ -13,8 +13,8 @@ from . import distributed, files
 class Checkpoint:
     """The file `RUN.checkpoint` beside a run's folder: the state of `parts` after an epoch, and the history so far.
 
-    `parts` maps names to objects with a state_dict. `key` identifies the training: a checkpoint of another one is
-    ignored, which is printed. The number of processes and the kind of device may change between starts.
+    `parts` maps names to objects with a state_dict. `key` identifies the training: a checkpoint of another one is not
+    used but overwritten, which is printed. The number of processes and the kind of device may change between starts.
     """
 
     def __init__(self, folder: Path, key: str, parts: dict[str, object]) -> None:
@@ -36,11 +36,12 @@ class Checkpoint:
                     if state[name]:  # the loss scaler has no state if it was not needed, but may be needed now
                         part.load_state_dict(state[name])
                 return state["history"], state["seconds"]
-        except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        except (LookupError, TypeError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             if "memory" in str(error):  # which may be short, though the file is fine
                 raise
             raise ValueError(f"{self.file} is not a checkpoint of this kit: remove it to start over.") from error
-        print(f"{self.file.name} is from a training with other clips, weights or settings and is ignored")
+        other = "is from a training with other clips, weights or settings"
+        print(f"{self.file.name} {other}: it is not used, and training here overwrites it")
         return [], 0.0
 
     def save(self, history: list[dict], seconds: float, last: bool) -> None:

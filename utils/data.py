@@ -85,10 +85,10 @@ class Competition:
         self.test = self._labeled(f"{ZENODO_META}/test_post_competition.csv", f"{audio}test")
 
     def _labeled(self, name: str, audio: str, optional: bool = False) -> pd.DataFrame:
-        file = self.folder / name
-        if optional and not (self.folder / audio).exists():
+        file, sounds = self.folder / name, self.folder / audio
+        if optional and not (sounds.is_dir() and any(sounds.iterdir())):
             if file.exists():
-                print(f"{file} lists clips, but {audio} does not exist: continuing without the noisy set.")
+                print(f"{file} lists clips, but {audio} is empty or missing: continuing without the noisy set.")
             return pd.DataFrame({"fname": [], "labels": [], "path": []}, dtype=str)
         table = read_table(file, ["fname", "labels"])
         labels = split_labels(table["labels"]).explode()

@@ -216,8 +216,9 @@ def main(arguments: list[str] | None = None) -> None:
             run = train.fit(model, *sets, config, kit.run_folder(options.name or options.model), entry.title)
         except (FloatingPointError, OSError, ValueError) as error:
             raise SystemExit(str(error)) from None
-        print(run.history.tail().round(3).to_string(index=False))
-        print(f"written: {short_path(run.folder)}")
+        if distributed.rank() == 0:  # others may not see its folder yet
+            print(run.history.tail().round(3).to_string(index=False))
+            print(f"written: {short_path(run.folder)}")
 
 
 if __name__ == "__main__":

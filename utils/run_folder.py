@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection
 from dataclasses import asdict
 from functools import cached_property
@@ -17,6 +18,7 @@ from . import data, files, metrics, models
 from .config import MelConfig, TrainingConfig
 from .dataset import MelDataset
 
+LEFT_BY_SYSTEMS = re.compile(r"\.DS_Store|\.ipynb_checkpoints|\.nfs.*|\._.*")  # files in a folder that is else empty
 FORMAT = 4  # version of the folder: its files, and the names of their columns and keys
 
 
@@ -184,7 +186,7 @@ def finished(folder: Path, key: str) -> bool:
 
 def refuse_other_folder(folder: Path) -> None:
     """Raise FileExistsError if there are files in `folder`, but no run: a training would delete them."""
-    others = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+    others = folder.is_dir() and any(not LEFT_BY_SYSTEMS.fullmatch(path.name) for path in folder.iterdir())
     if others and not (folder / "validation_scores.csv").is_file():
         raise FileExistsError(f"{folder} holds other files than a run: choose another folder, or remove it.")
 

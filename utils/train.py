@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 import math
 import platform
 import sys
@@ -53,8 +54,9 @@ def fit(
     _refuse_unshared(folder, done)
     if done:
         leftover = Checkpoint(folder, key, {})
-        if distributed.rank() == 0 and leftover.resume()[0]:  # killed before it was removed
-            leftover.remove()
+        with contextlib.suppress(ValueError):  # it is not needed
+            if distributed.rank() == 0 and leftover.resume()[0]:  # killed before it was removed
+                leftover.remove()
         if bar is None:
             print(f"{title}: already trained, with these clips and settings; to repeat it, remove {short_path(folder)}")
         else:
@@ -205,6 +207,11 @@ def _check(
     model: nn.Module, train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig, title: str
 ) -> None:
     models.network(model.config)  # raises if nothing could load the run
+    try:
+        json.dumps([model.config, asdict(config), train_set.classes])
+    except TypeError as error:  # of NumPy, say
+        remedy = "use Python's own numbers and lists"
+        raise ValueError(f"{title}: the run could not be saved ({error}): {remedy}.") from error
     refuse_shared_clips(train_set, validation_set, title)
     processes = distributed.world_size()
     smallest = config.smallest_batch(len(train_set))

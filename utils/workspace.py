@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,14 +34,16 @@ class Workspace:
         """Folder of the caches."""
         return self.folder / "cache"
 
-    @property
+    @cached_property
     def runs(self) -> Path:
         """Folder of the runs on this data, separate for each set of classes and of test clips with known labels.
 
-        If a dataset is made anew, some of its test clips may have been in the training set of an earlier run.
+        If a dataset is made anew, some of its test clips may have been in the training set of an earlier run, under
+        other names: so the sizes of their files count, too.
         """
         test = self.competition.test
-        labeled = list(test["fname"] + ":" + test["labels"]) if "labels" in test else []
+        sizes = test["path"].map(os.path.getsize).astype(str)
+        labeled = list(test["fname"] + ":" + test["labels"] + ":" + sizes) if "labels" in test else []
         key = hashlib.sha256(",".join(self.competition.classes + labeled).encode()).hexdigest()[:6]
         return self.folder / "runs" / f"{self.competition.folder.name}-{key}"
 
