@@ -154,7 +154,8 @@ for _, clip in some.iterrows():
 # ## Curated and noisy
 #
 # The noisy set has the same classes, but its labels are often wrong and its clips come from Flickr videos, not Freesound. (In the mini set,
-# two in five of its labels are random.) This noisy clip has the label of the first clip above, rightly or wrongly:
+# two in five of its labels are random.) This noisy clip has the label of the first clip above, rightly or wrongly (in the stored outputs,
+# rightly: the same beats, in more noise):
 
 # %% tags=["nbval-ignore-output"]
 same_label = noisy[noisy["labels"] == some["labels"].iloc[0]]

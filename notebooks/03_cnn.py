@@ -24,8 +24,8 @@
 # evaluated on the rest. The preset `full` is our reading of it. The outputs stored here are of `quick`, a smaller network trained in
 # another way (on a GPU, set `preset = "quick"` below to get it); each section says where the two differ.
 #
-# **You get** the network layer by layer, its learning curves and first predictions. **Reads** the cache of notebook 2. **Writes** a run to
-# `work/runs`. **Takes** one to four minutes with the `quick` preset on two cores.
+# **You get** the network layer by layer, its learning curves and first predictions. **Reads** the cache of notebook 2. **Writes** a run
+# (weights, history, validation scores, settings) to `work/runs`. **Takes** one to four minutes with the `quick` preset on two cores.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02`
@@ -56,7 +56,8 @@ config = entry.config(kit.preset.name)
 as_table(config)
 
 # %% [markdown]
-# `utils/config.py` explains each setting. `min_steps` and `max_steps` prevail over `epochs`: 600 steps of the mini set are 100 epochs.
+# `utils/config.py` explains each setting. `min_steps` and `max_steps` prevail over `epochs`, and `max_steps` over `min_steps`: 600 steps of
+# the mini set are 100 epochs.
 #
 # ## The clips
 #
@@ -66,7 +67,7 @@ as_table(config)
 competition = kit.competition
 cache = mel_cache.load(competition.curated, kit.cache, "curated", kit.preset.mel)
 train_set, validation_set = dataset.load_split(cache, competition.curated, competition.classes, kit.preset, kit.device)
-len(train_set), len(validation_set)
+print(f"{len(train_set)} training and {len(validation_set)} validation clips")
 
 # %% [markdown]
 # With the `full` preset the model sees the first 2 s of each clip, with `quick` a different 2 s each time. Shorter clips are padded with
@@ -80,7 +81,8 @@ plots.batch(*augment.example_batch(train_set, plain, 6), competition.classes, ki
 
 # %% [markdown]
 # The same clips as `quick` trains on them: some are mixed with another and get its labels too, some are resized, some have a frequency mask
-# and a time mask (SpecAugment), and all are filtered. Notebook 6 shows each augmentation alone. `full`, like the paper, uses none.
+# and a time mask, filled with the mean level (SpecAugment), and all are filtered. Notebook 6 shows each augmentation alone. `full`, like
+# the paper, uses none.
 
 # %%
 plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, kit.preset.mel)
@@ -136,9 +138,9 @@ print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameter
 # $$BCE = -\frac{1}{C}\sum_{c=1}^{C} \left[ y_c \log p_c + (1 - y_c) \log(1 - p_c) \right]$$
 #
 # The paper computes the probabilities $p_c$ with a softmax: they sum to one, so two labels of a clip cannot both get more than a half. With
-# a sigmoid, as in `quick`, each class is independent; `full` keeps the softmax. To try the other one with `quick`, set
-# `config = dataclasses.replace(config, activation="softmax")` here, and train below into `kit.run_folder("deep_cnn_softmax")`: notebook 7
-# then shows both.
+# a sigmoid, as in `quick`, each class is independent; `full` keeps the softmax. To try the other one with `quick`, run
+# `config = dataclasses.replace(config, activation="softmax")` in a new cell below this one, and train below into
+# `kit.run_folder("deep_cnn_softmax")`: notebook 7 then shows both.
 
 # %% [markdown]
 # ## Training

@@ -58,7 +58,7 @@ from utils.runs import common_clips, find_runs
 competition, preset_name = kit.competition, kit.preset.name
 cache = mel_cache.load(competition.curated, kit.cache, "curated", kit.preset.mel)
 train_set, validation_set = dataset.load_split(cache, competition.curated, competition.classes, kit.preset, kit.device)
-len(train_set), len(validation_set)
+print(f"{len(train_set)} training and {len(validation_set)} validation clips")
 
 # %% [markdown]
 # ## [4] Nearest neighbors and naive Bayes
@@ -75,7 +75,8 @@ features.shape
 
 # %% [markdown]
 # One of the fifty: the spectral centroid, averaged over time. Each line is a training clip, in the row of its first label; dots are
-# medians. One feature separates some classes and not others, so a classifier needs many.
+# medians. One feature separates some classes and not others, so a classifier needs many. (In the stored outputs, the lines farthest from
+# their dots, such as the hi-hats at 10 and 15, are clips with a second label.)
 
 # %%
 first_label = data.split_labels(train_set.table["labels"]).str[0]
@@ -84,7 +85,8 @@ charts.strip(features["centroid, mean"], first_label, "Spectral centroid (mel ba
 # %% [markdown]
 # Each class has its own classifier, since a clip may have several labels. The features are standardized first. In k-NN, the ten nearest
 # neighbors vote, weighted by inverse distance; naive Bayes assumes that the features of clips with the label, and of those without it, are
-# normal and independent. Both use the whole clip, not 2 s. The fitted classifiers are not saved, so notebook 8 leaves them out.
+# normal and independent. Its score is no probability but the log odds, squeezed into 0 to 1: probabilities would round to 1 and tie. Both
+# use the whole clip, not 2 s. The fitted classifiers are not saved, so notebook 8 leaves them out.
 
 # %% tags=["nbval-ignore-output"]
 for name in baselines.TITLES:
@@ -96,11 +98,11 @@ for name in baselines.TITLES:
 #
 # [Piczak (2015)](https://doi.org/10.1109/MLSP.2015.7324337) was among the first to train a CNN on environmental sounds. It sees two
 # channels: a log-mel spectrogram of 60 bands and its **deltas**, the slope over time at each point, from a line through nine frames. Red is
-# rising, blue is falling.
+# rising, blue is falling. Both are standardized: 0 is the mean, 1 a standard deviation.
 
 # %%
 x, _ = augment.example_batch(train_set, models.MODELS["piczak"].config(preset_name), 1)
-channels = related_networks.PiczakCNN(n_classes=2, hidden=1).channels(torch.from_numpy(x))[0]
+channels = related_networks.PiczakCNN(n_classes=2, hidden=1).channels(torch.from_numpy(x))[0]  # only its input is used
 plots.deltas(*channels.numpy(), x.shape[-1], kit.preset.mel)
 
 # %% [markdown]
@@ -145,6 +147,10 @@ ours["sb_cnn"] = fit("sb_cnn")
 charts.learning_curves({run.name: run.history for run in ours.values()})
 
 # %% [markdown]
+# SB-CNN's training loss (dotted) is above its validation loss while it trains on augmented clips. Piczak's CNN has no augmentation here, so
+# its training loss falls below.
+
+# %% [markdown]
 # ## [6] Image networks
 #
 # [Hershey and others (2017)](https://arxiv.org/abs/1609.09430) trained AlexNet, VGG, Inception V3 and ResNet-50 on spectrograms of 70
@@ -170,11 +176,12 @@ for name in hershey:
 # %% [markdown]
 # ## All of them
 #
-# Parameters, MMAC per crop, seconds of training, and metrics on the same validation clips, together with the runs of notebooks 3 and 4. On
-# real recordings, the README's 112 validation clips, VGG19-BN has 0.893 with `full`, the Deep CNN 0.883 (0.840 to 0.922), Piczak's CNN
-# 0.878, ResNet-50 0.870, Inception V3 0.862 and AlexNet 0.850: too few clips to rank these six. SB-CNN (0.765), k-NN (0.732) and naive
-# Bayes (0.718) are clearly lower. With `quick`, `python -m tests.related` shows every network each clip equally often: there, the Deep CNN
-# has 0.966, the others at most 0.843.
+# Parameters, MMAC per crop, seconds of training, and metrics on the same validation clips, together with the runs of notebooks 3 and 4.
+# (The progress bars above show the LWLRAP of one crop per clip, the table that of all crops.) On real recordings, the README's 112
+# validation clips, VGG19-BN has 0.893 with `full`, the Deep CNN 0.883 (0.840 to 0.922), Piczak's CNN 0.878, ResNet-50 0.870, Inception V3
+# 0.862 and AlexNet 0.850: too few clips to rank these six. VGG19 without weights has 0.831; SB-CNN (0.765), k-NN (0.732) and naive Bayes
+# (0.718) are clearly lower. With `quick`, `python -m tests.related` shows each network every clip 40 times: the Deep CNN then has 0.966,
+# the others at most 0.843, but it alone has Muon and all four augmentations, and the image networks see reduced spectrograms.
 #
 # Chance is an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty. Inception V3 is below that with `quick`: after its four
 # steps all scores are zero, and ties share the worst rank.

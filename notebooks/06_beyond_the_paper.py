@@ -71,11 +71,12 @@ as_table(config)
 #   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mixture has the labels of both.
 # - **resized** (time stretching and pitch shifting of the spectrogram): played at 0.75 to 1.33 times the tempo, scaled by up to 10% and
 #   shifted by up to 6% along the mel axis.
-# - **masked** by one frequency mask and one time mask (SpecAugment).
+# - **masked** by one frequency mask and one time mask, filled with the clip's mean level (SpecAugment).
 # - **filtered**, as by another microphone or room: a gain of -12 to 12 dB that changes along the mel axis (FilterAugment).
 #
 # All four are off for the last tenth of the steps. Here each is shown alone, the resized one as slow and shifted as high as possible, the
-# filter's gain rising from -12 to 12 dB:
+# filter's gain rising from -12 to 12 dB. Each panel is in dB relative to its own loudest point, so the filtered sound looks no quieter, but
+# all above it louder.
 
 # %%
 examples = augment.examples(curated, config)
@@ -113,14 +114,18 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # %% [markdown]
 # ## Cumulative ablation
 #
-# What does each part give? Each row adds one to those above it. All are trained for 600 steps with `full`, 100 with `quick`, and scored on
-# one small validation split, so the intervals are wide. The gain over the row above is measured on the same clips (paired); where its
-# interval contains 0, the part cannot be said to help. In the stored outputs that is all but `+ Muon`, whose interval begins just above 0.
+# What does each part give? Each row adds one to those above it. The first four use AdamW; `+ Muon` replaces it for the convolutions. All
+# are trained for 600 steps with `full`, 100 with `quick`, and scored on one small validation split, so the intervals are wide. The gain
+# over the row above is measured on the same clips (paired); where its interval contains 0, the part cannot be said to help. In the stored
+# outputs that is all but `+ Muon`, whose interval begins just above 0. (With 100 steps, augmentation even lowers the scores; it pays off in
+# longer trainings, as below.)
 #
 # On the 562 recordings of the README, with 1,000 steps per fold, `random crops` scores 0.894, mixing, resizing and SpecAugment together
-# 0.916, `+ Muon` 0.951 and `+ FilterAugment` 0.949. What SpecAugment alone gives there is unclear; FilterAugment makes no measurable
-# difference, but gains 0.020 on drum kits never heard, with an interval from 0.000 to 0.041 ([all
-# measurements](../tests/README.md#other-real-sounds)). `python -m tests.ablation` trains each part on all folds of your data, on the CPU.
+# 0.916, `+ Muon` 0.951 and `+ FilterAugment` 0.949 ([table](../tests/README.md#the-figures-of-the-readme)). Muon mainly saves steps: in an
+# earlier version, `best` with AdamW and 6,000 steps came within 0.003 of that with Muon and 3,000 (-0.004 to 0.011). What SpecAugment alone
+# gives there is unclear; FilterAugment makes no measurable difference; on drum kits never heard it is 0.020 better, at the limit of what
+# can be told (0.000 to 0.041, over 14 kits only; [all measurements](../tests/README.md#other-real-sounds)). `python -m tests.ablation`
+# trains each part on all folds of your data, on the CPU.
 
 # %% tags=["nbval-ignore-output"]
 ablation = best.ablation(curated, kit.preset, kit.run_folder("ablation"))
@@ -136,8 +141,8 @@ charts.intervals(ablation)
 # if that model ranks its labels above all other classes. `quick` considers only the first 500. On the recordings of the README, they made
 # no measurable difference. On the competition's data, [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results),
 # whose rule this is, had 0.724 on the Public leaderboard with it and 0.723 without any of the selected clips, with a model trained on the
-# noisy set before; hakubishin3, who trained on all noisy clips and then on the curated ones, gained 0.027.
-# ([utils/](../utils/README.md#modules-and-reference) shows how to try that with one network.)
+# noisy set before; [hakubishin3](https://github.com/hakubishin3/kaggle_freesound2019), who trained on all clips and then on the curated
+# ones alone, gained 0.027. ([utils/](../utils/README.md#modules-and-reference) shows how to try that with one network.)
 
 # %% tags=["nbval-ignore-output"]
 noisy = None  # without a noisy set, best trains on curated clips

@@ -96,7 +96,7 @@ paper
 # %% [markdown]
 # Ours are from the last epoch, all crops of a clip together, on the validation clips that all runs share (`best` was scored on all curated
 # clips). With `quick`, `best` has 100 steps per fold, the Deep CNN at least 600, and the image networks of one epoch have hardly begun.
-# Compare our scores with the paper's only on its data, with `full`, and even then not by a point or two: the clips held out are others, and
+# Compare our scores with the paper's only on its data, with `full`, and even then not by 0.01 or 0.02: the clips held out are others, and
 # the paper chose its settings by those that it reports on. Chance is an LWLRAP of 0.26 and a top-5 of 5/12 = 0.42 for one label among
 # twelve classes, 0.06 and 5/80 among eighty. Inception V3 is below that with `quick`: after four steps all its scores are zero, and ties
 # share the worst rank.
@@ -137,7 +137,7 @@ table if len(table) else "each of these networks scores a clip by one crop"
 #
 # The plot shows macro F1, the mean over all classes, for up to three of the highest-ranked models (without those whose F1 hardly rises
 # above its value at threshold 0, where everything is detected). A dot marks the highest F1 (the middle of several), whose threshold the
-# tables below use; if it lies at the right end, a higher one may be better.
+# tables below use; if it lies at the right end, a higher one may be better. (The score of naive Bayes is no probability, see notebook 5.)
 
 # %% tags=["nbval-ignore-output"]
 import numpy as np
@@ -180,7 +180,7 @@ pd.concat({name: table[table["F1"] > 0].head() for name, table in tables.items()
 pd.concat({name: table[table["F1"] < 1].tail()[::-1] for name, table in tables.items()}).round(2)
 
 # %% [markdown]
-# LWLRAP of each class. Where markers stand one below the other, the models agree:
+# LWLRAP of each class, the highest mean on top. Where markers stand one below the other, the models agree:
 
 # %%
 charts.per_class(pd.DataFrame({name: table["LWLRAP"] for name, table in tables.items()}), "LWLRAP")

@@ -23,9 +23,9 @@
 # One model, or a blend of several, scores each class for every test clip.
 #
 # **You get** a checked `submission.csv`, its score where the labels of the test clips are known, and the steps to submit it. **Reads** the
-# runs of the earlier notebooks and the test cache of notebook 2, which is rebuilt if the test clips have changed, as in the second stage
-# of the competition. **Writes** `submissions/submission.csv` and, beside it, a JSON record of how it was made. **Takes** seconds on the
-# mini set; with `best` on the competition's data, about five minutes on two cores.
+# runs of the earlier notebooks and the test cache of notebook 2, which is rebuilt if the test clips have changed, as in the second stage of
+# the competition. **Writes** `submissions/submission.csv` and, beside it, a JSON record of how it was made. **Takes** seconds on the mini
+# set; with `best` on the competition's data, an estimated five minutes on two cores.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`

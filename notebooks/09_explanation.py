@@ -20,9 +20,9 @@
 #
 # # 9. Why does it say so?
 #
-# A network can tag a sound correctly for reasons that nobody expects. Layer-wise relevance propagation shows which points of a spectrogram
-# (its time-frequency bins) led to its answer; [Becker et al. (2018)](https://arxiv.org/abs/1807.03418), the paper's [8], applied it to
-# spoken digits.
+# A network can tag a sound correctly for reasons that nobody expects. Layer-wise relevance propagation is meant to show which points of a
+# spectrogram (its time-frequency bins) led to its answer; [Becker et al. (2018)](https://arxiv.org/abs/1807.03418), the paper's [8],
+# applied it to spoken digits.
 #
 # **You get** plots of what supports and contradicts a label, the same to hear, a test of whether to trust them, and what the network
 # listens for in each class. **Reads** the cache of notebook 2 and the best run that the method covers. **Writes** nothing. **Takes** a
@@ -164,9 +164,9 @@ def show(row, first, second):
 supports, _ = show(ahead, labels[ahead], runner_up.indices[ahead])
 
 # %% [markdown]
-# Both panels mark the same places, because convolutions pass relevance to all that raised their output; only the last layer decides between
-# red and blue. Each panel is scaled by its strongest points: compare the numbers, not the colors. The fine grid is the stride of the first
-# convolution.
+# Both panels mark much the same places, because convolutions pass relevance to all that raised their output; only the last layer decides
+# between red and blue. Each panel is scaled by its strongest points: compare the numbers, not the colors. The fine grid is the stride of
+# the first convolution.
 #
 # Now the label furthest behind and its runner-up, which scores higher if the margin is negative:
 
@@ -207,7 +207,9 @@ for name, sound in zip(("the sound", "what supports its label", "the rest"), hea
 # For the clip with two labels: the sound, what supports the first rather than the second, and the reverse.
 
 # %% tags=["nbval-ignore-output"]
-for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rather)[:2], hear(two, -rather)[1])):
+a, b = (plots.display_name(classes[int(i)]) for i in (first, second))
+titles = "the sound", f"{a} rather than {b}", f"{b} rather than {a}"
+for name, sound in zip(titles, (*hear(two, rather)[:2], hear(two, -rather)[1])):
     display(HTML(name), plots.player(sound, kit.preset.mel))
 
 # %% [markdown]
@@ -215,9 +217,9 @@ for name, sound in zip(("the sound", "the first", "the second"), (*hear(two, rat
 #
 # A plausible plot can be wrong. The deletion test (pixel flipping) asks: if relevance shows what the network needs, deleting the most
 # relevant points lowers the score, and faster than deleting as many of the **loudest** points, of those with the highest
-# **gradient times input** (the logit's derivative with respect to the point, times its value), or of **random** ones. Deleted points take
-# the value of the clip's quietest one; only the loudest stays, since peak normalization measures all others from it. On the right, squares
-# of 4 x 4 are deleted.
+# **gradient times input** (the logit's derivative with respect to the point, times its level above the clip's quietest point: to first
+# order, what deleting it takes from the logit), or of **random** ones. Deleted points take the value of the clip's quietest one; only the
+# loudest stays, since peak normalization measures all others from it. On the right, squares of 4 x 4 are deleted.
 
 # %% tags=["nbval-ignore-output"]
 def curves(run, points, x, labels, size):
@@ -248,7 +250,7 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
-    print(next_best.record["title"])
+    print(f"{next_best.record['title']}: mean score of the labels, single points deleted")
     *_, their_x, their_labels = ask(next_best, most=32)
     theirs, _ = explain.relevance(next_best.models(), their_x, their_labels)
     display(curves(next_best, theirs, their_x, their_labels, 1))

@@ -78,29 +78,33 @@ def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple
         if layer := uncovered(network):
             name = network.config.get("network", network.config["name"])
             raise ValueError(f"Relevance propagation has no rule for {name}'s layer {layer}: choose another run.")
-    points, sums = _mean(networks, x, labels, by_rules=True)
+    labels, batches = labels.to(x.device), []
+    for x_batch, label_batch in zip(x.split(BATCH), labels.split(BATCH)):
+        each = [_propagate(network.to(x.device).eval(), x_batch, label_batch) for network in networks]
+        batches.append([torch.stack(part).mean(dim=0) for part in zip(*each)])
+    points, sums = map(torch.cat, zip(*batches))
     if conservation_error(points, sums).max() > TOLERANCE:  # a path that `uncovered` cannot see, in a forward function
         raise ValueError("The relevances do not add up to the logit: the network has a path around its layers.")
     return points, sums
 
 
 def gradient_times_input(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> Tensor:
-    """Return the plain gradient of the label's logit times the first convolution's input, (clips, n_mels, frames)."""
-    return _mean(networks, x, labels, by_rules=False)[0]
+    """Return the gradient of the label's mean logit at each point, times its level above the clip's quietest point.
 
-
-def _mean(networks: Sequence[nn.Module], x: Tensor, labels: Tensor, by_rules: bool) -> tuple[Tensor, Tensor]:
-    """Average the results of `_propagate` over networks, batch by batch."""
-    labels, batches = labels.to(x.device), []
-    for x_batch, label_batch in zip(x.split(BATCH), labels.split(BATCH)):
-        each = [_propagate(network.to(x.device).eval(), x_batch, label_batch, by_rules) for network in networks]
-        batches.append([torch.stack(part).mean(dim=0) for part in zip(*each)])
-    return tuple(map(torch.cat, zip(*batches)))
+    To first order, `deletion` of the point takes as much from the logit. Shapes are as for `relevance`.
+    """
+    networks, batches = [network.to(x.device).eval() for network in networks], []
+    for x_batch, label_batch in zip(x.split(BATCH), labels.to(x.device).split(BATCH)):
+        x_batch = x_batch.detach().requires_grad_()
+        logits = torch.stack([network(x_batch) for network in networks]).mean(dim=0)
+        (gradient,) = torch.autograd.grad(logits.gather(1, label_batch[:, None]).sum(), x_batch)
+        batches.append((gradient * (x_batch.detach() - x_batch.detach().amin(dim=(1, 2, 3), keepdim=True)))[:, 0])
+    return torch.cat(batches)
 
 
 @torch.enable_grad()
-def _propagate(network: nn.Module, x: Tensor, labels: Tensor, by_rules: bool) -> tuple[Tensor, Tensor]:
-    """Return points (clips, n_mels, frames) and their sum (clips,): relevance, or gradient times input."""
+def _propagate(network: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the relevance of each point, (clips, n_mels, frames), and its sum, (clips,)."""
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     bias = next(layer for layer in network.modules() if isinstance(layer, Logits)).bias
     seen = []
@@ -111,14 +115,12 @@ def _propagate(network: nn.Module, x: Tensor, labels: Tensor, by_rules: bool) ->
 
     with ExitStack() as hooks:
         hooks.enter_context(first.register_forward_pre_hook(begin))  # before the rules' hooks, which see the new input
-        if by_rules:
-            hooks.enter_context(_rules(first).context(network))
-            for layer in network.modules():
-                if isinstance(layer, Add):
-                    hooks.enter_context(layer.register_forward_hook(_in_proportion))
+        hooks.enter_context(_rules(first).context(network))
+        for layer in network.modules():
+            if isinstance(layer, Add):
+                hooks.enter_context(layer.register_forward_hook(_in_proportion))
         total = (network(x).gather(1, labels[:, None]) - bias[labels][:, None])[:, 0]
-        (points,) = torch.autograd.grad(total, seen[0], total.detach() if by_rules else torch.ones_like(total))
-    points = points if by_rules else points * seen[0].detach()
+        (points,) = torch.autograd.grad(total, seen[0], total.detach())
     return _spread(points.sum(dim=1, keepdim=True), x), total.detach()
 
 
