@@ -241,12 +241,12 @@ pd.DataFrame({"single points": by_point.loc[0.1], "squares": by_square.loc[0.1]}
 
 # %% [markdown]
 # The lower a curve, the more the network needs those points. In the stored outputs, relevance beats random, but loudness beats relevance:
-# with a tenth deleted, by 0.09 for single points and by 0.06 in squares (54 labels, one network, no intervals). Gradient times input is
-# level with relevance for single points at a twentieth and a tenth, and behind it elsewhere and in squares. So here the test does not
+# with a tenth deleted, by 0.09 for single points and by 0.06 in squares (54 labels, one network, no intervals). Gradient times input, which
+# knows what deletion puts in place of a point, is ahead of relevance for single points and behind it in squares. So here the test does not
 # confirm relevance. (Even random deletion lowers the score: the network was never trained on such holes.)
 #
 # The run with the next highest LWLRAP, if there is one, on its own first 32 validation clips, deleting single points: in the stored
-# outputs, relevance is ahead of both loudness and gradient times input. On so few clips, the test is a first look.
+# outputs, relevance is ahead of loudness and level with gradient times input. On so few clips, the test is a first look.
 
 # %% tags=["nbval-ignore-output"]
 for next_best in others[:1]:
@@ -259,10 +259,11 @@ for next_best in others[:1]:
 # ## What it listens for
 #
 # Each row, on its own scale, shows where along the frequency axis the relevance for a class lies, averaged over its validation clips and
-# time. In the mini set, a bass drum's tone lies below 220 Hz and a cricket at 3.5 to 5.5 kHz (`utils/mini.py`). What does not fit, such as
-# the acoustic guitar's at 20 kHz or the glockenspiel's (which got relevance from a bass drum's beats above), the knock's and the
-# tick-tock's below 100 Hz, may come from clips with two labels, from background or silence that the network counts on, or from the border,
-# beyond which convolutions see zeros: in the peak-normalized spectrogram, 40 dB below the peak.
+# time. Blue contradicts the class; the rows are smoothed over four bands. In the mini set, a bass drum's tone lies below 220 Hz, a cricket
+# at 3.5 to 5.5 kHz, and a plucked string begins with white noise, up to 20 kHz (`utils/mini.py`). What does not fit, such as the
+# glockenspiel's (which got relevance from a bass drum's beats above), the knock's and the tick-tock's below 100 Hz, may come from clips
+# with two labels, from background or silence that the network counts on, or from the border, beyond which convolutions see zeros: in the
+# peak-normalized spectrogram, 40 dB below the peak.
 
 # %% tags=["nbval-ignore-output"]
 plots.relevance_per_class(explain.relevance_over_frequency(points, labels, classes), kit.preset.mel)
