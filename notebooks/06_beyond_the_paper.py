@@ -75,8 +75,8 @@ as_table(config)
 # - **filtered**, as by another microphone or room: a gain of -12 to 12 dB that changes along the mel axis (FilterAugment).
 #
 # All four are off for the last tenth of the steps. Here each is shown alone, the resized one as slow and shifted as high as possible, the
-# filter's gain rising from -12 to 12 dB. Each panel is in dB relative to its own loudest point, so the filtered sound looks no quieter, but
-# all above it louder.
+# filter's gain rising from -12 to 12 dB. Each panel is in dB relative to its own loudest point: where the filter makes that point quieter,
+# higher frequencies look louder instead.
 
 # %%
 examples = augment.examples(curated, config)

@@ -36,6 +36,7 @@ FAULTS = {
     "strange column": (lambda t: t.assign(Unicorn=0.0), "Unicorn is not expected"),
     "empty score": (lambda t: t.assign(Knock=np.nan), "96 scores are not finite"),
     "words for scores": (lambda t: t.assign(Knock=np.resize(WORDS, len(t))), "96 scores are not finite"),
+    "truth values": (lambda t: t.assign(Knock=True), "96 scores are not finite"),
     "infinite scores": (lambda t: t.assign(Knock=np.resize([np.inf, -np.inf], len(t))), "96 scores are not finite"),
     "scores below zero": (lambda t: t.assign(Knock=-1e-300), "96 scores are not between 0 and 1"),
     "scores over one": (lambda t: t.assign(Knock=1 + 1e-9), "96 scores are not between 0 and 1"),

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pandas as pd
 import pytest
 import soundfile
@@ -63,9 +62,13 @@ def test_runs_from_before_a_dataset_was_made_anew_are_not_found(tmp_path):
     assert folders[0] == folders[1]
     assert len(set(folders)) == 3
     test_clip = Path(setup(str(target)).competition.test["path"][0])
-    test_clip.unlink()  # it is a link
-    soundfile.write(test_clip, np.zeros(3), 8000, format="WAV")  # other data may have the same names
-    assert setup(str(target)).runs not in folders
+    test_clip.unlink()
+    soundfile.write(test_clip, [0.1, 0.2], 8000)  # another sound of the same name and size
+    folders.append(setup(str(target)).runs)
+    test_clip.unlink()
+    test_clip.symlink_to("nowhere")
+    folders.append(setup(str(target)).runs)
+    assert len(set(folders)) == 5
 
 
 def test_a_named_folder_is_never_replaced_by_the_mini_set(monkeypatch, tmp_path):
@@ -196,8 +199,13 @@ def test_the_runner_rejects_unknown_notebooks():
     assert "there is no notebook 99; there are 01_eda, 02_preprocessing" in shown.stderr
 
 
-def test_the_notebooks_of_the_kit_are_never_overwritten_by_executed_ones(monkeypatch, capsys):
-    monkeypatch.setenv("FAT_WORK", str(workspace.ROOT))
+def test_the_notebooks_of_the_kit_are_never_overwritten_by_executed_ones(tmp_path, monkeypatch, capsys):
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "notebooks/01_x.ipynb")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/notebooks").symlink_to(tmp_path / "notebooks")
+    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setenv("FAT_WORK", str(tmp_path / "work"))
     with pytest.raises(SystemExit):
         run.main(["01"])
     assert "the work folder is the kit's own, whose notebooks would be overwritten" in capsys.readouterr().err

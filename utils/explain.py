@@ -88,6 +88,7 @@ def relevance(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> tuple
     return points, sums
 
 
+@torch.enable_grad()
 def gradient_times_input(networks: Sequence[nn.Module], x: Tensor, labels: Tensor) -> Tensor:
     """Return the gradient of the label's mean logit at each point, times its level above the clip's quietest point.
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import chain
@@ -158,15 +158,19 @@ def _mended(cache: Cache, table: pd.DataFrame) -> bool:
 
 
 def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Path:
-    with ThreadPoolExecutor() as pool:  # a mounted drive takes long to open a file, but opens many at once
-        clips = list(zip(table["fname"], pool.map(_fingerprint, table["path"])))
+    clips = list(zip(table["fname"], content_keys(table["path"])))
     key = hashlib.sha256(json.dumps([VERSION, asdict(settings), clips]).encode()).hexdigest()[:12]
     own = Path(folder) / f"{name}-{key}"
     return own if own.is_dir() else next(iter(attached(f"cache/{own.name}")), own)
 
 
-def _fingerprint(path: str) -> str | None:
-    """Hash a file's size and some of its bytes; None if it cannot be opened."""
+def content_keys(paths: Iterable[str]) -> list[str | None]:
+    """Return for each file a hash of its size and first, middle and last 4 KB; None if it cannot be opened."""
+    with ThreadPoolExecutor() as pool:  # a mounted drive takes long to open a file, but opens many at once
+        return list(pool.map(_content_key, paths))
+
+
+def _content_key(path: str) -> str | None:
     try:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size

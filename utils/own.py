@@ -105,8 +105,9 @@ def _content_hashes(table: pd.DataFrame, source: Path) -> pd.Series:
     """Return a hash per file, equal for copies. Raises ValueError if they have different labels."""
     content = table["path"].map(_content_hash)
     for _, copies in table[content.duplicated(keep=False)].groupby(content):
-        if copies["labels"].str.split(",").map(sorted).map(tuple).nunique() > 1:
-            both = " and ".join(map(str, copies.drop_duplicates("labels")["path"][:2]))
+        labels = copies["labels"].str.split(",").map(sorted).map(tuple)
+        if labels.nunique() > 1:
+            both = " and ".join(map(str, copies[~labels.duplicated()]["path"][:2]))
             raise ValueError(f"{source}: {both} are the same sound: keep one of them, with all its labels.")
     if (count := int(content.duplicated().sum())) and "fold" not in table:
         print(f"{source}: copies of another sound: {count}. They stay with it in every split.")

@@ -99,7 +99,7 @@ def _prepare(arguments: list[str] | None) -> tuple[list[Path], Path, bool]:
     if options.inplace and os.environ.get("FAT_WORK"):
         parser.error("--inplace stores outputs with their paths: omit --work and unset FAT_WORK")
     copies = work_folder() / "notebooks"
-    if copies == NOTEBOOKS:
+    if copies.is_dir() and copies.samefile(NOTEBOOKS):
         parser.error("the work folder is the kit's own, whose notebooks would be overwritten: choose another --work")
     try:
         with explain_errors(copies):

@@ -18,7 +18,7 @@ from . import data, files, metrics, models
 from .config import MelConfig, TrainingConfig
 from .dataset import MelDataset
 
-LEFT_BY_SYSTEMS = re.compile(r"\.DS_Store|\.ipynb_checkpoints|\.nfs.*|\._.*")  # files in a folder that is else empty
+LEFT_BY_SYSTEMS = re.compile(r"\.(DS_Store|ipynb_checkpoints|_.*|(nfs|fuse_hidden|smb).*)")  # names in an empty folder
 FORMAT = 4  # version of the folder: its files, and the names of their columns and keys
 
 

@@ -56,8 +56,8 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
     """Write `scores`, (test clips, classes), as a submission, check it, and record its runs in a JSON file beside it.
 
     The file is put in place only after the check, or not at all. On Kaggle a copy goes to
-    /kaggle/working/submission.csv, where the competition looks for it. Raises ValueError as `check` does, when existing
-    files are unchanged, and OSError if a file cannot be written, which then is.
+    /kaggle/working/submission.csv, where the competition looks for it. Raises ValueError as `check` does, with
+    existing files unchanged, and OSError if a file cannot be written; that file is then unchanged.
     """
     file = Path(file)
     table = pd.DataFrame(scores, columns=competition.classes)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import files, mini
+from . import files, mel_cache, mini
 from .config import KAGGLE_WORKING, PRESETS, Preset, attached
 from .data import LAYOUT_MARKERS, Competition
 
@@ -38,12 +38,13 @@ class Workspace:
     def runs(self) -> Path:
         """Folder of the runs on this data, separate for each set of classes and of test clips with known labels.
 
-        If a dataset is made anew, some of its test clips may have been in the training set of an earlier run, under
-        other names: so the sizes of their files count, too.
+        If a dataset is made anew, some of its test clips may have been in the training set of an earlier run. Their
+        content counts, too: the same names may be those of other sounds now.
         """
-        test = self.competition.test
-        sizes = test["path"].map(os.path.getsize).astype(str)
-        labeled = list(test["fname"] + ":" + test["labels"] + ":" + sizes) if "labels" in test else []
+        test, labeled = self.competition.test, []
+        if "labels" in test:
+            clips = zip(test["fname"], test["labels"], mel_cache.content_keys(test["path"]))
+            labeled = [":".join(map(str, clip)) for clip in clips]
         key = hashlib.sha256(",".join(self.competition.classes + labeled).encode()).hexdigest()[:6]
         return self.folder / "runs" / f"{self.competition.folder.name}-{key}"
 
