@@ -128,7 +128,7 @@ def preprocessing(table: pd.DataFrame, folder: str, repeats: int) -> None:
             mel_cache.build(many, folder, f"cache{next(number)}", MEL, n_jobs)
 
     many = pd.concat([table] * 8, ignore_index=True)
-    many["fname"] = [f"{number}-{fname}" for number, fname in enumerate(many["fname"])]
+    many["fname"] = [f"{row}-{fname}" for row, fname in enumerate(many["fname"])]
     compare(
         f"cache of {len(many)} clips, {cores} cores",
         "ours on one core",

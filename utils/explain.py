@@ -94,13 +94,12 @@ def gradient_times_input(networks: Sequence[nn.Module], x: Tensor, labels: Tenso
 
     To first order, `deletion` of the point takes as much from the logit. Shapes are as for `relevance`.
     """
-    networks, batches = [network.to(x.device).eval() for network in networks], []
+    networks, gradients = [network.to(x.device).eval() for network in networks], []
     for x_batch, label_batch in zip(x.split(BATCH), labels.to(x.device).split(BATCH)):
         x_batch = x_batch.detach().requires_grad_()
         logits = torch.stack([network(x_batch) for network in networks]).mean(dim=0)
-        (gradient,) = torch.autograd.grad(logits.gather(1, label_batch[:, None]).sum(), x_batch)
-        batches.append((gradient * (x_batch.detach() - x_batch.detach().amin(dim=(1, 2, 3), keepdim=True)))[:, 0])
-    return torch.cat(batches)
+        gradients += torch.autograd.grad(logits.gather(1, label_batch[:, None]).sum(), x_batch)
+    return (torch.cat(gradients) * (x - x.amin(dim=(1, 2, 3), keepdim=True)))[:, 0]
 
 
 @torch.enable_grad()

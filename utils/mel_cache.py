@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import os
 import sys
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from . import files, splits
+from . import data, files, splits
 from .audio import REMEDY, UnreadableClip, load_clip_and_damage
 from .config import MelConfig, attached
 from .mel import log_mel, trim
@@ -24,7 +22,6 @@ from .mel import log_mel, trim
 CHUNK = 16  # clips per worker task: enough that dispatching it costs little
 TASKS_AHEAD = 8  # per worker, dispatched at a time: at most this many results wait for a slow disk
 MAX_LISTED = 10  # clips named in a message
-SAMPLE = 4096  # bytes of a file's head, middle and tail that identify it
 VERSION = 3  # raise it when frames or tables change: every cache is then rebuilt
 
 
@@ -158,29 +155,10 @@ def _mended(cache: Cache, table: pd.DataFrame) -> bool:
 
 
 def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Path:
-    clips = list(zip(table["fname"], content_keys(table["path"])))
+    clips = list(zip(table["fname"], data.content_keys(table["path"])))
     key = hashlib.sha256(json.dumps([VERSION, asdict(settings), clips]).encode()).hexdigest()[:12]
     own = Path(folder) / f"{name}-{key}"
     return own if own.is_dir() else next(iter(attached(f"cache/{own.name}")), own)
-
-
-def content_keys(paths: Iterable[str]) -> list[str | None]:
-    """Return for each file a hash of its size and first, middle and last 4 KB; None if it cannot be opened."""
-    with ThreadPoolExecutor() as pool:  # a mounted drive takes long to open a file, but opens many at once
-        return list(pool.map(_content_key, paths))
-
-
-def _content_key(path: str) -> str | None:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            known = hashlib.sha256(str(size).encode())
-            for place in (0, (size - SAMPLE) // 2, size - SAMPLE):
-                file.seek(max(0, place))
-                known.update(file.read(SAMPLE))
-    except OSError:
-        return None
-    return known.hexdigest()[:16]
 
 
 def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConfig, n_jobs: int) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import files, mel_cache, mini
+from . import files, mini
 from .config import KAGGLE_WORKING, PRESETS, Preset, attached
-from .data import LAYOUT_MARKERS, Competition
+from .data import LAYOUT_MARKERS, Competition, content_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,7 +43,7 @@ class Workspace:
         """
         test, labeled = self.competition.test, []
         if "labels" in test:
-            clips = zip(test["fname"], test["labels"], mel_cache.content_keys(test["path"]))
+            clips = zip(test["fname"], test["labels"], content_keys(test["path"]))
             labeled = [":".join(map(str, clip)) for clip in clips]
         key = hashlib.sha256(",".join(self.competition.classes + labeled).encode()).hexdigest()[:6]
         return self.folder / "runs" / f"{self.competition.folder.name}-{key}"
