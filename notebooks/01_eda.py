@@ -20,10 +20,14 @@
 #
 # # 1. The data
 #
-# The competition has eighty classes of sounds: five thousand clips with labels checked by people, twenty thousand with labels made by
-# machine. Before training a model, see what is in there, how long it is, and how it looks and sounds. The outputs stored here are of the
-# mini set: twelve classes of synthetic sounds, which need no download. Every notebook has two presets: `full` follows the paper as far as
-# it gives its settings, `quick` takes minutes on two cores; in this notebook they do the same.
+# **Audio tagging** asks which sounds are heard in a clip; there may be several. This kit follows B. Zhang, J. Leitner and S. Thornton,
+# *Audio Recognition using Mel Spectrograms and Convolution Neural Networks* (UC San Diego, 2019): **the paper**. Its data is that of
+# Kaggle's [Freesound Audio Tagging 2019](https://www.kaggle.com/c/freesound-audio-tagging-2019): **the competition**.
+#
+# That data has eighty classes: five thousand clips with labels checked by people, twenty thousand with labels made by machine. Before you
+# train a model, see and hear them. The outputs stored here are of the **mini set**: twelve classes of synthetic sounds, which need no
+# download. Every notebook has two presets: `full` follows the paper as far as it gives its settings, `quick` takes minutes on two cores; in
+# this notebook they do the same.
 #
 # **You get** the tables, the classes, the durations, a spectrogram of every class, and some clips to see and hear. **Reads** the data
 # folder. **Writes** nothing but the mini set, to `work/`, if it finds no data. **Takes** less than a minute.
@@ -33,12 +37,15 @@ data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or
 preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
+# Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
 import os, sys
 
-places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
-if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
+places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
+if not found:
     os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
-sys.path[:0] = map(os.path.abspath, places)
+sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
 from utils import setup
@@ -86,7 +93,7 @@ counts.agg(["min", "median", "max"]).astype(int)
 charts.clips_per_class(counts)
 
 # %% [markdown]
-# Which labels occur together? The most frequent curated pairs:
+# Which labels occur together? The most frequent curated pairs (of equals, in alphabetical order):
 
 # %%
 pairs = data.label_pairs(curated)
@@ -139,7 +146,7 @@ plots.spectrograms(examples, settings) if examples else "every clip has several 
 # %%
 def show(clip, of=""):
     samples = audio.load_clip(clip["path"], settings)
-    plots.clip(samples, mel.log_mel(samples, settings), settings, plots.display_name(clip["labels"]) + of)
+    plots.clip(samples, settings, plots.display_name(clip["labels"]) + of)
     return plots.player(samples, settings)
 
 
@@ -154,8 +161,8 @@ for _, clip in some.iterrows():
 # ## Curated and noisy
 #
 # The noisy set has the same classes, but its labels are often wrong and its clips come from Flickr videos, not Freesound. (In the mini set,
-# two in five of its labels are random.) This noisy clip has the label of the first clip above, rightly or wrongly (in the stored outputs,
-# rightly: the same beats, in more noise):
+# two in five of its labels are random.) This noisy clip has the label of the first clip above, rightly or wrongly. (In the stored outputs,
+# rightly: a bass drum too, beaten faster and in more noise.)
 
 # %% tags=["nbval-ignore-output"]
 same_label = noisy[noisy["labels"] == some["labels"].iloc[0]]
@@ -175,4 +182,7 @@ print(corrections.index.isin(curated["fname"]).sum(), "of these clips are in thi
 corrections
 
 # %% [markdown]
+# **Try it**: can you name a class from its picture, before you listen? In a new cell, run `clip = curated.sample(1).iloc[0]` and
+# `display(show(clip | {"labels": "which class?"}))`; the answer is `clip["labels"]`.
+#
 # Next: `02_preprocessing` turns clips into spectrograms and caches them.

@@ -31,12 +31,15 @@ data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or
 preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
+# Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
 import os, sys
 
-places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
-if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
+places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
+if not found:
     os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
-sys.path[:0] = map(os.path.abspath, places)
+sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
 from utils import setup
@@ -52,8 +55,8 @@ as_table(settings)
 
 # %% [markdown]
 # The steps below explain most of these settings. `n_fft` and `hop_length` are in samples; `fmin` and `fmax`, in Hz, limit the mel bands;
-# powers below `amin` count as `amin`. The paper specifies 44.1 kHz, 128 bands, 128 frames for 2 s, and the formula of the mel scale; the
-# rest is as in the competition's starter kernels.
+# powers below `amin` count as `amin`. The paper specifies 44.1 kHz, 128 bands, 128 frames for 2 s, and the formula of the mel scale;
+# `n_fft`, `fmin` and `fmax` are those of the competition's starter kernels; `top_db`, `amin` and `trim_db` are librosa's defaults.
 #
 # ## Step 1: read
 #
@@ -110,29 +113,38 @@ plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 #
 # Every 694 samples (`hop_length`), a Fourier transform of 2,560 samples (`n_fft`, 58 ms), faded in and out by a Hann window, gives the
 # power at 1,281 frequencies: a **frame**. 128 triangular filters sum that power into mel bands. They are evenly spaced on the mel scale, so
-# in Hz they become wider toward the top, and of equal area (librosa's `norm="slaney"`), so lower. (The lowest cover only two to four of the
-# frequencies, so their heights vary.)
+# they become wider in Hz toward the top. All have nearly the same area (librosa's `norm="slaney"`), so the wider ones are lower. (The
+# lowest cover only two to four of the frequencies, so their heights vary.)
 
 # %%
-filters = mel.mel_filters(settings)
-filters.shape
+mel.mel_filters(settings).shape
 
 # %%
-plots.mel_scale(settings, filters)
+plots.mel_scale(settings)
 
 # %% [markdown]
 # ## Step 5: logarithm
 #
-# We hear loudness as ratios, too: power becomes dB (ten times its decimal logarithm), and what lies over 80 dB below the loudest point
-# (`top_db`) is raised to that level. 88,200 samples give 128 frames, one every 694 from the first. This is what the networks see; they
-# first standardize it or normalize its peak (notebook 3).
+# We hear equal ratios of power as roughly equal steps of loudness, so power becomes dB: ten times its decimal logarithm. What lies over 80
+# dB below the loudest point (`top_db`) is raised to that level. 88,200 samples give 128 frames, one every 694 from the first. This is what
+# the networks see; they first standardize it or normalize its peak (notebook 3).
 
 # %%
 log_mel = mel.log_mel(two_seconds, settings)
 log_mel.shape
 
 # %%
-plots.clip(two_seconds, log_mel, settings, label)
+plots.clip(two_seconds, settings, label)
+
+# %% [markdown]
+# **Why 2,560 samples?** A longer window tells frequencies apart that are closer together, but smears events in time: a tick becomes as wide
+# as the window, here 58 ms or, with four times as many samples, 232 ms.
+
+# %%
+from dataclasses import replace
+
+windows = {f"n_fft = {n}": mel.log_mel(two_seconds, replace(settings, n_fft=n)) for n in (settings.n_fft, 4 * settings.n_fft)}
+plots.spectrograms(windows, settings)
 
 # %% [markdown]
 # librosa's own calls give the same and take 1.4 to 3.3 times as long, depending on the clips (two cores, `python -m tests.bench`):
@@ -149,9 +161,9 @@ print(f"greatest difference: {np.abs(log_mel - librosas).max():.2f} dB")
 # ## Every clip once: the cache
 #
 # The cache keeps whole clips, one after another in a single array, and a table of where each begins. The paper's input is then the first
-# 128 frames of a clip, and a random crop is another 128. (Cut after the transform instead of before, the last two frames also hear what
-# follows the 2 s, and the 80 dB count from the loudest point of the whole clip.) One call per set makes its cache, on all cores; called
-# again, it reuses it. Notebook 6 makes and uses that of the noisy set.
+# 128 frames of a clip, and a random **crop**, an excerpt of 2 s, is another 128. (Cut after the transform instead of before, the last two
+# frames also contain what follows the 2 s. The 80 dB then count from the loudest point of the whole clip.) One call per set makes its
+# cache, on all cores; called again, it reuses it. Notebook 6 makes and uses that of the noisy set.
 
 # %% tags=["nbval-ignore-output"]
 competition = kit.competition
@@ -176,8 +188,9 @@ cache = caches["curated"]
 cache.frames.shape, cache.frames.dtype
 
 # %% [markdown]
-# For each clip: its first frame in the array (`start`), its number of frames (`length`), the level in dB that pads it to the length of a
-# crop (`pad_value`, 80 dB below its loudest point), and a hash of its samples, which keeps copies on one side of a split.
+# For each clip: its first frame in the array (`start`) and its number of frames (`length`). `pad_value`, 80 dB below its loudest point, is
+# the level that pads it to the length of a crop. The hash of its samples keeps copies together when clips are split into training and
+# validation (notebook 3).
 
 # %%
 cache.clips.head().round(1)

@@ -35,12 +35,15 @@ data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or
 preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
+# Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
 import os, sys
 
-places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
-if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
+places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
+if not found:
     os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
-sys.path[:0] = map(os.path.abspath, places)
+sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
 from utils import setup
@@ -53,12 +56,8 @@ from utils.config import NO_AUGMENTATION, as_table
 
 entry = models.MODELS["deep_cnn"]
 config = entry.config(kit.preset.name)
-as_table(config)
 
 # %% [markdown]
-# `utils/config.py` explains each setting. `min_steps` and `max_steps` prevail over `epochs`, and `max_steps` over `min_steps`: 600 steps of
-# the mini set are 100 epochs.
-#
 # ## The clips
 #
 # The validation split is a random fifth of the clips, stratified by class. Label corrections are applied.
@@ -80,9 +79,9 @@ plain = dataclasses.replace(config, **NO_AUGMENTATION)
 plots.batch(*augment.example_batch(train_set, plain, 6), competition.classes, kit.preset.mel)
 
 # %% [markdown]
-# The same clips as `quick` trains on them: some are mixed with another and get its labels too, some are resized, some have a frequency mask
-# and a time mask, filled with the mean level (SpecAugment), and all are filtered. Notebook 6 shows each augmentation alone. `full`, like
-# the paper, uses none.
+# The same clips as `quick` trains on them. Some are mixed with another and get its labels too, some are resized, some have a frequency mask
+# and a time mask at the mean level (SpecAugment). All are filtered last, which also colors the masks. Notebook 6 shows each augmentation
+# alone. `full`, like the paper, uses none.
 
 # %%
 plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, kit.preset.mel)
@@ -93,7 +92,8 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 # The paper's text gives neither depth nor widths. (It also has a drawing of the network, but our copy lacks the figures.) The blocks and
 # the pooling are those of a popular starter kernel of the competition, mhiro2's [Simple 2D-CNN Classifier with
 # PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch): four blocks of two 3x3 convolutions, each with batch
-# normalization and ReLU, and average pooling. Global pooling (mean over time, maximum over frequency), dropout and a dense layer give each
+# normalization (each channel is brought to mean 0 and standard deviation 1 over the batch) and ReLU, and average pooling. Global pooling
+# (mean over time, maximum over frequency), dropout (in training, a random fifth of the values is set to 0) and a dense layer give each
 # class a logit, the score before softmax or sigmoid. `full` has 64 channels in the first block and twice as many in each further one.
 #
 # `quick` computes a fiftieth of that per crop: a stem first shrinks the spectrogram to a sixteenth of its area, and the blocks are half as
@@ -101,7 +101,7 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 # its last ReLU. And the input is peak-normalized (the loudest point gets a fixed value) instead of standardized (mean 0, standard deviation
 # 1): silence around a short sound then does not change how it is scaled.
 #
-# Channels x mel bands x frames after each stage (not to scale):
+# Channels x mel bands x frames after each stage (not to scale: one more sheet is twice as many channels):
 
 # %%
 import torch
@@ -145,10 +145,19 @@ print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameter
 # %% [markdown]
 # ## Training
 #
-# `full` uses Adam, as in the paper, at a constant learning rate (our choice). `quick` uses Muon for the convolutions (notebook 6) and AdamW
-# for the rest, with warm-up over a tenth of the steps and cosine decay to zero. Two metrics: **LWLRAP**, the competition's, is 1 if every
-# clip's labels rank above all other classes (notebook 7 works it out by hand); **top-5** is the share of clips whose first label is among
-# the five highest scores.
+# Training updates the weights in **steps**, each on a batch of clips; an **epoch** is one pass through all training clips. `full` uses
+# Adam, as in the paper, at a constant learning rate (our choice). `quick` uses Muon for the convolutions (notebook 6) and AdamW for the
+# rest; the learning rate rises over the first tenth of the steps (warm-up), then falls to zero along a cosine.
+#
+# All settings, each explained in `utils/config.py`. `max_steps` prevails over `min_steps`, and both over `epochs`: with `quick`, 600 steps
+# of the mini set are 100 epochs.
+
+# %%
+as_table(config)
+
+# %% [markdown]
+# Two metrics: **LWLRAP**, the competition's, is 1 if every clip's labels rank above all other classes (notebook 7 works it out by hand);
+# **top-5** is the share of clips whose first label is among the five highest scores.
 #
 # During training, a validation clip is scored by its first 2 s; at the end, with `quick`, by up to eight crops spread over the clip,
 # averaged, the louder ones with more weight (test-time augmentation).
@@ -185,6 +194,18 @@ clip = validation_set.table.iloc[row]
 samples, scores = audio.load_clip(clip["path"], kit.preset.mel), run.validation[run.classes].iloc[row]
 plots.tagged_clip(samples, scores, kit.preset.mel, plots.display_name(clip["labels"]), clip["labels"].split(","))
 plots.player(samples, kit.preset.mel)
+
+# %% [markdown]
+# What do the first filters respond to? Here is the output of the network's first stage (`quick`: the stem; `full`: block 1) for the
+# beginning of this clip: the channels with the highest values, white where they are high. Which ones mark onsets, which steady tones?
+
+# %%
+[network], seen = run.models(), []
+first = network.stem if network.config["stem"] else network.blocks[0]
+first.register_forward_hook(lambda *given: seen.append(given[-1]))
+with torch.no_grad():
+    network.eval()(validation_set.crops(torch.tensor([row]), torch.tensor([0]), config.n_frames).cpu())
+plots.feature_maps(seen[0][0].numpy(), config.n_frames, kit.preset.mel)
 
 # %% [markdown]
 # Next: `04_vgg19` asks whether a network trained on photographs does better.

@@ -25,8 +25,8 @@
 #
 # **You get** each augmentation to see and to hear, an ablation of the recipe, and `best`, trained fold by fold. **Reads** the cache of
 # notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** two to four minutes with `quick` on two cores.
-# With `full`, 885 clips take less than an hour, and the competition's 24,785 an estimated two and a half (minutes on an H100). Interrupted
-# training resumes.
+# With `full`, the 885 recordings of the README take less than an hour, and the competition's 24,785 clips an estimated two and a half
+# (minutes on an H100). Interrupted training resumes.
 #
 # **Alone in Colab?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02`
@@ -36,12 +36,15 @@ data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or
 preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
+# Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
 import os, sys
 
-places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
-if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
+places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
+if not found:
     os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
-sys.path[:0] = map(os.path.abspath, places)
+sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
 from utils import setup
@@ -51,7 +54,7 @@ kit = setup(data_folder, preset)
 # %%
 from IPython.display import HTML, display
 
-from utils import augment, best, charts, dataset, mel, mel_cache, metrics, models, plots
+from utils import audio, augment, best, charts, dataset, mel, mel_cache, metrics, models, plots
 from utils.config import as_table
 
 competition, entry = kit.competition, models.MODELS["best"]
@@ -67,12 +70,13 @@ as_table(config)
 #
 # A training clip is never the same twice: each time, a different 2 s are cropped and, with the probabilities above,
 #
-# - **mixed in power** (a form of mixup) with a crop of another clip, whose peak is 0 to 12 dB lower; levels of $a$ and $b$ dB become
-#   $10 \log_{10}(10^{a/10} + 10^{b/10})$. The mixture has the labels of both.
+# - **mixed in power** (like [mixup](https://arxiv.org/abs/1710.09412), but with the full labels of both) with a crop of another clip, whose
+#   peak is 0 to 12 dB lower; levels of $a$ and $b$ dB become $10 \log_{10}(10^{a/10} + 10^{b/10})$.
 # - **resized** (time stretching and pitch shifting of the spectrogram): played at 0.75 to 1.33 times the tempo, scaled by up to 10% and
 #   shifted by up to 6% along the mel axis.
-# - **masked** by one frequency mask and one time mask, filled with the clip's mean level (SpecAugment).
-# - **filtered**, as by another microphone or room: a gain of -12 to 12 dB that changes along the mel axis (FilterAugment).
+# - **masked** by one frequency mask and one time mask, filled with the clip's mean level ([SpecAugment](https://arxiv.org/abs/1904.08779)).
+# - **filtered**, as by another microphone or room: a gain of -12 to 12 dB that changes along the mel axis
+#   ([FilterAugment](https://arxiv.org/abs/2110.03282)).
 #
 # All four are off for the last tenth of the steps. Here each is shown alone, the resized one as slow and shifted as high as possible, the
 # filter's gain rising from -12 to 12 dB. Each panel is in dB relative to its own loudest point: where the filter makes that point quieter,
@@ -114,17 +118,24 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # %% [markdown]
 # ## Cumulative ablation
 #
-# What does each part give? Each row adds one to those above it. The first four use AdamW; `+ Muon` replaces it for the convolutions. All
-# are trained for 600 steps with `full`, 100 with `quick`, and scored on one small validation split, so the intervals are wide. The gain
-# over the row above is measured on the same clips (paired); where its interval contains 0, the part cannot be said to help. In the stored
-# outputs that is all but `+ Muon`, whose interval begins just above 0. (With 100 steps, augmentation even lowers the scores; it pays off in
-# longer trainings, as below.)
+# What does each part give? Each row adds one to those above it; `+ Muon` replaces AdamW for the convolutions. All are trained for 600 steps
+# with `full`, 100 with `quick`, and scored on one small validation split, so the intervals are wide. The gain over the row above is paired:
+# measured on the same clips. Where its interval contains 0, the part cannot be said to help or to harm.
 #
-# On the 562 recordings of the README, with 1,000 steps per fold, `random crops` scores 0.894, mixing, resizing and SpecAugment together
-# 0.916, `+ Muon` 0.951 and `+ FilterAugment` 0.949 ([table](../tests/README.md#the-figures-of-the-readme)). Muon mainly saves steps: in an
-# earlier version, `best` with AdamW and 6,000 steps came within 0.003 of that with Muon and 3,000 (-0.004 to 0.011). What SpecAugment alone
-# gives there is unclear; FilterAugment makes no measurable difference; on drum kits never heard it is 0.020 better, at the limit of what
-# can be told (0.000 to 0.041, over 14 kits only; [all measurements](../tests/README.md#other-real-sounds)). `python -m tests.ablation`
+# In the stored outputs that is all but `+ Muon`, whose interval begins just above 0. One of five intervals that just misses 0 is weak
+# evidence, and none shows what another seed would change. On the 562 recordings of the README, with 1,000 steps in each of five folds:
+#
+# | | LWLRAP | gain (95% interval) |
+# | --- | --- | --- |
+# | random crops | 0.894 | |
+# | + mixing, resizing, SpecAugment | 0.916 | 0.022 (0.009 to 0.034) |
+# | + Muon | 0.951 | 0.036 (0.024 to 0.048) |
+# | + FilterAugment | 0.949 | -0.002 (-0.011 to 0.007) |
+#
+# Muon mainly saves steps: in an earlier version, `best` with AdamW and 6,000 steps came within 0.003 of that with Muon and 3,000 (-0.004 to
+# 0.011). What SpecAugment alone gives is unclear. FilterAugment gains 0.020 on drum kits never heard, at the limit of what can be told
+# (0.000 to 0.041, over 14 kits only; [all
+# measurements](https://github.com/OWNER/freesound-tagging-kit/blob/main/tests/README.md#other-real-sounds)). `python -m tests.ablation`
 # trains each part on all folds of your data, on the CPU.
 
 # %% tags=["nbval-ignore-output"]
@@ -139,10 +150,12 @@ charts.intervals(ablation)
 #
 # Its labels were made automatically and are often wrong, so a model trained only on curated clips decides: a noisy clip joins the training
 # if that model ranks its labels above all other classes. `quick` considers only the first 500. On the recordings of the README, they made
-# no measurable difference. On the competition's data, [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results),
-# whose rule this is, had 0.724 on the Public leaderboard with it and 0.723 without any of the selected clips, with a model trained on the
-# noisy set before; [hakubishin3](https://github.com/hakubishin3/kaggle_freesound2019), who trained on all clips and then on the curated
-# ones alone, gained 0.027. ([utils/](../utils/README.md#modules-and-reference) shows how to try that with one network.)
+# no measurable difference. On the competition's data, this is the rule of
+# [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), whose model had been trained on the noisy set before:
+# it had 0.724 on the Public leaderboard with the selected clips and 0.723 without.
+# [hakubishin3](https://github.com/hakubishin3/kaggle_freesound2019) trained on all clips, then on the curated ones alone, and gained 0.027.
+# ([utils/](https://github.com/OWNER/freesound-tagging-kit/blob/main/utils/README.md#modules-and-reference) shows how to try that with one
+# network.)
 
 # %% tags=["nbval-ignore-output"]
 noisy = None  # without a noisy set, best trains on curated clips
@@ -179,6 +192,18 @@ metrics.by_number_of_labels(run.targets, run.scores)
 
 # %% tags=["nbval-ignore-output"]
 best.summary(run)
+
+# %% [markdown]
+# Two of the noisy clips that fold 0 left out, if any. Is the label wrong, or the model?
+
+# %% tags=["nbval-ignore-output"]
+if noisy is not None:
+    kept = run.folds()[0].train_clips["fname"]
+    left_out = noisy.table[~(best.NOISY + noisy.table["fname"]).isin(kept)]
+    for clip in left_out.head(2).itertuples():
+        samples = audio.load_clip(clip.path, kit.preset.mel)
+        plots.clip(samples, kit.preset.mel, f"left out: {plots.display_name(clip.labels)}?")
+        display(plots.player(samples, kit.preset.mel))
 
 # %%
 charts.learning_curves(best.histories(run))

@@ -35,12 +35,15 @@ data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or
 preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
+# Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
 import os, sys
 
-places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
-if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
+places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
+if not found:
     os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
-sys.path[:0] = map(os.path.abspath, places)
+sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
 from utils import setup
@@ -50,7 +53,7 @@ kit = setup(data_folder, preset)
 # %% tags=["nbval-ignore-output"]
 from IPython.display import display
 
-from utils import audio, charts, inference, mel_cache, metrics, plots, submission
+from utils import audio, charts, inference, mel_cache, plots, submission
 from utils.dataset import MelDataset
 from utils.runs import find_runs
 from utils.workspace import short_path
@@ -90,7 +93,7 @@ submission.blend_table(chosen if len(chosen) > 1 else allowed[:3])
 # %% tags=["nbval-ignore-output"]
 cache = mel_cache.build(kit.competition.test, kit.cache, "test", kit.preset.mel)
 test_set = MelDataset(cache, cache.readable(kit.competition.test), kit.competition.classes, kit.device)
-scores = metrics.blend([inference.score_run(run, test_set) for run in chosen])
+scores = inference.blend([inference.score_run(run, test_set) for run in chosen])
 scores.shape
 
 # %% [markdown]
@@ -163,7 +166,7 @@ else:
 #    after the previous one has finished; with runs trained elsewhere, only `08_submission`. The last push warns that notebooks which you
 #    left out are not valid kernel sources; that does no harm. If a push warns of the kit or of a notebook that you pushed, wait or repair
 #    that, and push again. How long they take on Kaggle has not been measured
-#    ([estimates](../utils/README.md#what-best-takes-on-the-competitions-own-data)).
+#    ([estimates](https://github.com/OWNER/freesound-tagging-kit/blob/main/utils/README.md#what-best-takes-on-the-competitions-own-data)).
 # 5. Press *Submit to competition* beside the notebook's output, or submit the version that the last push printed, here 1:
 #    `kaggle competitions submit freesound-audio-tagging-2019 -k YOU/freesound-tagging-kit-08-submission -v 1 -f submission.csv -m best`
 # 6. Kaggle reruns it on its own test clips, where it must finish within an hour on a GPU.

@@ -36,12 +36,15 @@ data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or
 preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
+# Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
 import os, sys
 
-places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
-if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
+places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
+if not found:
     os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
-sys.path[:0] = map(os.path.abspath, places)
+sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
 from utils import setup
@@ -145,9 +148,9 @@ names = [[classes[labels[row]], classes[runner_up.indices[row]], float(margin[ro
 pd.DataFrame(names, index=["furthest ahead", "furthest behind"], columns=["label", "runner-up", "logit margin"]).round(2)
 
 # %% [markdown]
-# Red points support the class in the title, blue ones contradict it; the number is their sum (the logit, less its bias), negative if the
-# sound contradicts the class. The last panel is the first minus the second: red favors the first class, blue the second. First, the label
-# furthest ahead and its runner-up:
+# Red points support the class in the title, blue ones contradict it; the number is their sum (the logit, less its bias, which the margin
+# above contains), negative if the sound contradicts the class. The last panel is the first minus the second: red favors the first class,
+# blue the second. First, the label furthest ahead and its runner-up:
 
 # %% tags=["nbval-ignore-output"]
 def show(row, first, second):
@@ -155,7 +158,7 @@ def show(row, first, second):
     found, sums = explain.relevance(networks, x[[row, row]], asked)
     found = found.cpu().numpy()
     kinds = ["label" if targets[row, label] else "runner-up" for label in asked]
-    titles = [f"{plots.display_name(classes[i])} ({kind}): {total:.1f}" for i, kind, total in zip(asked, kinds, sums)]
+    titles = [f"{plots.display_name(classes[i])}\n({kind}): {total:.1f}" for i, kind, total in zip(asked, kinds, sums)]
     titles, rather = [*titles, f"difference: {float(sums[0] - sums[1]):.1f}"], found[0] - found[1]
     plots.relevance(x[row, 0].cpu().numpy(), dict(zip(titles, [*found, rather])), kit.preset.mel)
     return found[0], rather
@@ -168,7 +171,8 @@ supports, _ = show(ahead, labels[ahead], runner_up.indices[ahead])
 # between red and blue. Each panel is scaled by its strongest points: compare the numbers, not the colors. The fine grid is the stride of
 # the first convolution.
 #
-# Now the label furthest behind and its runner-up, which scores higher if the margin is negative:
+# Now the label furthest behind and its runner-up, which scores higher if the margin is negative. (For another label, run
+# `_ = show(0, labels[0], runner_up.indices[0])`.)
 
 # %% tags=["nbval-ignore-output"]
 _ = show(behind, labels[behind], runner_up.indices[behind])
@@ -215,11 +219,16 @@ for name, sound in zip(titles, (*hear(two, rather)[:2], hear(two, -rather)[1])):
 # %% [markdown]
 # ## Testing relevance
 #
-# A plausible plot can be wrong. The deletion test (pixel flipping) asks: if relevance shows what the network needs, deleting the most
-# relevant points lowers the score, and faster than deleting as many of the **loudest** points, of those with the highest
-# **gradient times input** (the logit's derivative with respect to the point, times its level above the clip's quietest point: to first
-# order, what deleting it takes from the logit), or of **random** ones. Deleted points take the value of the clip's quietest one; only the
-# loudest stays, since peak normalization measures all others from it. On the right, squares of 4 x 4 are deleted.
+# A plausible plot can be wrong. The deletion test (pixel flipping) deletes the most relevant points: if the network needs them, the score
+# falls. It should fall faster than after deleting as many
+#
+# - of the **loudest** points,
+# - of those with the highest **gradient times input**: the logit's derivative with respect to the point, times its level above the clip's
+#   quietest point, to first order what deletion takes from the logit,
+# - or of **random** ones.
+#
+# Deleted points take the value of the clip's quietest one. Only the loudest stays, since peak normalization measures all others from it. On
+# the right, squares of 4 x 4 are deleted.
 
 # %% tags=["nbval-ignore-output"]
 def curves(run, points, x, labels, size):
@@ -260,10 +269,10 @@ for next_best in others[:1]:
 #
 # Each row, on its own scale, shows where along the frequency axis the relevance for a class lies, averaged over its validation clips and
 # time. Blue contradicts the class; the rows are smoothed over four bands. In the mini set, a bass drum's tone lies below 220 Hz, a cricket
-# at 3.5 to 5.5 kHz, and a plucked string begins with white noise, up to 20 kHz (`utils/mini.py`). What does not fit, such as the
-# glockenspiel's (which got relevance from a bass drum's beats above), the knock's and the tick-tock's below 100 Hz, may come from clips
-# with two labels, from background or silence that the network counts on, or from the border, beyond which convolutions see zeros: in the
-# peak-normalized spectrogram, 40 dB below the peak.
+# at 3.5 to 5.5 kHz, and a plucked string begins with white noise, up to 20 kHz (`utils/mini.py`). Some of it does not fit: that below 100
+# Hz for the knock, the tick-tock and the glockenspiel (which got some from a bass drum's beats above). It may come from clips with two
+# labels, or from background or silence that the network counts on. It may also come from the border: convolutions see zeros beyond it,
+# which are 40 dB below the peak in the peak-normalized spectrogram.
 
 # %% tags=["nbval-ignore-output"]
 plots.relevance_per_class(explain.relevance_over_frequency(points, labels, classes), kit.preset.mel)

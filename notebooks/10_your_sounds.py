@@ -32,12 +32,15 @@ data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or
 preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
+# Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
 import os, sys
 
-places = ["..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit", "/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
-if not any(os.path.isdir(f"{place}/utils") for place in places):  # opened from a badge; on Kaggle, turn the internet on
+places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
+places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
+found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
+if not found:
     os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
-sys.path[:0] = map(os.path.abspath, places)
+sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
 from utils import setup
@@ -70,7 +73,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from utils import audio, mel, mel_cache, plots, predict
+from utils import audio, mel_cache, plots, predict
 
 examples = kit.folder / "examples" / kit.runs.name
 
@@ -113,26 +116,27 @@ predict.top_classes(scores, k=2).set_index(["fname", "class"])
 for fname in scores.index[:3]:
     samples = audio.load_clip(Path(sounds) / fname, run.mel)
     found = ", ".join(f"{plots.display_name(label)} {score:.2f}" for label, score in scores.loc[fname].nlargest(2).items())
-    plots.clip(samples, mel.log_mel(samples, run.mel), run.mel, f"{fname}: {found}")
+    plots.clip(samples, run.mel, f"{fname}: {found}")
     display(plots.player(samples, run.mel))
 
 # %% [markdown]
 # ## How to read the scores: calibration
 #
-# How often the class with the highest score was a label of the clip (validation clips, on which the model was not trained):
+# A model is **calibrated** if, of its scores near 0.8, four fifths are right. Of all scores (each validation clip with each class, none
+# trained on), how many belong to a label?
 
 # %% tags=["nbval-ignore-output"]
-highest = run.scores.argmax(axis=1)
-table = pd.DataFrame({"highest score": run.scores.max(axis=1), "right": run.targets[np.arange(len(highest)), highest]})
-bins = pd.cut(table["highest score"], [0, 0.3, 0.5, 0.7, 0.9, 1])
-table.groupby(bins, observed=True)["right"].agg(["size", "mean"]).round(2).set_axis(["clips", "accuracy"], axis=1)
+pairs = pd.DataFrame({"score": run.scores.ravel(), "label": run.targets.ravel()})
+bins = pd.cut(pairs["score"], [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1], include_lowest=True)
+columns = {"scores": ("score", "size"), "mean score": ("score", "mean"), "labels": ("label", "mean")}
+pairs.groupby(bins, observed=True).agg(**columns).round(2)
 
 # %% [markdown]
-# (In the stored outputs, all 48 clips score above 0.9, so the table says nothing about lower scores. For `best`, each clip here was scored
-# by one model, but your sounds get the geometric mean of five, which is lower where they disagree.)
+# Compare the last two columns; rows of a few scores say little. (For `best`, each clip here was scored by one model. Your sounds get the
+# geometric mean of five, which is lower where they disagree.)
 #
-# If all scores are low, read "none of my classes, or buried in noise", not the class on top. A high score is no proof either: the model
-# has never been shown sounds outside its classes, so it may take one for the class that is nearest. Here is a siren, for which neither the
+# If all scores are low, read "none of my classes, or buried in noise", not the class on top. A high score is no proof either: the model has
+# never been shown sounds outside its classes, so it may take one for the class that is nearest. Here is a siren, for which neither the
 # competition nor the mini set has a class:
 
 # %% tags=["nbval-ignore-output"]
@@ -146,11 +150,11 @@ plots.tagged_clip(siren, predict.tag(examples / "siren.wav", run).iloc[0], run.m
 plots.player(siren, run.mel)
 
 # %% [markdown]
-# Ideally, all its scores are low. In the stored outputs, the highest is 0.51, for a bass drum: below every validation clip's, all above
-# 0.9, but enough to pass a threshold of 0.5, and the table, which counts only clips of known classes, cannot say what another unknown sound
-# would get. So listen to some of what the model finds before you rely on it, or train it on your own classes, as below, with a class of the
-# other sounds to expect. With a softmax (`run.config.activation`), the scores of a clip sum to one whatever is in it; with a sigmoid, all
-# may be low. How high a score counts as a find? Notebook 7 plots F1 over the threshold.
+# Ideally, all its scores are low. In the stored outputs the highest is 0.51, for a bass drum: enough to pass a threshold of 0.5. The table
+# counts only clips of known classes, so it cannot say what another unknown sound would get. Listen to some of what the model finds before
+# you rely on it, or train a model on your own classes, as below, with a class of the other sounds to expect. With a softmax
+# (`run.config.activation`), the scores of a clip sum to one whatever is in it; with a sigmoid, all may be low. How high a score counts as a
+# find? Notebook 7 plots F1 over the threshold.
 #
 # ## A long recording
 #
@@ -181,9 +185,11 @@ plots.player(samples, run.mel, seconds=10)
 # ## A model of your own classes
 #
 # Make a subfolder for each of at least two classes (for a single one, add background sounds as the other), with at least three sounds in
-# each; the competition has up to 75. Training cuts random 2 s from longer ones, so cut out what the label is about. If several were cut
-# from one recording, or a sound has several labels, list all sounds in a CSV file with the columns `fname` (relative to your folder),
-# `labels` (comma-separated) and `group`, and name it as `csv` below: pieces of a recording on both sides of a split inflate the score.
+# each; the competition has up to 75. Training cuts random 2 s from longer ones, so cut out what the label is about.
+#
+# Are several sounds cut from one recording, or does a sound have several labels? Then list all sounds in a CSV file, and name it as `csv`
+# below. Its columns are `fname` (relative to your folder), `labels` (comma-separated) and `group`. Pieces of a recording on both sides of a
+# split inflate the score.
 
 # %%
 from utils import data, own
@@ -202,7 +208,7 @@ if labeled is None:
 # `own.make_dataset` turns them into a dataset in the competition's layout and sets aside a fifth for testing.
 
 # %% tags=["nbval-ignore-output"]
-target = kit.folder / "own" / Path(labeled).resolve().name
+target = kit.folder / "own" / "-".join(Path(labeled).resolve().parts[-2:])
 own.make_dataset(labeled, target, csv=None, replace=True)
 own_kit = setup(str(target), "quick")
 # The example's runs are kept apart from yours.
@@ -221,7 +227,7 @@ from dataclasses import replace
 from utils import baselines, dataset, launch, models
 
 cache = mel_cache.build(competition.curated, own_kit.cache, "curated", own_kit.preset.mel)
-splits = dataset.load_split(cache, competition.curated, competition.classes, own_kit.preset, own_kit.device)
+sets = dataset.load_split(cache, competition.curated, competition.classes, own_kit.preset, own_kit.device)
 
 # %% [markdown]
 # A small network and 150 steps, to see that it learns; leave out `max_steps`, `width` and `stem` for those of notebook 3:
@@ -230,14 +236,14 @@ splits = dataset.load_split(cache, competition.curated, competition.classes, own
 entry = models.MODELS["deep_cnn"]
 config = replace(entry.config("quick"), max_steps=150)
 model = entry.build(len(competition.classes), "quick", width=16, stem=8)
-own_run = launch.fit(model, *splits, config, runs / "deep_cnn-small", entry.title)
+own_run = launch.fit(model, *sets, config, runs / "deep_cnn-small", entry.title)
 
 # %% [markdown]
-# The baseline is the k-NN of notebook 5 on the same clips: a network that does not beat it needs more clips or steps. (In the stored
-# outputs, each misses one of 13 clips, by a rank or two: such a difference says nothing.)
+# The baseline is the k-NN of notebook 5 on the same clips: a network that does not beat it usually needs more clips, more steps or cleaner
+# labels. (In the stored outputs, each misses one of 13 clips, by a rank or two: such a difference says nothing.)
 
 # %% tags=["nbval-ignore-output"]
-knn = baselines.fit("knn", *splits, runs / "knn-quick")
+knn = baselines.fit("knn", *sets, runs / "knn-quick")
 print(f"{len(own_run.validation)} validation clips")
 pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epochs", "LWLRAP"]]
 
@@ -253,10 +259,10 @@ pd.crosstab(*said.align(says, join="inner"))
 # %% [markdown]
 # With so few clips, one more or less is a large share: trust differences only on hundreds of clips.
 #
-# `predict.tag(sounds, own_run, kit.device)` tags the folder at the top with this small model. For a better one, from a shell in the kit's
-# folder (in Colab, in a cell that begins with `!cd freesound-tagging-kit &&`): train the whole network in minutes, or `best`, which takes
-# longer; then tag the files in SOUNDS with the first (for `best`, `best-full` instead of `deep_cnn-quick`).
-# (`pip install gradio && python -m utils.demo` opens a page where you drop or record a sound.)
+# `predict.tag(sounds, own_run, kit.device)` tags the folder at the top with this small model. The commands below make a better one: the
+# first trains the whole network, in minutes; the second trains `best`, which takes longer. The third tags the files in SOUNDS with the
+# first. (For `best`, write `best-full` instead of `deep_cnn-quick`.) Type them in a shell in the kit's folder, or in a Colab cell after
+# `!cd freesound-tagging-kit &&`. (`pip install gradio && python -m utils.demo` opens a page where you drop or record a sound.)
 
 # %% tags=["nbval-ignore-output"]
 from utils.workspace import quoted, short_path
@@ -265,3 +271,6 @@ dataset_folder, model_folder = (quoted(short_path(folder)) for folder in (target
 print(f"python -m utils.run --data {dataset_folder} --preset quick 02 03 08")
 print(f"python -m utils.run --data {dataset_folder} --preset full 02 06 08")
 print(f"python -m utils.predict SOUNDS --run {model_folder}")
+# %% [markdown]
+# That is the whole way: from a waveform to a spectrogram, a network, an honest score, a submission, a look inside, and your own sounds.
+# What to improve first? Your labels (notebook 7, the worst clips), then the number of clips, then the network.

@@ -118,7 +118,7 @@ def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> t
     with contextlib.redirect_stdout(io.StringIO()):
         curated, noisy = datasets(setup(preset="quick"))
         fold = splits.folds(curated.table, QUICK.n_folds, seed)
-        train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
+        train_set, held_out = curated.subset(fold != number), curated.subset(fold == number)
         entry = models.MODELS["deep_cnn"]
         config = replace(entry.config("quick"), min_steps=steps, max_steps=steps, seed=seed, **config)
         model = entry.build(len(curated.classes), "quick", seed, **options)

@@ -50,8 +50,7 @@ def main() -> None:
     for name in options.systems or systems:
         for seed in range(options.seeds):
             run = train_system(name, kit, options.epochs, seed)
-            title = baselines.TITLES.get(name) or models.MODELS[name].title
-            rows.append(run.summary() | run.cost() | {"model": title, "seed": seed})
+            rows.append(run.summary() | run.cost() | {"seed": seed})
     table = pd.DataFrame(rows)
     scores = table.pivot(index="model", columns="seed", values="LWLRAP").add_prefix("LWLRAP, seed ")
     mean = table.groupby("model")[["LWLRAP", "top-5", "parameters", "MMAC", "seconds"]].mean()

@@ -49,25 +49,23 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def lenient():
+@pytest.fixture
+def lenient(monkeypatch):
     """Let every third noisy clip agree with any model, which must be that of a first stage."""
 
     def agreeing(run, noisy):
         assert run.name.endswith(best.STAGES[0])
         return np.arange(0, len(noisy), 3)
 
-    return agreeing
+    monkeypatch.setattr(best, "agreeing", agreeing)
 
 
 def stages(folder):
     return {path.parent.name: Run(path.parent) for path in folder.glob("*/settings.json")}
 
 
-def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_out_of_fold(
-    sets, tmp_path, monkeypatch, lenient
-):
-    monkeypatch.setattr(best, "agreeing", lenient)
+@pytest.mark.usefixtures("lenient")
+def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_out_of_fold(sets, tmp_path):
     curated, noisy = sets
     run = best.fit(curated, noisy, QUICK, tmp_path / "best")
     assert list(run.record["folds"]) == [f"fold{number}" for number in range(5)]
@@ -197,8 +195,8 @@ def test_the_folds_are_blended_by_their_geometric_mean(sets, tmp_path):
     assert np.allclose(inference.score_run(run, few), np.exp(np.mean(np.log(each), axis=0)), atol=1e-5)
 
 
-def test_stopped_between_two_trainings_it_resumes_to_the_same_scores(sets, tmp_path, monkeypatch, lenient):
-    monkeypatch.setattr(best, "agreeing", lenient)
+@pytest.mark.usefixtures("lenient")
+def test_stopped_between_two_trainings_it_resumes_to_the_same_scores(sets, tmp_path, monkeypatch):
     curated, noisy = sets
     whole = best.fit(curated, noisy, QUICK, tmp_path / "whole")
     fit, calls = train.fit, []
@@ -242,6 +240,14 @@ def test_a_finished_best_is_found_until_one_of_its_folds_is_retrained(sets, tmp_
         _ = Run(tmp_path / "best").record
 
 
+def test_other_files_are_not_overwritten(sets, tmp_path):
+    for name in ("history.csv", "settings.json"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match="holds other files than a run"):
+        best.fit(*sets, QUICK, tmp_path)
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
+
+
 def test_noisy_clips_agree_if_their_labels_rank_above_all_other_classes(sets, tmp_path, monkeypatch):
     _, noisy = sets
     scores = np.random.default_rng(0).random((len(noisy), 12)) * 0.5
@@ -276,5 +282,7 @@ def test_the_ablation_ends_with_the_recipe(sets, tmp_path, competition):
     table = best.ablation(sets[0], QUICK, tmp_path)
     assert list(table.index) == list(best.ABLATION)
     assert table["LWLRAP"].between(table["low"], table["high"]).all()
+    assert Run(tmp_path / "+ resized").config.optimizer == "adam"
+    assert Run(tmp_path / "+ Muon").config.filter_probability == 0
     last, recipe = Run(tmp_path / table.index[-1]).config, models.MODELS["best"].config("quick")
     assert replace(last, max_steps=None, min_steps=1) == replace(recipe, max_steps=None)

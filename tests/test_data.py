@@ -54,6 +54,12 @@ def test_both_layouts_are_read_the_same(kaggle, zenodo):
     assert set(b.test["usage"]) == {"Public"}
 
 
+def test_the_vocabulary_may_have_a_header_and_other_columns(zenodo):
+    table = pd.DataFrame({"id": range(12), "label": list(mini.RECIPES)[::-1], "mid": [f"/m/{i}" for i in range(12)]})
+    table.to_csv(zenodo / "FSDKaggle2019.meta/vocabulary.csv", index=False)
+    assert Competition(zenodo).classes == sorted(mini.RECIPES)
+
+
 def test_the_labels_of_the_test_clips_are_read_in_the_order_of_the_sample(kaggle):
     fnames = list(Competition(kaggle).test["fname"])
     labels = pd.DataFrame({"fname": fnames[::-1], "labels": [*mini.RECIPES][:6]})

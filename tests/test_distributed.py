@@ -104,8 +104,10 @@ def test_several_processes_train_what_launch_is_given(sets, cache, tmp_path, cap
         table = part.table[["fname"]][rows].assign(labels=labels)
         few.append(MelDataset(cache, table, [odd.get(name, name) for name in part.classes]))
     model = models.DeepCNN(12, width=4, stem=4, dropout=0.5)
+    model.pretrained = True
     run = launch.fit(model, *few, SMALL, tmp_path / "run", "Small", processes=2)
     assert run.config == SMALL
+    assert run.pretrained
     assert run.record["model"] == model.config
     assert (run.record["title"], run.record["processes"]) == ("Small", 2)
     assert run.classes[:3] == ["None", "NA", "null"]

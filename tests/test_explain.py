@@ -51,6 +51,16 @@ def test_relevances_add_up_to_the_logit(build):
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_at_an_addition_relevance_goes_to_what_raised_the_sum():
+    parts = [torch.tensor([3.0, 1.0]), torch.tensor([-1.0, 1.0])]
+    for part in parts:
+        part.requires_grad_()
+    total = explain._in_proportion(None, parts, sum(parts))
+    assert torch.equal(total, sum(parts))
+    shares = torch.autograd.grad(total.sum(), parts)
+    assert torch.allclose(torch.stack(shares), torch.tensor([[1, 0.5], [0, 0.5]]), atol=1e-4)
+
+
 def test_several_networks_give_the_relevance_of_their_mean_logit():
     x, labels = example(n_frames=150)
     both = [settled(models.DeepCNN(12, width=4, stem=4)) for _ in range(2)]
@@ -94,7 +104,7 @@ def test_without_zennit_it_says_what_to_install(monkeypatch):
 def test_runs_that_can_be_explained_are_found_in_order(run, tmp_path):
     settings = (run.folder / "settings.json").read_text()
     (tmp_path / "settings.json").write_text(settings.replace('"model"', '"no model"'))
-    baseline = type(run)(tmp_path)
+    baseline = Run(tmp_path)
     assert explain.explainable([baseline, run]) == [run]
     with pytest.raises(ValueError, match="run 03_cnn"):
         explain.explainable([baseline])
@@ -177,7 +187,8 @@ def test_the_command_line_plots_what_supports_the_top_class(run, sets, tmp_path,
     assert crop.shape == points.shape == (128, 128)
     recording = mel.clip_to_log_mel(long, replace(run.mel, trim_db=math.inf))
     there = recording[:, round(begin * rate / run.mel.hop_length) :][:, :128]
-    assert np.abs(crop[:, : there.shape[1]] - there).max() < 0.1  # the cache rounds to float16
+    shown = np.maximum(crop, recording.min())  # 80 dB below the recording's loudest point, not the crop's
+    assert np.abs(shown[:, : there.shape[1]] - there).max() < 0.1  # the cache rounds to float16
     one_crop = Run(run.folder)  # as with the preset full; the first two seconds are silent
     one_crop.record["config"]["test_crops"] = 1
     assert predict.explain_top_class(long, one_crop)[1] == begin

@@ -42,7 +42,7 @@ def test_copies_share_a_hash_and_clips_that_begin_and_end_alike_do_not(tmp_path)
     assert list(other) == [a, b, copy]  # it is of the sound, not of its frames, which processors round differently
 
 
-def test_the_cache_is_reused_only_for_the_same_clips_and_settings(competition, tmp_path, capsys):
+def test_the_cache_is_reused_only_for_the_same_clips_settings_and_version(competition, tmp_path, monkeypatch, capsys):
     table = competition.curated.iloc[:4]
     first = mel_cache.build(table, tmp_path, "curated", SETTINGS, n_jobs=1)
     assert mel_cache.build(table, tmp_path, "curated", SETTINGS, n_jobs=1).folder == first.folder
@@ -55,6 +55,9 @@ def test_the_cache_is_reused_only_for_the_same_clips_and_settings(competition, t
     ]:
         with pytest.raises(FileNotFoundError, match="run 02_preprocessing first"):
             mel_cache.load(other_table, tmp_path, "curated", other_settings)
+    monkeypatch.setattr(mel_cache, "VERSION", mel_cache.VERSION + 1)
+    with pytest.raises(FileNotFoundError, match="run 02_preprocessing first"):
+        mel_cache.load(table, tmp_path, "curated", SETTINGS)
 
 
 def test_a_dask_cluster_makes_the_same_cache_byte_for_byte(competition, cache, tmp_path):

@@ -241,7 +241,7 @@ def test_a_csv_file_may_list_only_files_in_the_folder(sounds, tmp_path, fname):
     pd.DataFrame({"fname": [fname], "labels": ["Bark"]}).to_csv(tmp_path / "list.csv", index=False)
     outside = ".." in fname or fname.startswith("/")
     with pytest.raises(
-        ValueError if outside else FileNotFoundError, match="which is outside" if outside else "which is not in"
+        ValueError if outside else FileNotFoundError, match="which is not relative to" if outside else "which is not in"
     ):
         own.make_dataset(sounds, tmp_path / "target", tmp_path / "list.csv")
     assert not (tmp_path / "target").exists()
@@ -261,6 +261,17 @@ def test_invalid_datasets_are_rejected(tmp_path, names, sentence):
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
         own.make_dataset(write(tmp_path / "sounds", *names), tmp_path / "target")
     assert os.listdir(tmp_path) == ["sounds"]
+
+
+def test_an_empty_label_or_file_is_named(sounds, tmp_path):
+    csv = listed(sounds, tmp_path)
+    csv.write_text(csv.read_text().replace(",Bark\n", ",\n", 1))
+    with pytest.raises(ValueError, match=r"list\.csv: Bark/take .* has an empty label: add the label"):
+        own.make_dataset(sounds, tmp_path / "target", csv)
+    for name in ("Bark/new.ogg", "Church bell/new.ogg"):
+        (sounds / name).touch()
+    with pytest.raises(ValueError, match=r"new\.ogg is empty: replace or remove it"):
+        own.make_dataset(sounds, tmp_path / "target")
 
 
 def test_the_command_line_shows_the_dataset_and_the_next_command(sounds, tmp_path, capsys):

@@ -185,6 +185,8 @@ def test_with_zenodos_data_the_leaderboard_is_computed_locally(place):
     clone = shutil.copytree(place.kit, place.root / "clone")
     place.put_zenodo(clone / "data")
     before = listing(clone / "data")
+    for folder in (clone, clone / "work/notebooks"):  # where others start kernels, and where executed notebooks are
+        assert "data     data: 12 classes; 36 curated" in place.open("01_eda", folder, cells=OPENING)
     for notebook in ("02_preprocessing", "03_cnn", "08_submission"):
         printed = place.open(notebook, clone / "notebooks")
         assert "data     data: 12 classes; 36 curated" in printed

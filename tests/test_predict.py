@@ -13,6 +13,7 @@ import torch
 
 from utils import audio, config, inference, plots, predict, workspace
 from utils.run_folder import Run
+from utils.runs import find_runs
 
 RATE = 44_100
 
@@ -79,6 +80,18 @@ def test_tags_over_time_have_times_of_the_untrimmed_recording(run, tmp_path, mon
     assert heard[6] == pytest.approx(heard[8], abs=0.02)
 
 
+def test_a_louder_sound_elsewhere_does_not_change_a_window(run, tmp_path):
+    noise = np.random.default_rng(0).uniform(-1, 1, 8 * RATE)
+    noise[RATE:] *= np.linspace(1e-3, 1e-4, 7 * RATE)  # 60 to 80 dB below the first second
+    scores = []
+    for name, loudness in (("loud", 1), ("quiet", 1e-3)):
+        noise[:RATE] *= loudness
+        soundfile.write(tmp_path / f"{name}.wav", noise, RATE, subtype="FLOAT")
+        scores.append(predict.tag_over_time(tmp_path / f"{name}.wav", run))
+    assert np.allclose(scores[0].loc[3:], scores[1].loc[3:], atol=1e-5)
+    assert not np.allclose(scores[0].loc[:2], scores[1].loc[:2], atol=1e-2)
+
+
 def test_windows_cover_the_recording_and_little_more(run, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "models", lambda self: [Loudness()])
     for duration in (0.3, 2, 2.4, 2.6, 7.3, 9.9):
@@ -97,11 +110,11 @@ def test_windows_cover_the_recording_and_little_more(run, tmp_path, monkeypatch)
 def test_the_plot_shows_the_top_classes_and_the_time_in_the_recording(run, tmp_path, duration):
     path = tone(tmp_path / "tone.wav", duration, 0, duration)
     scores = predict.tag_over_time(path, run)
-    plots.tags_over_time(audio.load_clip(path, run.mel), scores, run.mel, top=4)
+    plots.tags_over_time(audio.load_clip(path, run.mel), scores, run.mel)
     upper, lower = plt.gcf().axes[:2]
     assert upper.get_xlim() == lower.get_xlim() == (0, duration)
     names = [label.get_text() for label in lower.get_yticklabels()]
-    peaks = scores[scores.max().nlargest(4).index].idxmax().sort_values(kind="stable")
+    peaks = scores[scores.max().nlargest(5).index].idxmax().sort_values(kind="stable")
     assert sorted(names) == sorted(plots.display_name(name) for name in peaks.index)
     assert list(peaks) == [scores[name.replace(" ", "_")].idxmax() for name in names[::-1]]
     plt.close()
@@ -165,7 +178,7 @@ def test_a_console_without_the_letters_of_a_file_name_is_no_error(run, tmp_path,
     assert b"?.wav" in sys.stdout.buffer.getvalue()
 
 
-def test_the_best_run_may_be_attached_and_is_the_best_of_those_with_most_classes(run, tmp_path, monkeypatch):
+def test_the_best_run_may_be_attached_and_is_the_best_of_those_with_most_classes(run, tmp_path, monkeypatch, capsys):
     """On Kaggle the work folder is empty at first, and few classes are easier to tell apart than many."""
     monkeypatch.setattr(config, "KAGGLE_INPUT", tmp_path / "input")
     monkeypatch.setenv("FAT_WORK", str(tmp_path / "working"))
@@ -187,6 +200,8 @@ def test_the_best_run_may_be_attached_and_is_the_best_of_those_with_most_classes
         assert predict.best_run().folder == newest
     shutil.rmtree(other.parent)
     mine = shutil.copytree(attached, tmp_path / "working/runs/real-abc/deep_cnn-quick")
+    find_runs(mine.parent)
+    assert f"{attached} is not used: {mine} has the same name" in capsys.readouterr().out
     assert predict.best_run().folder == mine
     shutil.rmtree(mine.parent)
     few = shutil.copytree(run.folder, tmp_path / "working/runs/own-def/deep_cnn-quick")

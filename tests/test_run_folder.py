@@ -73,11 +73,11 @@ MALFORMED = {
     "an unknown option": (settings("model", "run", value="x"), r"is not a run of this kit .*unexpected keyword"),
     "another order of classes": (
         lambda folder: settings("classes", value=Run(folder).classes[::-1])(folder),
-        r"trained on these classes in another order",
+        r"trained on other classes, or in another order",
     ),
     "fewer classes": (
         lambda folder: settings("classes", value=Run(folder).classes[:5])(folder),
-        r"trained on 5 classes, not on these 12",
+        r"trained on other classes, or in another order",
     ),
     "other mel settings": (
         settings("mel", "fmax", value=8000.0),
@@ -156,7 +156,7 @@ def test_a_network_that_could_not_be_rebuilt_is_not_trained(model, sets, tmp_pat
 
 def test_find_runs_puts_the_best_first(copy, model, sets, capsys):
     train.fit(model, *sets, TINY, copy.folder.with_name("short"), "Deep CNN")
-    (copy.folder.with_name("other.123.part")).mkdir()
+    (copy.folder.with_name(f"other.{32 * '0'}.part")).mkdir()
     capsys.readouterr()
     assert [found.name for found in find_runs(copy.folder.parent)] == ["copy", "short"]
     assert capsys.readouterr().out == ""
@@ -264,10 +264,6 @@ def test_classes_and_clips_may_be_named_like_missing_values(tmp_path):
     assert run.targets.tolist() == [[0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 0, 0]]
     assert np.array_equal(run.scores, np.eye(4, 3))
     assert list(run.validation["fname"]) == list(clips["fname"])
-
-
-def test_a_run_can_be_opened_from_a_string(run):
-    assert Run(str(run.folder)).summary() == run.summary()
 
 
 def test_a_run_records_whether_it_started_from_imagenet_weights(run, sets, tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils import metrics, submission
+from utils import inference, submission
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_the_blend_is_evaluated_on_the_clips_that_all_runs_share():
 
 def test_blend_is_the_geometric_mean():
     one, other = np.full((2, 3), 0.2), np.full((2, 3), 0.8)
-    assert np.allclose(metrics.blend([one, other]), 0.4)
-    assert metrics.blend([one]) is one
+    assert np.allclose(inference.blend([one, other]), 0.4)
+    assert inference.blend([one]) is one
     with pytest.raises(ValueError, match="choose at least one run"):
-        metrics.blend([])
+        inference.blend([])

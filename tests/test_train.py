@@ -7,7 +7,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from utils import augment, baselines, inference, metrics, models, muon, train
+from utils import augment, baselines, distributed, inference, metrics, models, muon, train
 from utils.checkpoint import Checkpoint
 from utils.config import TrainingConfig
 from utils.dataset import MelDataset
@@ -129,22 +129,25 @@ def test_settings_that_could_not_be_saved_are_rejected_before_training(few, tiny
 
 def test_the_schedule_is_followed_and_each_epoch_visits_every_clip_once(tiny, few, tmp_path, monkeypatch):
     """The learning rate warms up and falls, augmentation ends before the last tenth, and the order always differs."""
-    config = replace(TINY, epochs=10, schedule="cosine", learning_rate=0.01, mix_probability=0.5)
-    draws, rates, draw_batch, step = [], [], augment.draw_batch, torch.optim.AdamW.step
+    config = replace(TINY, epochs=10, schedule="cosine", learning_rate=0.01, mix_probability=0.5, optimizer="muon")
+    draws, rates, draw_batch = [], {torch.optim.AdamW: [], muon.Muon: []}, augment.draw_batch
+    steps = {kind: kind.step for kind in rates}
 
     def drawn(*given):
         draws.append((given[1].tolist(), draw_batch(*given)))
         return draws[-1][1]
 
     def stepped(optimizer, *given, **options):
-        rates.append(optimizer.param_groups[0]["lr"])
-        return step(optimizer, *given, **options)
+        rates[type(optimizer)].append(optimizer.param_groups[0]["lr"])
+        return steps[type(optimizer)](optimizer, *given, **options)
 
     monkeypatch.setattr(augment, "draw_batch", drawn)
-    monkeypatch.setattr(torch.optim.AdamW, "step", stepped)
+    for kind in rates:
+        monkeypatch.setattr(kind, "step", stepped)
     fit(tiny, few, tmp_path / "run", config)
     falling = 0.01 * (1 + np.cos(np.pi * np.arange(18) / 18)) / 2
-    assert rates == pytest.approx([0.005, 0.01, *falling])
+    for each in rates.values():
+        assert each == pytest.approx([0.005, 0.01, *falling])
     assert ["gain" in draw for _, draw in draws] == [True] * 18 + [False] * 2
     orders = [first + second for (first, _), (second, _) in zip(draws[::2], draws[1::2])]
     assert all(sorted(order) == list(range(24)) for order in orders)
@@ -161,7 +164,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, few, tmp_path):
 
 
 @pytest.mark.parametrize("epochs", [2, 120])  # evaluated after every epoch, or not
-def test_weights_that_are_not_finite_are_not_saved(tiny, few, tmp_path, epochs):
+def test_weights_and_scores_that_are_not_finite_are_not_saved(tiny, few, tmp_path, epochs):
+    overflowing = copy.deepcopy(tiny)
+    torch.nn.init.constant_(overflowing.dense.bias, float("nan"))
+    with pytest.raises(FloatingPointError, match="scores of the model are not finite: lower the learning rate"):
+        inference.predict_scores(overflowing, few[1], TINY)
     one_step = replace(TINY, epochs=epochs, batch_size=len(few[0]), learning_rate=1e38)
     with pytest.raises(
         FloatingPointError, match=r"Deep CNN: (a weight|the loss) is (not finite|nan|inf) .*: lower the learning rate"
@@ -178,6 +185,7 @@ def test_weights_that_are_not_finite_are_not_saved(tiny, few, tmp_path, epochs):
     [
         ({"schedule": "linear"}, "schedule is 'linear': set it to one of constant, cosine"),
         ({"learning_rate": float("nan")}, "learning_rate is nan: set it to a number above 0"),
+        ({"seed": 1.5}, "seed is 1.5: set it to a whole number"),
         ({"activation": "relu"}, "activation is 'relu': set it to one of softmax, sigmoid"),
         ({"crop": "center"}, "crop is 'center': set it to one of start, random"),
         ({"max_steps": 0}, "max_steps is 0: set it to a whole number, 1 or more"),
@@ -214,6 +222,14 @@ def test_training_resumes_even_if_losses_are_scaled_differently(tiny, few, tmp_p
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["run", "undisturbed"]
 
 
+def test_an_error_of_the_device_is_not_blamed_on_the_checkpoint(tiny, few, tmp_path, monkeypatch):
+    with stopped_after_an_epoch():
+        fit(tiny, few, tmp_path / "run", TINY)
+    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        fit(tiny, few, tmp_path / "run", TINY)
+
+
 @pytest.mark.parametrize("other", ["seed", (augment, "RATE", (1.0, 2.0)), (muon, "MOMENTUM", 0.5)])
 def test_a_checkpoint_of_another_training_is_not_used(tiny, few, tmp_path, monkeypatch, capsys, other):
     config = replace(TINY, resize_probability=0.5)
@@ -228,7 +244,7 @@ def test_a_checkpoint_of_another_training_is_not_used(tiny, few, tmp_path, monke
     assert changed.history.equals(fit(tiny, few, tmp_path / "fresh", config).history)
 
 
-def test_a_finished_run_is_repeated_if_labels_sounds_or_first_weights_change(few, tiny, tmp_path, monkeypatch):
+def test_a_finished_run_is_repeated_if_clips_classes_or_the_model_change(few, tiny, tmp_path, monkeypatch):
     def trained_again(*_):
         raise InterruptedError
 
@@ -238,9 +254,50 @@ def test_a_finished_run_is_repeated_if_labels_sounds_or_first_weights_change(few
     relabeled.table["labels"] = relabeled.table["labels"].to_numpy()[::-1]
     resounded.sources = ("curated-other",)
     torch.nn.init.zeros_(other.dense.bias)
-    for model, first in ((tiny, relabeled), (tiny, resounded), (other, few[0])):
+    frozen, dropping = copy.deepcopy(tiny), copy.deepcopy(tiny)
+    frozen.stem.requires_grad_(False)
+    dropping.config = tiny.config | {"dropout": 0.5}
+    reordered = [copy.copy(part) for part in few]
+    for part in reordered:
+        part.classes = part.classes[::-1]
+    for model, train_set, validation_set in (
+        (tiny, relabeled, few[1]), (tiny, resounded, few[1]), (tiny, *reordered), (other, *few), (frozen, *few),
+        (dropping, *few),
+    ):  # fmt: skip
         with pytest.raises(InterruptedError):
-            fit(model, [first, few[1]], tmp_path / "run", TINY)
+            fit(model, [train_set, validation_set], tmp_path / "run", TINY)
+
+
+def test_sets_that_do_not_belong_together_are_rejected(few, tiny, tmp_path):
+    reordered, empty = copy.copy(few[1]), few[1].subset(np.arange(0))
+    reordered.classes = few[1].classes[::-1]
+    with pytest.raises(ValueError, match="two sets have other classes or mel settings"):
+        few[0].join(reordered)
+    for sets, sentence in (
+        ([few[0], reordered], "two sets have other classes or mel settings"),
+        ([few[0], empty], "the training or the validation set has no clips"),
+        ([empty, few[1]], "the training or the validation set has no clips"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            fit(tiny, sets, tmp_path / "run", TINY)
+        with pytest.raises(ValueError, match=sentence):
+            baselines.fit("knn", *sets, tmp_path / "run")
+
+
+def test_the_gradients_of_all_processes_average_to_that_of_the_batch(few, tiny, monkeypatch):
+    monkeypatch.setattr(inference, "autocast_dtype", lambda device: torch.float32)
+    trainer, gradients = train.Trainer(tiny, few[0], TINY, "Deep CNN"), []
+    trainer.model.eval()  # batch normalization would use each process's own batch
+    weight = trainer.model.dense.weight
+    monkeypatch.setattr(trainer, "update", lambda loss: gradients.append(torch.autograd.grad(loss, weight)[0]))
+    draw = augment.draw_batch(few[0], torch.arange(9), TINY, torch.Generator())
+    trainer.step(draw, 9)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        trainer.step({name: distributed.shard(values) for name, values in draw.items()}, 9)
+    whole, *halves = gradients
+    assert torch.allclose(whole, sum(halves) / 2, rtol=1e-4, atol=1e-7)
 
 
 def test_the_number_of_steps_has_limits():
@@ -292,12 +349,9 @@ def test_scores_are_the_mean_over_a_clips_test_time_crops_weighted_by_amplitude(
     scores = inference.predict_scores(model, validation_set, config)
     assert inference.predict_scores(model, validation_set.subset(np.arange(0)), config).shape == (0, scores.shape[1])
     unequal = 0
-    for row, length in enumerate(validation_set.lengths.tolist()):
-        count = min(3, -(-length // 128))
-        offsets = torch.tensor(
-            [int(x) for x in np.linspace(0, length - 128, count)] if length > 128 else [(length - 128) // 2]
-        )
-        x = validation_set.crops(torch.full((count,), row), offsets, 128)
+    rows, offsets = augment.tta_crops(validation_set.lengths, config)
+    for row in range(len(validation_set)):
+        x = validation_set.crops(rows[rows == row], offsets[rows == row], 128)
         with torch.inference_mode(), inference.autocast(torch.device("cpu")):
             each = model(x).sigmoid().numpy()
         amplitude = (10 ** (x / 10)).mean(dim=(1, 2, 3)).sqrt()

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,8 +65,9 @@ def test_runs_from_before_a_dataset_was_made_anew_are_not_found(tmp_path):
     folders.append(setup(str(target)).runs)
     test_clip.unlink()
     test_clip.symlink_to("nowhere")
-    folders.append(setup(str(target)).runs)
-    assert len(set(folders)) == 5
+    assert len(set(folders)) == 4
+    with pytest.raises(FileNotFoundError, match=rf"{test_clip.name} cannot be opened: restore the test clips"):
+        _ = setup(str(target)).runs
 
 
 def test_a_named_folder_is_never_replaced_by_the_mini_set(monkeypatch, tmp_path):
@@ -120,11 +119,21 @@ def test_a_link_to_data_keeps_its_name_however_it_is_found(competition, monkeypa
     assert setup().runs == setup("data").runs
 
 
-def test_the_runner_shows_the_failing_cell(tmp_path, monkeypatch, capfd):
-    cells = [nbformat.v4.new_code_cell(source) for source in ("print('fine')", "what = 1 / 0")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_fails.ipynb")
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """Return a function that writes a notebook, of a code cell per source, where the runner looks for it."""
     monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
-    monkeypatch.setenv("FAT_WORK", str(tmp_path / "work"))
+    monkeypatch.setenv("FAT_WORK", str(tmp_path / "work"))  # and restored afterwards, though the runner sets it, too
+
+    def write(name, *sources, tags=()):
+        cells = [nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)}) for source in sources]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+
+    return write
+
+
+def test_the_runner_shows_the_failing_cell(notebook, tmp_path, capfd):
+    notebook("01_fails", "print('fine')", "what = 1 / 0")
     assert run.main([]) == 1
     printed = capfd.readouterr().err
     assert "01_fails stopped" in printed
@@ -133,20 +142,17 @@ def test_the_runner_shows_the_failing_cell(tmp_path, monkeypatch, capfd):
     assert (tmp_path / "work/notebooks/01_fails.ipynb").is_file()
 
 
-def test_relative_folders_are_resolved_first(tmp_path, monkeypatch, capfd):
-    source = "import os; print('data is', os.environ['FAT_DATA'])"
-    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["results"]})
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "01_x.ipynb")
-    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
+def test_relative_folders_are_resolved_first(notebook, tmp_path, monkeypatch, capfd):
+    notebook("01_x", "import os; print(*(os.environ[f'FAT_{x}'] for x in ('DATA', 'WORK')))", tags=["results"])
+    notebook("02_y", "1 / 0")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FAT_DATA", "elsewhere")
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), tmp_path / "02_y.ipynb")
-    assert run.main(["01", "--work", "out"]) == 0  # the second is not asked for
-    assert f"data is {tmp_path / 'elsewhere'}" in capfd.readouterr().out
+    assert run.main(["--work", "out", "01"]) == 0  # the second is not asked for
+    assert f"{tmp_path / 'elsewhere'} {tmp_path / 'out'}\n" in capfd.readouterr().out
     assert (tmp_path / "out/notebooks/01_x.ipynb").is_file()
 
 
-def test_the_runner_ends_with_unreadable_and_damaged_clips(competition, tmp_path, monkeypatch, capfd):
+def test_the_runner_ends_with_unreadable_and_damaged_clips(competition, notebook, tmp_path, capfd):
     table = competition.curated.head(20)[["fname", "path"]]
     paths, cut = table["path"].copy(), tmp_path / "cut.wav"
     for row in range(12):
@@ -158,14 +164,13 @@ def test_the_runner_ends_with_unreadable_and_damaged_clips(competition, tmp_path
     other = table.head(13).assign(path=paths)  # a cache that no notebook uses
     mel_cache.build(other, tmp_path / "work/cache", "other", config.MelConfig(), n_jobs=1)
     source = f"""
+import sys; sys.path.append({str(workspace.ROOT)!r})
 import pandas as pd
 from utils import config, mel_cache
 table = pd.read_json({str(tmp_path / "table.json")!r}, dtype=str)
 mel_cache.build(table, {str(tmp_path / "work/cache")!r}, "curated", config.MelConfig(), n_jobs=1)"""
-    cell = nbformat.v4.new_code_cell(f"import sys; sys.path.append({str(workspace.ROOT)!r})" + source)
     for name in ("01_a", "02_b"):
-        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
-    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
+        notebook(name, source)
     capfd.readouterr()
     assert run.main(["--work", str(tmp_path / "work")]) == 0
     end = capfd.readouterr().out.splitlines()[-14:]
@@ -191,21 +196,16 @@ def test_outputs_of_other_data_are_never_stored_in_the_notebooks(competition, mo
     assert "unset FAT_WORK" in capsys.readouterr().err
 
 
-def test_the_runner_rejects_unknown_notebooks():
-    shown = subprocess.run(
-        [sys.executable, "-m", "utils.run", "99"], cwd=workspace.ROOT, capture_output=True, text=True
-    )
-    assert shown.returncode == 2
-    assert "there is no notebook 99; there are 01_eda, 02_preprocessing" in shown.stderr
+def test_the_runner_rejects_unknown_notebooks(capsys):
+    with pytest.raises(SystemExit):
+        run.main(["99"])
+    assert "there is no notebook 99; there are 01_eda, 02_preprocessing" in capsys.readouterr().err
 
 
-def test_the_notebooks_of_the_kit_are_never_overwritten_by_executed_ones(tmp_path, monkeypatch, capsys):
-    (tmp_path / "notebooks").mkdir()
-    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "notebooks/01_x.ipynb")
+def test_the_notebooks_of_the_kit_are_never_overwritten_by_executed_ones(notebook, tmp_path, capsys):
+    notebook("01_x")
     (tmp_path / "work").mkdir()
-    (tmp_path / "work/notebooks").symlink_to(tmp_path / "notebooks")
-    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path / "notebooks")
-    monkeypatch.setenv("FAT_WORK", str(tmp_path / "work"))
+    (tmp_path / "work/notebooks").symlink_to(tmp_path)
     with pytest.raises(SystemExit):
         run.main(["01"])
     assert "the work folder is the kit's own, whose notebooks would be overwritten" in capsys.readouterr().err

@@ -58,8 +58,8 @@ def load_clip_and_damage(path: str | Path, settings: MelConfig) -> tuple[np.ndar
     """Load a clip like `load_clip`, and describe its damage, such as "breaks off after 0.5 of 2 s", or "" if none.
 
     A file is damaged if it holds less than its header declares, or over 4 KB more, if it cannot be decoded to its end,
-    or if it is an Ogg without an end mark. Declared lengths of 0, or of 2 GiB or 2**31 samples and more, are ignored:
-    files written to a pipe have them.
+    or if it is an Ogg without an end mark. Declared lengths of 0 (of a FLAC), or of 2 GiB or 2**31 samples and more,
+    are ignored: files written to a pipe have them.
     """
     samples, sample_rate, damage = _decode(path)
     if not len(samples):
@@ -164,6 +164,8 @@ def _named(path: str | Path) -> Iterator[None]:
         yield
     except (OSError, soundfile.LibsndfileError, TypeError) as error:  # TypeError: the name ends in .raw
         detail = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
+        if os.path.islink(path) and not os.path.exists(path):
+            detail = "a link to a missing file"
         raise UnreadableClip(path, f"cannot be read as audio ({detail.rstrip('.') or 'decoding fails'})") from error
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .config import MelConfig
-from .dataset import MelDataset, refuse_shared_clips
+from .dataset import MelDataset, check_sets
 from .run_folder import Run, refuse_other_folder, save_run
 
 # Source: H. Homburg et al., A benchmark dataset for audio classification and clustering, ISMIR 2005, classify music
@@ -20,14 +20,14 @@ from .run_folder import Run, refuse_other_folder, save_run
 TITLES = {"knn": "k-NN", "naive_bayes": "Naive Bayes"}
 N_MFCC = 20
 MEASURES = [*(f"MFCC {i}" for i in range(N_MFCC)), "centroid", "bandwidth", "roll-off", "flatness", "level"]
-NAMES = [f"{measure}, {statistic}" for statistic in ("mean", "standard deviation") for measure in MEASURES]
+FEATURES = [f"{measure}, {statistic}" for statistic in ("mean", "standard deviation") for measure in MEASURES]
 N_NEIGHBORS = 10
 
 
 def features(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
     """Compute features of a whole clip, float64 (50,), finite, from its log-mel spectrogram (n_mels, frames) in dB.
 
-    They are `NAMES`: the mean and the standard deviation over time of the first 20 MFCCs, of the spectral centroid,
+    They are `FEATURES`: the mean and the standard deviation over time of the first 20 MFCCs, of the spectral centroid,
     bandwidth and 85% roll-off in mel bands, of the spectral flatness in dB, and of the level in dB.
     """
     log_mel = log_mel.astype(np.float64)
@@ -45,16 +45,17 @@ def features(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
 
 
 def feature_table(dataset: MelDataset) -> pd.DataFrame:
-    """Compute `features` of each clip: a row per clip, a column for each of `NAMES`."""
-    rows = [features(dataset.cache[fname], dataset.mel) for fname in dataset.table["fname"]]
-    return pd.DataFrame(rows, columns=NAMES)
+    """Compute `features` of each clip: a row per clip, a column for each of `FEATURES`."""
+    clips = zip(dataset.starts.tolist(), dataset.lengths.tolist())
+    rows = [features(dataset.frames[start : start + n].T.cpu().numpy(), dataset.mel) for start, n in clips]
+    return pd.DataFrame(rows, columns=FEATURES)
 
 
 def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: str | Path) -> Run:
     """Fit "knn" or "naive_bayes" to `train_set`, score `validation_set`, and save the scores in `folder` as a Run.
 
     Clips have several labels, so each class has its own classifier. Classifiers are not saved: refitting takes seconds.
-    Raises ValueError if a clip is in both sets, and FileExistsError if `folder` holds anything but a run.
+    Raises ValueError as `dataset.check_sets` does, and FileExistsError if `folder` holds anything but a run.
     """
     from sklearn.multiclass import OneVsRestClassifier  # takes seconds, and `predict` does not need it
     from sklearn.naive_bayes import GaussianNB
@@ -69,7 +70,7 @@ def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: st
             score = (1 + log_odds / (1 + abs(log_odds))) / 2
             return np.stack([1 - score, score], axis=1)
 
-    refuse_shared_clips(train_set, validation_set, TITLES[name])
+    check_sets(train_set, validation_set, TITLES[name])
     refuse_other_folder(Path(folder))
     began = time.perf_counter()
     k = min(N_NEIGHBORS, len(train_set))  # there may be fewer clips
@@ -79,7 +80,7 @@ def fit(name: str, train_set: MelDataset, validation_set: MelDataset, folder: st
         warnings.filterwarnings("ignore", message="Label .* is present in all", category=UserWarning)
         pipeline.fit(feature_table(train_set), train_set.targets.numpy().astype(int))
     scores = pipeline.predict_proba(feature_table(validation_set))
-    history = pd.DataFrame(columns=["epoch", "loss", "validation loss", "LWLRAP", "top-5"])
+    history = pd.DataFrame(columns=["epoch"])
     record = {
         "title": TITLES[name],
         "classifier": str(pipeline),

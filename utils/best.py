@@ -14,7 +14,7 @@ from . import files, inference, launch, metrics, splits, train
 from .config import NO_AUGMENTATION, Preset, TrainingConfig
 from .dataset import MelDataset
 from .models import MODELS
-from .run_folder import Run
+from .run_folder import Run, refuse_other_folder
 
 NAME = "best"
 ABLATION = {  # the recipe, part by part: each row's changes to the config before it
@@ -43,9 +43,12 @@ def fit(
     `config` and the network's `options` (as `width=48`) override the preset's.
 
     Without a noisy set, each model is trained once; with one, in the stages of `fit_stage`. Each curated clip is scored
-    by the model not trained on it. Called again, it resumes, and finished trainings are not repeated.
+    by the model not trained on it. Called again, it resumes, and finished trainings are not repeated. Raises
+    FileExistsError if `folder` holds anything but a run.
     """
     folder, entry = Path(folder), MODELS[NAME]
+    if not any(folder.glob("fold*")):
+        refuse_other_folder(folder)
     config = config or entry.config(preset.name)
     steps = config.steps(len(curated))  # of each fold, over its stages
     config = replace(config, min_steps=steps, max_steps=steps)
@@ -53,7 +56,7 @@ def fit(
     names = [f"fold{number}" for number in range(fold.max() + 1)]
     chains = []
     for number, name in enumerate(names):
-        train_set, held_out = (curated.subset(np.flatnonzero(rows)) for rows in (fold != number, fold == number))
+        train_set, held_out = curated.subset(fold != number), curated.subset(fold == number)
         model = entry.build(len(curated.classes), preset.name, preset.seed + number, **options)
         training = (model, train_set, held_out, config, folder / name, f"{entry.title}, {name}")
         # The first stage does not need the noisy clips, which take up GPU memory.
@@ -140,7 +143,8 @@ def _save(folder: Path, names: list[str], stages: list[str], config: TrainingCon
     seconds = sum(Run(folder / f"{name}{stage}").record["seconds"] for name in names for stage in stages)
     scored = pd.concat([run.validation for run in runs]).set_index("fname").loc[curated.table["fname"]]
     record = runs[0].record | {"title": MODELS[NAME].title, "config": asdict(config)}
-    record |= {"folds": {run.name: run.record["fingerprint"] for run in runs}, "stages": stages, "seconds": seconds}
+    keys = {run.name: run.record["fingerprint"] for run in runs}
+    record |= {"fingerprint": None, "folds": keys, "stages": stages, "seconds": seconds}
     for name, table in (("validation_scores", scored.reset_index()), ("history", _history(folder, names[0], stages))):
         with files.atomic_file(folder / f"{name}.csv") as unfinished:
             table.to_csv(unfinished, index=False)

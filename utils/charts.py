@@ -74,8 +74,10 @@ def per_class(table: pd.DataFrame, xlabel: str) -> None:
     for number, (marker, run) in enumerate(zip("os^", table)):  # one above the other, since many coincide
         ax.plot(table[run], heights - 0.3 * number, marker, markersize=5, label=run)
     ax.set_yticks(range(len(table)), table.index)
-    ax.set(xlabel=xlabel, xlim=(max(-0.02, table.min().min() - 0.05), 1.02))
-    ax.grid(axis="y", alpha=0.3)
+    left = max(-0.02, table.min().min() - 0.05)
+    ax.set(xlabel=xlabel, xlim=(left, 1.02), ylim=(-0.5, len(table) - 0.5))
+    for row in range(0, len(table), 2):
+        ax.axhspan(row - 0.5, row + 0.5, color="black", alpha=0.05, linewidth=0)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(3, len(table.columns)))
 
 
@@ -143,8 +145,8 @@ def score_histogram(scores: np.ndarray) -> None:
     right.set(title="highest of each clip", xlabel="Score", ylabel="Clips")
 
 
-def intervals(table: pd.DataFrame) -> None:
-    """Draw LWLRAP and, if given, `gain` of each row with its interval, first row on top.
+def intervals(table: pd.DataFrame, chance: float | None = None) -> None:
+    """Draw LWLRAP and, if given, `gain` of each row with its interval, first row on top; a dotted line at `chance`.
 
     Columns as from `metrics.lwlrap_with_interval`.
     """
@@ -158,6 +160,8 @@ def intervals(table: pd.DataFrame) -> None:
         ax.set(xlabel=f"{name}, with its 95% interval", ylim=(-0.6, len(table) - 0.4))
         ax.grid(axis="x", alpha=0.3)
     ax.set_yticks(range(len(table)), table.index)
+    if chance is not None:
+        axes[0, 0].axvline(chance, color="black", linewidth=1, linestyle=":")
     if "gain" in panels:
         ax.set(xlabel="Gain over the row above, with its 95% interval")
         ax.axvline(0, color="black", linewidth=1, linestyle=":")

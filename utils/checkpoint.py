@@ -31,18 +31,19 @@ class Checkpoint:
             return [], 0.0
         try:
             state = torch.load(self.file, map_location="cpu", weights_only=True)
-            if state["key"] == self.key:
-                for name, part in self.parts.items():
-                    if state[name]:  # the loss scaler has no state if it was not needed, but may be needed now
-                        part.load_state_dict(state[name])
-                return state["history"], state["seconds"]
+            same, history, seconds = state["key"] == self.key, state["history"], state["seconds"]
+            states = {name: state[name] for name in self.parts} if same else {}
         except (LookupError, TypeError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             if "memory" in str(error):  # which may be short, though the file is fine
                 raise
             raise ValueError(f"{self.file} is not a checkpoint of this kit: remove it to start over.") from error
-        other = "is from a training with other clips, weights or settings"
-        print(f"{self.file.name} {other}: it is not used, and training here overwrites it")
-        return [], 0.0
+        if not same:
+            print(f"{self.file.name} is from a training with other clips, weights or settings: it is not used")
+            return [], 0.0
+        for name, part in self.parts.items():
+            if states[name]:  # the loss scaler has no state if it was not needed, but may be needed now
+                part.load_state_dict(states[name])
+        return history, seconds
 
     def save(self, history: list[dict], seconds: float, last: bool) -> None:
         """Replace the file after the last epoch, and after others while saving takes at most 1/20 of the time."""

@@ -1,7 +1,7 @@
-"""All settings of the kit: frozen dataclasses, and the two presets."""
+"""All settings of the kit: frozen dataclasses, the two presets, and the folders of Kaggle."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -86,6 +86,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if (value is not None or name != "max_steps") and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is {value!r}: set it to a whole number, 1 or more.")
+        if type(self.seed) is not int:
+            raise ValueError(f"seed is {self.seed!r}: set it to a whole number.")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}: set it to a number above 0.")
         for name in (*NO_AUGMENTATION, "augmented"):
@@ -116,7 +118,7 @@ class Preset:
     """How much one pass through the notebooks does. Its settings for each model are in `models.MODELS`."""
 
     name: str
-    mel: MelConfig = field(default_factory=MelConfig)
+    mel: MelConfig = MelConfig()
     n_folds: int = 5  # of `best`
     max_noisy: int | None = None  # use at most this many noisy clips, the first in their table
     drop_unreadable: bool = False  # FAT_DROP_UNREADABLE: train without unreadable clips instead of stopping

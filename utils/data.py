@@ -27,7 +27,7 @@ LABEL_CORRECTIONS: dict[str, str | None] = {
 
 ZENODO_META = "FSDKaggle2019.meta"
 TEST_LABELS = "test_labels.csv"  # in the mini set and in what `utils.own` makes; the competition's data has none
-SAMPLE = 4096  # bytes of a file's head, middle and tail that identify it
+KEY_BYTES = 4096  # of a file's head, middle and tail, which identify it
 LAYOUT_MARKERS = ("train_curated.csv", ZENODO_META)  # mark a folder in Kaggle's and in Zenodo's layout
 
 
@@ -65,7 +65,7 @@ class Competition:
     def _read_kaggle(self) -> None:
         sample_file = self.folder / "sample_submission.csv"
         sample = read_table(sample_file, ["fname"])
-        self.classes = _classes([column for column in sample.columns if column != "fname"], sample_file)
+        self.classes = _classes(list(sample.columns.drop("fname")), sample_file)
         self.curated = self._labeled("train_curated.csv", "train_curated")
         self.noisy = self._labeled("train_noisy.csv", "train_noisy", optional=True)
         self.test = _with_paths(sample[["fname"]], sample_file, self.folder / "test")
@@ -104,7 +104,7 @@ class Competition:
                 what = f"the label {label!r}, which is not one of the {len(self.classes)} classes"
                 remedy = "correct the label or add the class"
             raise ValueError(f"{file}: {table['fname'][unknown.index[0]]} has {what}: {remedy}.")
-        return _with_paths(table, file, self.folder / audio)
+        return _with_paths(table, file, sounds)
 
 
 def read_table(file: Path, columns: list[str]) -> pd.DataFrame:
@@ -145,11 +145,13 @@ def _read_lines(file: Path) -> Iterator[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{file}, line {line}: the text is not UTF-8: save the file again as CSV in UTF-8.") from error
-    if text.count('"') % 2:
-        raise ValueError(f"{file} has a quote that is not closed: close it.")
-    reader = csv.reader(io.StringIO(text, newline=None), skipinitialspace=True)
+    reader, line = csv.reader(io.StringIO(text, newline=None), skipinitialspace=True), 1
     try:
         for row in reader:
+            if any("\n" in field for field in row):  # all rows up to the next quote may be in this field
+                quote = "a field has a quote that is not closed, or a line break"
+                raise ValueError(f"{file}, line {line}: {quote}: correct it.")
+            line = reader.line_num + 1
             fields = [field.strip() for field in row]
             if any(fields):
                 yield reader.line_num, fields
@@ -253,9 +255,9 @@ def _content_key(path: str) -> str | None:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             known = hashlib.sha256(str(size).encode())
-            for place in (0, (size - SAMPLE) // 2, size - SAMPLE):
+            for place in (0, (size - KEY_BYTES) // 2, size - KEY_BYTES):
                 file.seek(max(0, place))
-                known.update(file.read(SAMPLE))
+                known.update(file.read(KEY_BYTES))
     except OSError:
         return None
     return known.hexdigest()[:16]

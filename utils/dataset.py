@@ -71,7 +71,7 @@ class MelDataset:
         self.frames = _placed[self.cache]
 
     def subset(self, rows: np.ndarray) -> "MelDataset":
-        """Return the clips of these rows, sharing the frames."""
+        """Return the clips of these rows (numbers, or a mask), sharing the frames."""
         part = copy.copy(self)
         part.table = self.table.iloc[rows].reset_index(drop=True)
         for name in ("starts", "lengths", "pad_values", "targets"):
@@ -80,7 +80,11 @@ class MelDataset:
         return part
 
     def join(self, other: "MelDataset") -> "MelDataset":
-        """Return the clips of both, with a copy of the frames that they need."""
+        """Return the clips of both, with a copy of the frames that they need.
+
+        Raises ValueError if their classes or mel settings differ.
+        """
+        _refuse_others(self, other)
         joined = copy.copy(self)
         joined.sources = self.sources + other.sources
         joined.table = pd.concat([self.table, other.table], ignore_index=True)
@@ -116,10 +120,19 @@ class MelDataset:
         return _move(tensor, self.device)
 
 
-def refuse_shared_clips(train_set: MelDataset, validation_set: MelDataset, title: str) -> None:
-    """Raise ValueError if a clip is in both sets."""
+def check_sets(train_set: MelDataset, validation_set: MelDataset, title: str) -> None:
+    """Raise ValueError if a set is empty, if their classes or mel settings differ, or if a clip is in both."""
+    if not (len(train_set) and len(validation_set)):
+        raise ValueError(f"{title}: the training or the validation set has no clips: choose others.")
+    _refuse_others(train_set, validation_set)
     if both := set(train_set.table["fname"]) & set(validation_set.table["fname"]):
         raise ValueError(f"{title}: {min(both)} is in both the training and the validation set: make them disjoint.")
+
+
+def _refuse_others(one: MelDataset, other: MelDataset) -> None:
+    """Raise ValueError if the classes, their order or the mel settings differ."""
+    if (one.classes, one.mel) != (other.classes, other.mel):
+        raise ValueError("two sets have other classes or mel settings: load both from one competition with one preset.")
 
 
 def _tensor(frames: np.ndarray) -> Tensor:

@@ -66,7 +66,7 @@ def explain_errors(target: Path) -> Iterator[None]:
 
 def is_temporary(path: Path) -> bool:
     """Whether `path` belongs to an unfinished write."""
-    return path.suffix in (".part", ".old")
+    return bool(re.search(r"\.[0-9a-f]{32}\.(part|old)$", path.name))
 
 
 def refuse_undecodable(names: Iterable[str], where: str | Path) -> None:

@@ -44,14 +44,14 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
 
     The mean is weighted by each crop's RMS amplitude: the faint tail of a sound says less than its attack. Under
     torchrun, every process calls it, takes its shard of the crops, and gets the scores of all clips. The model is moved
-    to the device of `dataset` and left in evaluation mode.
+    to the device of `dataset` and left in evaluation mode. Raises FloatingPointError if a score is not finite.
     """
     model.to(dataset.device, memory_format=torch.channels_last).eval()
     distributed.broadcast_buffers(model)
     rows, offsets = map(distributed.shard, tta_crops(dataset.lengths, config))
     total = torch.zeros(len(dataset), len(dataset.classes), device=dataset.device)
     weights = total.new_zeros(len(dataset), 1)
-    batches = list(zip(rows.split(BATCH), offsets.split(BATCH))) if len(rows) else []  # a process may have none
+    batches = [(rows[i : i + BATCH], offsets[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
     bar = tqdm(batches, progress, unit="batch", file=sys.stdout, mininterval=1, delay=1, disable=not progress)
     with autocast(dataset.device):  # around all batches, for it casts the weights once
         for rows, offsets in bar:
@@ -61,6 +61,8 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
             total.index_add_(0, clips, weight * activate(logits.float(), config.activation))
             weights.index_add_(0, clips, weight)
     mean = distributed.all_reduce(total) / distributed.all_reduce(weights)
+    if not mean.isfinite().all():
+        raise FloatingPointError("The scores of the model are not finite: lower the learning rate.")
     return mean.clamp(max=1).cpu().numpy()  # the two sums round differently
 
 
@@ -70,15 +72,21 @@ def score_run(run: Run, dataset: MelDataset) -> np.ndarray:
     Raises ValueError if it was trained on other classes or mel settings.
     """
     if run.classes != dataset.classes:
-        known = f"{run.name} was trained on {len(run.classes)} classes, not on these {len(dataset.classes)}"
-        if set(run.classes) == set(dataset.classes):
-            known = f"{run.name} was trained on these classes in another order"
-        raise ValueError(f"{known}: train it on this data.")
+        raise ValueError(f"{run.name} was trained on other classes, or in another order: train it on this data.")
     if run.mel != dataset.mel:
         raise ValueError(
             f"{run.name} was trained on {run.mel}, not on {dataset.mel}: rebuild the cache with the run's settings."
         )
-    return metrics.blend([predict_scores(model, dataset, run.config, progress=run.name) for model in run.models()])
+    return blend([predict_scores(model, dataset, run.config, progress=run.name) for model in run.models()])
+
+
+def blend(scores: list[np.ndarray]) -> np.ndarray:
+    """Return the geometric mean of models' scores, (clips, classes) in 0 to 1. Raises ValueError if there are none."""
+    if not scores:
+        raise ValueError("there are no scores to average: choose at least one run.")
+    if len(scores) == 1:
+        return scores[0]
+    return np.exp(np.log(np.clip(scores, 1e-12, 1)).mean(axis=0)).astype(np.float32)
 
 
 def evaluate(model: nn.Module, dataset: MelDataset, config: TrainingConfig) -> dict[str, float]:

@@ -136,7 +136,7 @@ class _Steps(tqdm):
 
     def update(self, n: int = 1) -> None:
         with self.done.get_lock():
-            if self.done.value < 0:
+            if self.done.value == STOP:
                 raise KeyboardInterrupt  # by the parent, which has failed, ended or been interrupted
             self.done.value += n
 

@@ -115,7 +115,8 @@ def build(
     cache = Cache(target) if target.is_dir() else None
     if cache is None or _mended(cache, table):
         target, done = Path(folder) / target.name, "made"  # an attached one is left as it is
-        replace, cache = cache is not None, None  # Windows cannot rename the folder of a memory-mapped file
+        replace = cache is not None
+        cache = None  # Windows cannot rename the folder of a memory-mapped file
         with files.atomic_folder(target, replace) as unfinished:
             _write_cache(unfinished, table, name, settings, n_jobs)
         cache = Cache(target)

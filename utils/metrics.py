@@ -12,10 +12,9 @@ import pandas as pd
 def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
     """Compute label-weighted label-ranking average precision (paper, section V; the competition's metric).
 
-    `targets`: zeros and ones, `scores`: any finite numbers, both (clips, classes). The precision of a label in a clip
-    is, among the classes scored at least as high, the share that are labels of the clip too. LWLRAP is its mean over
-    all labels, each with equal weight. Tied scores share the worst rank of the tie, as in scikit-learn, so a constant
-    score gains nothing. Clips without a label do not count.
+    The precision of a label in a clip is, among the classes scored at least as high, the share that are labels of the
+    clip too. LWLRAP is its mean over all labels, each with equal weight. Tied scores share the worst rank of the tie,
+    as in scikit-learn, so a constant score gains nothing. Clips without a label do not count.
 
     Raises ValueError if shapes differ, a score is not finite, or there is no label at all.
     """
@@ -28,9 +27,7 @@ def per_class_lwlrap(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     LWLRAP is the mean of these, weighted by each class's number of labels.
     """
     classes, precision = _precision_of_labels(targets, scores)
-    labels = np.bincount(classes, minlength=targets.shape[1])
-    total = np.bincount(classes, precision, minlength=targets.shape[1])
-    return np.divide(total, labels, out=np.full(len(total), np.nan), where=labels > 0)
+    return pd.Series(precision).groupby(classes).mean().reindex(range(targets.shape[1])).to_numpy()
 
 
 def _precision_of_labels(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,9 +125,9 @@ def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[s
 
 
 def bootstrap_interval(
-    targets: np.ndarray, scores: np.ndarray, baseline: np.ndarray | None = None, draws: int = 1000
+    targets: np.ndarray, scores: np.ndarray, baseline: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Return the 95% percentile bootstrap interval of the LWLRAP, from `draws` resamples of the clips.
+    """Return the 95% percentile bootstrap interval of the LWLRAP, from 1,000 resamples of the clips.
 
     With `baseline`, the scores of another model for the same clips, that of the difference from its LWLRAP (paired
     bootstrap): narrower than the two intervals suggest, as both models find the same clips hard.
@@ -142,7 +139,7 @@ def bootstrap_interval(
     total = np.bincount(np.repeat(np.arange(len(labels)), labels), precision, minlength=len(labels))
     labels, total = labels[labels > 0], total[labels > 0]
     generator = np.random.default_rng(0)
-    drawn = (generator.integers(len(labels), size=len(labels)) for _ in range(draws))
+    drawn = (generator.integers(len(labels), size=len(labels)) for _ in range(1000))
     low, high = np.quantile([total[clips].sum() / labels[clips].sum() for clips in drawn], [0.025, 0.975])
     return float(low), float(high)
 
@@ -165,15 +162,6 @@ def lwlrap_with_interval(
 def summary(targets: np.ndarray, first_label: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     """Return `LWLRAP` and `top-5` accuracy of `scores`, (clips, classes); `first_label`, (clips,), as class indices."""
     return {"LWLRAP": lwlrap(targets, scores), "top-5": top_k_accuracy(first_label, scores)}
-
-
-def blend(scores: list[np.ndarray]) -> np.ndarray:
-    """Return the geometric mean of models' scores, (clips, classes) in 0 to 1. Raises ValueError if there are none."""
-    if not scores:
-        raise ValueError("there are no scores to average: choose at least one run.")
-    if len(scores) == 1:
-        return scores[0]
-    return np.exp(np.log(np.clip(scores, 1e-12, 1)).mean(axis=0)).astype(np.float32)
 
 
 def by_number_of_labels(targets: np.ndarray, scores: np.ndarray) -> pd.DataFrame:

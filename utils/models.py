@@ -52,7 +52,7 @@ _QUICK = TrainingConfig(
     activation="sigmoid", crop="random", test_crops=8, mix_probability=0.5, resize_probability=0.4,
     spec_augment_probability=0.5, filter_probability=1.0,
 )  # fmt: skip
-_QUICK_CNN = {"width": 32, "stem": 16, "residual": True, "peak": True}
+_SMALL_CNN = {"width": 32, "stem": 16, "residual": True, "peak": True}
 _BEST = replace(_QUICK, epochs=50, min_steps=3000, max_steps=None)
 _QUICK_BEST = replace(_BEST, epochs=20, min_steps=1, max_steps=100)
 _QUICK_VGG19 = replace(
@@ -80,7 +80,7 @@ _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e
 MODELS: dict[str, Entry] = {
     "deep_cnn": Entry("Deep CNN", DeepCNN, {
         "full": ({"width": 64}, _FULL),
-        "quick": (_QUICK_CNN, replace(_QUICK, min_steps=600)),
+        "quick": (_SMALL_CNN, replace(_QUICK, min_steps=600)),
     }),
     "vgg19_transfer": Entry("VGG19, transfer", VGG19, {
         "full": ({}, replace(_FULL_VGG19, epochs=100)),
@@ -91,8 +91,8 @@ MODELS: dict[str, Entry] = {
         "quick": ({"width": 8, "downsample": 2}, _QUICK_VGG19),
     }),
     "best": Entry("Best", DeepCNN, {
-        "full": (_QUICK_CNN, _BEST),
-        "quick": (_QUICK_CNN, _QUICK_BEST),
+        "full": (_SMALL_CNN, _BEST),
+        "quick": (_SMALL_CNN, _QUICK_BEST),
     }),
     "piczak": Entry("Piczak's CNN", PiczakCNN, {
         "full": ({}, _FULL_PICZAK),

@@ -103,7 +103,7 @@ class Residual(nn.Module):
     def __init__(self, block: nn.Sequential) -> None:
         super().__init__()
         self.convolutions, self.end = block[:-2], block[-2:]
-        self.shortcut = nn.Sequential(*_convolution(block[0].in_channels, block[-4].out_channels, 1)[:-1])
+        self.shortcut = nn.Sequential(*_convolution(block[0].in_channels, block[3].out_channels, 1)[:-1])
         self.add = Add()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class VGG19(nn.Module):
         super().__init__()
         self.config = {"name": "VGG19", "n_classes": n_classes, "width": width, "downsample": downsample}
         self.pretrained, self.n_frozen = weights is not None, 0  # number of first layers that are frozen
-        self.downsample = nn.AvgPool2d(downsample) if downsample > 1 else nn.Identity()
+        self.downsample = nn.AvgPool2d(downsample)
         layers = [channels if channels == "M" else channels * width // 64 for channels in cfgs["vgg19"]]
         if weights is not None:
             network = timm.create_model("vgg19", pretrained=True, pretrained_cfg_overlay={"file": str(weights)})

@@ -17,7 +17,7 @@ from .workspace import quoted, replace_unprintable
 MIN_CLIPS_PER_CLASS = 3  # one for each of the training, validation and test sets
 MIN_FOLDS = 3  # for the same reason, if the clips come in folds
 MARKER = ".made-by-utils-own"  # empty file in a dataset that was made here, which may be replaced
-RESERVED = ("", "fname", "labels")  # names of other columns of the tables
+RESERVED = ("fname", "labels")  # names of other columns of the tables
 
 
 def make_dataset(
@@ -115,6 +115,8 @@ def _content_hashes(table: pd.DataFrame, source: Path) -> pd.Series:
 
 
 def _content_hash(path: Path) -> str:
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty: replace or remove it.")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -142,10 +144,12 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
         raise FileNotFoundError(f"{csv} does not exist: give a CSV file with the columns fname and labels.")
     table = data.read_table(csv, ["fname", "labels"])
     fnames = [Path(os.path.normpath(fname)) for fname in table["fname"]]
-    for fname, given in zip(fnames, table["fname"]):
+    for fname, given, labels in zip(fnames, table["fname"], table["labels"]):
+        if "" in labels.split(","):
+            raise ValueError(f"{csv}: {given} has an empty label: add the label or remove the row.")
         if fname.anchor or ".." in fname.parts:
             remedy = "give names relative to that folder, of files in it"
-            raise ValueError(f"{csv} lists {given!r}, which is outside {folder}: {remedy}.")
+            raise ValueError(f"{csv} lists {given!r}, which is not relative to {folder}: {remedy}.")
         if not os.path.isfile(folder / fname):  # False, too, for a name that is too long
             files.refuse_undecodable((str(file.relative_to(folder)) for file in folder.rglob("*")), folder)
             raise FileNotFoundError(f"{csv} lists {given!r}, which is not in {folder}: add the file or remove the row.")
@@ -169,7 +173,7 @@ def _classes(table: pd.DataFrame, source: Path) -> list[str]:
 def _plain_name(row: tuple, number: str, content: str) -> str:
     parts = (row.labels.split(",")[0], number, row.path.stem, content)  # file systems allow 255 bytes in all
     name = "-".join(part[:36].encode()[:90].decode(errors="ignore") for part in parts)
-    return re.sub(r"[^\w-]+", "_", name) + row.path.suffix[:9]
+    return re.sub(r"[^\w-]+", "_", name) + re.sub(r"[^\w.]+", "_", row.path.suffix[:9])
 
 
 def _link(path: Path, link: Path) -> None:

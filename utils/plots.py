@@ -102,11 +102,11 @@ def player(samples: np.ndarray, settings: MelConfig, seconds: float = 2.0) -> Au
     return audio
 
 
-def clip(samples: np.ndarray, log_mel: np.ndarray, settings: MelConfig, title: str) -> None:
-    """Draw the waveform and, below it, the mel spectrogram over the same seconds."""
+def clip(samples: np.ndarray, settings: MelConfig, title: str) -> None:
+    """Draw the waveform and, below it, the log-mel spectrogram over the same seconds."""
     _, (upper, lower) = plt.subplots(2, 1, figsize=(6.2, 3), sharex=True, height_ratios=[1, 2])
     waveform(upper, samples, settings, title)
-    spectrogram(lower, log_mel, settings, "")
+    spectrogram(lower, mel.log_mel(samples, settings), settings, "")
     upper.set(xlabel="", xlim=(0, len(samples) / settings.sample_rate))
 
 
@@ -124,14 +124,14 @@ def tagged_clip(
     right.set_xticks(np.linspace(0, 1, 6))
 
 
-def mel_scale(settings: MelConfig, filters: np.ndarray) -> None:
-    """Draw the paper's formula as a curve, and every eighth filter of the bank (n_mels, bins)."""
+def mel_scale(settings: MelConfig) -> None:
+    """Draw the paper's formula as a curve, and every eighth filter of the bank."""
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.6))
     hz = np.linspace(0, settings.fmax, 500)
     left.plot(hz, librosa.hz_to_mel(hz, htk=True))
     left.set(title="m = 2595 log10(1 + f / 700)", xlabel="Frequency (Hz)", ylabel="Mel")
     hz = librosa.fft_frequencies(sr=settings.sample_rate, n_fft=settings.n_fft)
-    for weights in filters[::8]:
+    for weights in mel.mel_filters(settings)[::8]:
         there = np.flatnonzero(weights)
         there = slice(max(there[0] - 1, 0), there[-1] + 2)  # with the zeros at its sides
         right.plot(hz[there], weights[there], color="C0", linewidth=1)
@@ -165,6 +165,19 @@ def _grid(titles: Sequence[str], images: Sequence[np.ndarray], settings: MelConf
     figure.colorbar(image, ax=axes, label=LEVEL, pad=0.01)
 
 
+def feature_maps(maps: np.ndarray, n_frames: int, settings: MelConfig, most: int = 8) -> None:
+    """Draw the channels with the highest values of a layer's output for a spectrogram of `n_frames` frames.
+
+    `maps`: (channels, height, width). Each channel has its own gray scale, white at its highest value.
+    """
+    strongest = maps[np.argsort(-maps.max(axis=(1, 2)), kind="stable")[:most]]
+    figure, axes = plt.subplots(1, len(strongest), figsize=(10, 1.9), sharex=True, sharey=True, squeeze=False)
+    for ax, values in zip(axes[0], strongest):
+        ax.imshow(values, cmap="gray", **_mel_axes(ax, n_frames, settings))
+    figure.supxlabel("Time (s)", fontsize=9)
+    figure.supylabel("Frequency (Hz)", fontsize=9)
+
+
 def deltas(log_mel: np.ndarray, slope: np.ndarray, n_frames: int, settings: MelConfig) -> None:
     """Draw a standardized log-mel spectrogram and its deltas: red is rising, blue is falling.
 
@@ -179,14 +192,14 @@ def deltas(log_mel: np.ndarray, slope: np.ndarray, n_frames: int, settings: MelC
     right.set(title="deltas", xlabel="Time (s)")
 
 
-def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig, top: int = 5) -> Figure:
-    """Draw a recording's spectrogram and, below it, the scores over time of the `top` classes with the highest peaks.
+def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfig) -> Figure:
+    """Draw a recording's spectrogram and, below it, the scores over time of the five classes with the highest peaks.
 
     Classes are ordered by the time of their peak. `samples`: mono, untrimmed; `scores`: a row per window, with its
     middle in seconds as index, and a column per class.
     """
     duration = len(samples) / settings.sample_rate
-    highest = scores[scores.max().nlargest(top).index]
+    highest = scores[scores.max().nlargest(5).index]
     highest = highest[highest.idxmax().sort_values(ascending=False, kind="stable").index]
     middles = scores.index.to_numpy()
     edges = np.concatenate([[0], (middles[:-1] + middles[1:]) / 2, [duration]])
@@ -218,7 +231,7 @@ def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelC
     for ax, (title, values) in zip(axes[1:], points.items()):
         limit = np.quantile(np.abs(values), 0.99) or 1.0
         image = ax.imshow((values / limit).clip(-1, 1), cmap="RdBu_r", vmin=-1, vmax=1, **options)
-        ax.set_title(textwrap.fill(title, 24), fontsize=8)
+        ax.set_title("\n".join(textwrap.fill(line, 24) for line in title.split("\n")), fontsize=8)
     for ax in axes:
         ax.set(xlabel="Time (s)")
     figure.colorbar(image, ax=axes, label="Relevance, scaled", pad=0.01)

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
-from . import audio, explain, inference, mel_cache, metrics, mini, plots, workspace
+from . import audio, explain, inference, mel_cache, mini, plots, workspace
 from .augment import tta_crops
 from .config import MelConfig, attached
 from .dataset import MelDataset
@@ -53,8 +54,8 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
 
     The index `seconds` is the middle of the window, to 0.01 s. With a step of up to a window, the last one ends within
     half a step of the recording's end, so part of it may lie beyond; a recording shorter than a window has one row, as
-    if it began with the window. Raises FileNotFoundError and ValueError as `tag` does, and ValueError if `seconds` is
-    less than a frame.
+    if it began with the window. Each is scored as if it were a recording of its own, whatever is louder elsewhere.
+    Raises FileNotFoundError and ValueError as `tag` does, and ValueError if `seconds` is less than a frame.
     """
     frame = run.mel.hop_length / run.mel.sample_rate
     if not frame <= seconds < np.inf:
@@ -69,7 +70,10 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
         offsets = torch.from_numpy(begins).round().long()
         windows.starts = windows.starts + offsets
         windows.lengths = (length - offsets).clamp(max=n_frames)
-        values = metrics.blend([inference.predict_scores(model, windows, config) for model in run.models()])
+        models = run.models()
+        for model in models:
+            model.register_forward_pre_hook(lambda _, inputs: _limited(inputs[0], run.mel))
+        values = inference.blend([inference.predict_scores(model, windows, config) for model in models])
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centered on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
@@ -85,7 +89,7 @@ def explain_top_class(path: str | Path, run: Run, device: str = "cpu") -> tuple[
     with _untrimmed(path, run, device) as clips:
         every_crop = replace(run.config, test_crops=int(clips.lengths[0]))  # fewer could miss the sound
         rows, offsets = tta_crops(clips.lengths, every_crop)
-        x = clips.crops(rows, offsets, run.config.n_frames)
+        x = _limited(clips.crops(rows, offsets, run.config.n_frames), run.mel)
     with torch.no_grad():
         batches = [sum(network(some)[:, label] for network in networks) for some in x.split(explain.BATCH)]
     best = int(torch.cat(batches).argmax())
@@ -156,8 +160,13 @@ def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> I
 
 
 def _untrimmed(path: str | Path, run: Run, device: str) -> AbstractContextManager[MelDataset]:
-    """Return `_clips` of one recording, untrimmed, so that times are those of the recording."""
-    return _clips(_table([path]), run, replace(run.mel, trim_db=math.inf), device)
+    """Return `_clips` of one recording, untrimmed, so that times are those of the recording, and not yet `_limited`."""
+    return _clips(_table([path]), run, replace(run.mel, trim_db=math.inf, top_db=math.inf), device)
+
+
+def _limited(x: Tensor, settings: MelConfig) -> Tensor:
+    """Clip each crop `top_db` below its own loudest point, as if it were a recording of its own."""
+    return x.clamp(min=x.amax(dim=(1, 2, 3), keepdim=True) - settings.top_db)
 
 
 def main(arguments: list[str] | None = None) -> None:

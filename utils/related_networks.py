@@ -96,7 +96,7 @@ class ImageNetwork(nn.Module):
         super().__init__()
         self.config = {"name": "ImageNetwork", "n_classes": n_classes, "network": network, "downsample": downsample}
         self.pretrained = pretrained
-        self.downsample = nn.AvgPool2d(downsample) if downsample > 1 else nn.Identity()
+        self.downsample = nn.AvgPool2d(downsample)
         # torchvision loads its weights only into a network with the auxiliary output, which is removed below.
         options = {"aux_logits": pretrained, "init_weights": not pretrained} if network == "inception_v3" else {}
         model = torchvision.models.get_model(network, weights="DEFAULT" if pretrained else None, **options)
@@ -144,7 +144,7 @@ def _normalized(layer: nn.Module) -> list[nn.Module]:
 
 def _fit_dense(model: nn.Module, name: str, side: int) -> None:
     """Make the first dense layer take a feature map of `side` x `side`."""
-    model.avgpool, dense = nn.AdaptiveAvgPool2d(side), model.get_submodule(name)
-    channels = next(layer.num_features for layer in reversed(model.features) if isinstance(layer, nn.BatchNorm2d))
-    if dense.in_features != channels * side**2:
-        model.set_submodule(name, nn.Linear(channels * side**2, dense.out_features))
+    (before, _), dense = model.avgpool.output_size, model.get_submodule(name)
+    model.avgpool = nn.AdaptiveAvgPool2d(side)
+    if side != before:
+        model.set_submodule(name, nn.Linear(dense.in_features * side**2 // before**2, dense.out_features))

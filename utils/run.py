@@ -18,7 +18,7 @@ from .files import explain_errors
 from .workspace import ROOT, find_data, replace_unprintable, work_folder
 
 NOTEBOOKS = ROOT / "notebooks"
-LEFT_OUT = re.compile(r"^.* clips .*, see .*\.csv\n(?:  .*\n)+", re.MULTILINE)  # what mel_cache.build and load print
+REPORTS = re.compile(r"^.* clips .*, see .*\.csv\n(?:  .*\n)+", re.MULTILINE)  # what mel_cache.build and load print
 
 
 class Client(NotebookClient):
@@ -65,7 +65,7 @@ def unreadable_and_damaged(copies: list[Path]) -> str:
     """Repeat what these notebooks printed about unreadable and damaged clips, each once."""
     cells = [cell for copy in copies for cell in nbformat.read(copy, as_version=4).cells]
     texts = [output.get("text", "") for cell in cells for output in cell.get("outputs", [])]
-    found = dict.fromkeys(said for text in texts for said in LEFT_OUT.findall(text))
+    found = dict.fromkeys(said for text in texts for said in REPORTS.findall(text))
     return "".join(f"WARNING {said}" for said in found).rstrip()
 
 
@@ -80,7 +80,7 @@ def _prepare(arguments: list[str] | None) -> tuple[list[Path], Path, bool]:
     parser.add_argument("--work", help="folder for artifacts (FAT_WORK)")
     parser.add_argument("--preset", choices=PRESETS, help="default: quick, on a GPU full (FAT_PRESET)")
     parser.add_argument("--inplace", action="store_true", help="update the outputs stored in the notebooks")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     replace_unprintable()
     for name, value in (("FAT_DATA", options.data), ("FAT_WORK", options.work), ("FAT_PRESET", options.preset)):
         if value:

@@ -77,11 +77,11 @@ class Run:
 
     @property
     def targets(self) -> np.ndarray:
-        return data.multi_hot(self.validation, self.classes)
+        return self.on()[0]
 
     @property
     def scores(self) -> np.ndarray:
-        return self.validation[self.classes].to_numpy()
+        return self.on()[1]
 
     @property
     def pretrained(self) -> bool:
@@ -121,7 +121,7 @@ class Run:
         """Return the run of each fold; empty for a single training."""
         return [Run(self.folder / name) for name in self.record.get("folds", [])]
 
-    def on(self, fnames: Collection[str] | None) -> tuple[np.ndarray, np.ndarray]:
+    def on(self, fnames: Collection[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return targets and scores, (clips, classes), of the validation clips `fnames`, sorted; None: of all."""
         clips = self._validation_of(fnames)
         return data.multi_hot(clips, self.classes), clips[self.classes].to_numpy()

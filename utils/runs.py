@@ -14,13 +14,18 @@ def find_runs(folder: str | Path) -> list[Run]:
     """Find the finished runs in `folder`, highest validation LWLRAP first.
 
     On Kaggle, also finds those in attached notebooks' outputs and datasets, on the same data, whatever its name. Runs
-    are ranked on the validation clips that all of them share; prints a line if these are few. Raises FileNotFoundError
-    if there is no run.
+    are ranked on the validation clips that all of them share; prints a line if these are few, or if two runs have one
+    name, of which the last found is used. Raises FileNotFoundError if there is no run.
     """
     _, dash, key = Path(folder).name.rpartition("-")  # see Workspace.runs
     found = [*attached(f"runs/*{dash}{key}/*/settings.json"), *Path(folder).glob("*/settings.json")]
     found = [Run(file.parent) for file in found if not files.is_temporary(file.parent)]
-    runs = list({run.name: run for run in found if _readable(run)}.values())  # those in `folder` come last, and win
+    by_name = {}
+    for run in filter(_readable, found):  # those in `folder` come last, and win
+        if run.name in by_name:
+            print(f"{by_name[run.name].folder} is not used: {run.folder} has the same name.")
+        by_name[run.name] = run
+    runs = list(by_name.values())
     if not runs:
         remedy = "run 03_cnn first (python -m utils.run 02 03, with your --data and --work)"
         raise FileNotFoundError(f"There is no run in {folder}: {remedy}.")
@@ -33,9 +38,9 @@ def find_runs(folder: str | Path) -> list[Run]:
 
 
 def preferred(runs: Sequence[Run]) -> list[Run]:
-    """Return those of `runs` that can score clips: first `best` of the preset `full` and variants, each in their order.
+    """Return those of `runs` that have weights, in the given order, but `best` of the preset `full` and variants first.
 
-    A blend of five models scores clips better than one of them, whose LWLRAP is that of `best`.
+    Their LWLRAP is out of fold, of one model per clip; other clips get the scores of their blend, which is better.
     """
     return sorted((run for run in runs if run.has_weights), key=lambda run: not fnmatch(run.name, "best*-full"))
 

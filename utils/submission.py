@@ -11,7 +11,8 @@ import pandas as pd
 from . import files
 from .config import KAGGLE_WORKING
 from .data import TEST_LABELS, Competition, first_label, multi_hot
-from .metrics import blend, lwlrap_by, summary
+from .inference import blend
+from .metrics import lwlrap_by, summary
 from .run_folder import Run
 from .runs import common_clips, preferred
 
@@ -68,7 +69,7 @@ def write(file: str | Path, scores: np.ndarray, competition: Competition, runs: 
         check(unfinished, competition, name=file)
         record.write_text(json.dumps({"data": competition.folder.name, "blend of": made_by}, indent=1))
     expected = KAGGLE_WORKING / "submission.csv"
-    if KAGGLE_WORKING.is_dir() and file.resolve() != expected.resolve():
+    if KAGGLE_WORKING.is_dir():
         with files.atomic_file(expected) as unfinished:
             shutil.copy(file, unfinished)
     return file
@@ -105,10 +106,8 @@ def check(file: str | Path, competition: Competition, name: str | Path | None = 
     scores = table.drop(columns="fname", errors="ignore").apply(pd.to_numeric, errors="coerce")
     table[scores.columns] = scores
     scores = scores.to_numpy(dtype=float)
-    if not np.isfinite(scores).all():
-        wrong.append(f"{np.count_nonzero(~np.isfinite(scores))} scores are not finite numbers")
-    if (scores < 0).any() or (scores > 1).any():
-        wrong.append(f"{np.count_nonzero((scores < 0) | (scores > 1))} scores are not between 0 and 1")
+    faults = {"finite numbers": ~np.isfinite(scores), "between 0 and 1": (scores < 0) | (scores > 1)}
+    wrong += [f"{bad.sum()} scores are not {what}" for what, bad in faults.items() if bad.any()]
     if wrong:
         raise ValueError(f"{name or file} is not a valid submission: " + "; ".join(wrong) + ".")
     return table

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from . import augment, distributed, models, muon
 from .checkpoint import Checkpoint
 from .config import NO_AUGMENTATION, TrainingConfig
-from .dataset import MelDataset, refuse_shared_clips
+from .dataset import MelDataset, check_sets
 from .inference import autocast, autocast_dtype, evaluate, predict_scores
 from .run_folder import Run, fingerprint, finished, refuse_other_folder, save_run
 from .workspace import device_name, short_path
@@ -44,9 +44,9 @@ def fit(
     **last** epoch: saving the best would mean choosing by the clips it is evaluated on. A stopped training, called
     again, resumes after the last saved epoch: to the same weights on a CPU, and as near to them as two trainings come
     on a GPU. A finished one is not repeated. Under torchrun, every process calls it and takes its shard of each batch.
-    `bar`: the progress bar of a series of trainings. Raises FloatingPointError if the loss or a
-    weight is not finite; FileExistsError if `folder` holds anything but a run; and ValueError if a batch has fewer
-    clips than there are processes, if a clip is in both sets, or if only some machines see its run or checkpoint.
+    `bar`: the progress bar of a series of trainings. Raises FloatingPointError if the loss, a weight or a score is not
+    finite; FileExistsError if `folder` holds anything but a run; and ValueError as `dataset.check_sets` does, or if a
+    batch has fewer clips than there are processes or only some machines see its run or checkpoint.
     """
     _check(model, train_set, validation_set, config, title)
     folder, key = Path(folder), _key(model, train_set, validation_set, config)
@@ -71,7 +71,8 @@ def fit(
     _refuse_unshared(folder, len(history))
     going_on = f", resuming after epoch {len(history)}" if history else ""
 
-    began, step = time.perf_counter() - seconds, history[-1]["steps"] if history else 0
+    began = time.perf_counter() - seconds
+    step = history[-1]["steps"] if history else 0
     every = math.ceil(math.ceil(trainer.steps / trainer.steps_per_epoch) / EVALUATIONS)
     with contextlib.ExitStack() as stack:
         if bar is None:
@@ -184,8 +185,8 @@ class Trainer:
 def optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
     """Build AdamW (without weight decay, the paper's Adam) and, for "muon", also Muon for convolution weights."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    filters = [parameter for parameter in trained if config.optimizer == "muon" and parameter.ndim == 4]
-    others = [parameter for parameter in trained if config.optimizer != "muon" or parameter.ndim != 4]
+    filters = [parameter for parameter in trained if parameter.ndim == 4] if config.optimizer == "muon" else []
+    others = [parameter for parameter in trained if not filters or parameter.ndim != 4]
     adamw = torch.optim.AdamW(others, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     return [adamw, muon.Muon(filters, config.learning_rate)] if filters else [adamw]
 
@@ -195,9 +196,10 @@ def _key(model: nn.Module, train_set: MelDataset, validation_set: MelDataset, co
     constants = {  # whose names, unlike F, are of several capitals
         name: value for module in (augment, muon) for name, value in vars(module).items() if name[1:].isupper()
     }
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (train_set, validation_set)]
     return fingerprint(
-        model, network=model.config, frozen=getattr(model, "n_frozen", 0), config=asdict(config),
+        model, network=model.config, frozen=frozen, config=asdict(config),
         classes=train_set.classes, clips=clips, sources=(train_set.sources, validation_set.sources),
         constants=constants, version=VERSION,
     )  # fmt: skip
@@ -212,7 +214,7 @@ def _check(
     except TypeError as error:  # of NumPy, say
         remedy = "use Python's own numbers and lists"
         raise ValueError(f"{title}: the run could not be saved ({error}): {remedy}.") from error
-    refuse_shared_clips(train_set, validation_set, title)
+    check_sets(train_set, validation_set, title)
     processes = distributed.world_size()
     smallest = config.smallest_batch(len(train_set))
     if smallest < processes:

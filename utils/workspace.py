@@ -39,12 +39,15 @@ class Workspace:
         """Folder of the runs on this data, separate for each set of classes and of test clips with known labels.
 
         If a dataset is made anew, some of its test clips may have been in the training set of an earlier run. Their
-        content counts, too: the same names may be those of other sounds now.
+        content counts, too: the same names may be those of other sounds now. Raises FileNotFoundError if one of them
+        cannot be opened.
         """
         test, labeled = self.competition.test, []
         if "labels" in test:
-            clips = zip(test["fname"], test["labels"], content_keys(test["path"]))
-            labeled = [":".join(map(str, clip)) for clip in clips]
+            keys = content_keys(test["path"])
+            if None in keys:
+                raise FileNotFoundError(f"{test['path'][keys.index(None)]} cannot be opened: restore the test clips.")
+            labeled = [":".join(clip) for clip in zip(test["fname"], test["labels"], keys)]
         key = hashlib.sha256(",".join(self.competition.classes + labeled).encode()).hexdigest()[:6]
         return self.folder / "runs" / f"{self.competition.folder.name}-{key}"
 
@@ -75,7 +78,7 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
             f"the preset {name!r} is not one of {', '.join(PRESETS)}: set the parameter or FAT_PRESET to one of them."
         )
     chosen = PRESETS[name]
-    if os.environ.get("FAT_DROP_UNREADABLE") not in (None, "", "0"):
+    if os.environ.get("FAT_DROP_UNREADABLE") == "1":
         chosen = replace(chosen, drop_unreadable=True)
     pd.set_option("display.precision", 3)
     submissions = submissions_folder()
