@@ -128,7 +128,7 @@ for fname in scores.index[:3]:
 # %% tags=["nbval-ignore-output"]
 pairs = pd.DataFrame({"score": run.scores.ravel(), "label": run.targets.ravel()})
 bins = pd.cut(pairs["score"], [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1], include_lowest=True)
-columns = {"scores": ("score", "size"), "mean score": ("score", "mean"), "labels": ("label", "mean")}
+columns = {"scores": ("score", "size"), "mean score": ("score", "mean"), "share that are labels": ("label", "mean")}
 pairs.groupby(bins, observed=True).agg(**columns).round(2)
 
 # %% [markdown]
@@ -172,8 +172,8 @@ if recording is None:
 # %% [markdown]
 # The model sees 2 s at a time, here in a window every half second. The plot shows the spectrogram and, below it, the scores of the five
 # classes with the highest peaks. As a window also hears what comes before and after, a score may rise up to a second early and fall as
-# late; the first and the last are drawn to the ends. `over_time.to_csv("over_time.csv")` saves all scores, by the middles of the windows in
-# seconds. The player has the first 10 s.
+# late; the first and the last are drawn to the ends. Silence, more than 80 dB below the recording's loudest point, scores 0.
+# `over_time.to_csv("over_time.csv")` saves all scores, by the middles of the windows in seconds. The player has the first 10 s.
 
 # %% tags=["nbval-ignore-output"]
 samples = audio.load_clip(recording, run.mel)

@@ -92,6 +92,15 @@ def test_a_louder_sound_elsewhere_does_not_change_a_window(run, tmp_path):
     assert not np.allclose(scores[0].loc[:2], scores[1].loc[:2], atol=1e-2)
 
 
+def test_nothing_is_heard_in_silence(run, tmp_path):
+    samples = np.zeros(8 * RATE)
+    samples[:RATE] = np.random.default_rng(0).uniform(-0.5, 0.5, RATE)
+    soundfile.write(tmp_path / "x.wav", samples, RATE)
+    scores = predict.tag_over_time(tmp_path / "x.wav", run)
+    assert (scores.loc[:1] > 0).all(axis=None)
+    assert (scores.loc[3:] == 0).all(axis=None)
+
+
 def test_windows_cover_the_recording_and_little_more(run, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "models", lambda self: [Loudness()])
     for duration in (0.3, 2, 2.4, 2.6, 7.3, 9.9):

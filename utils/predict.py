@@ -54,8 +54,9 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
 
     The index `seconds` is the middle of the window, to 0.01 s. With a step of up to a window, the last one ends within
     half a step of the recording's end, so part of it may lie beyond; a recording shorter than a window has one row, as
-    if it began with the window. Each is scored as if it were a recording of its own, whatever is louder elsewhere.
-    Raises FileNotFoundError and ValueError as `tag` does, and ValueError if `seconds` is less than a frame.
+    if it began with the window. Each is scored as if it were a recording of its own, whatever is louder elsewhere, but
+    silence, over `top_db` below the recording's loudest point, has scores of 0. Raises FileNotFoundError and ValueError
+    as `tag` does, and ValueError if `seconds` is less than a frame.
     """
     frame = run.mel.hop_length / run.mel.sample_rate
     if not frame <= seconds < np.inf:
@@ -74,6 +75,9 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
         for model in models:
             model.register_forward_pre_hook(lambda _, inputs: _limited(inputs[0], run.mel))
         values = inference.blend([inference.predict_scores(model, windows, config) for model in models])
+        levels = clips.frames.amax(dim=1).cpu()
+        loudest = np.array([levels[begin:][:n_frames].max() for begin in offsets])
+        values = np.where(loudest[:, None] < loudest.max() - run.mel.top_db, 0, values)
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centered on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
