@@ -183,6 +183,6 @@ corrections
 
 # %% [markdown]
 # **Try it**: can you name a class from its picture, before you listen? In a new cell, run `clip = curated.sample(1).iloc[0]` and
-# `display(show(clip | {"labels": "which class?"}))`; the answer is `clip["labels"]`.
+# `display(show({"path": clip["path"], "labels": "which class?"}))`; the answer is `clip["labels"]`.
 #
 # Next: `02_preprocessing` turns clips into spectrograms and caches them.

@@ -194,7 +194,8 @@ metrics.by_number_of_labels(run.targets, run.scores)
 best.summary(run)
 
 # %% [markdown]
-# Two of the noisy clips that fold 0 left out, if any. Is the label wrong, or the model?
+# Two of the noisy clips that fold 0 left out, if any. Is the label wrong, or the model? (If the table has groups, clips of held-out groups
+# are left out, too.)
 
 # %% tags=["nbval-ignore-output"]
 if noisy is not None:

@@ -172,7 +172,7 @@ if recording is None:
 # %% [markdown]
 # The model sees 2 s at a time, here in a window every half second. The plot shows the spectrogram and, below it, the scores of the five
 # classes with the highest peaks. As a window also hears what comes before and after, a score may rise up to a second early and fall as
-# late; the first and the last are drawn to the ends. Silence, more than 80 dB below the recording's loudest point, scores 0.
+# late; the first and the last are drawn to the ends. Silence, 80 dB or more below the recording's loudest point, scores 0.
 # `over_time.to_csv("over_time.csv")` saves all scores, by the middles of the windows in seconds. The player has the first 10 s.
 
 # %% tags=["nbval-ignore-output"]
@@ -208,7 +208,8 @@ if labeled is None:
 # `own.make_dataset` turns them into a dataset in the competition's layout and sets aside a fifth for testing.
 
 # %% tags=["nbval-ignore-output"]
-target = kit.folder / "own" / "-".join(Path(labeled).resolve().parts[-2:])
+source = Path(labeled).resolve()
+target = kit.folder / "own" / "-".join(source.relative_to(source.anchor).parts[-2:])
 own.make_dataset(labeled, target, csv=None, replace=True)
 own_kit = setup(str(target), "quick")
 # The example's runs are kept apart from yours.

@@ -92,13 +92,16 @@ def test_a_louder_sound_elsewhere_does_not_change_a_window(run, tmp_path):
     assert not np.allclose(scores[0].loc[:2], scores[1].loc[:2], atol=1e-2)
 
 
-def test_nothing_is_heard_in_silence(run, tmp_path):
-    samples = np.zeros(8 * RATE)
-    samples[:RATE] = np.random.default_rng(0).uniform(-0.5, 0.5, RATE)
+@pytest.mark.parametrize("peak", [0.5, 0.005, 0])  # with the second, 80 dB below is less than the least level
+def test_nothing_is_heard_in_silence(run, tmp_path, peak):
+    samples = np.zeros(15 * RATE)
+    samples[3 * RATE : 4 * RATE] = peak * np.random.default_rng(0).uniform(-1, 1, RATE)
     soundfile.write(tmp_path / "x.wav", samples, RATE)
     scores = predict.tag_over_time(tmp_path / "x.wav", run)
-    assert (scores.loc[:1] > 0).all(axis=None)
-    assert (scores.loc[3:] == 0).all(axis=None)
+    assert (scores.loc[4] > 0).all() == (peak > 0)
+    assert (scores.drop([2, 3, 4, 5]) == 0).all(axis=None)
+    seldom = predict.tag_over_time(tmp_path / "x.wav", run, seconds=5)
+    assert (seldom == 0).all(axis=None)  # the sound is between two windows
 
 
 def test_windows_cover_the_recording_and_little_more(run, tmp_path, monkeypatch):

@@ -66,7 +66,7 @@ def test_runs_from_before_a_dataset_was_made_anew_are_not_found(tmp_path):
     test_clip.unlink()
     test_clip.symlink_to("nowhere")
     assert len(set(folders)) == 4
-    with pytest.raises(FileNotFoundError, match=rf"{test_clip.name} cannot be opened: restore the test clips"):
+    with pytest.raises(OSError, match=rf"{test_clip.name} cannot be opened: restore it"):
         _ = setup(str(target)).runs
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from . import files, inference, launch, metrics, splits, train
 from .config import NO_AUGMENTATION, Preset, TrainingConfig
-from .dataset import MelDataset
+from .dataset import MelDataset, refuse_mismatch
 from .models import MODELS
 from .run_folder import Run, refuse_other_folder
 
@@ -44,11 +44,13 @@ def fit(
 
     Without a noisy set, each model is trained once; with one, in the stages of `fit_stage`. Each curated clip is scored
     by the model not trained on it. Called again, it resumes, and finished trainings are not repeated. Raises
-    FileExistsError if `folder` holds anything but a run.
+    FileExistsError if `folder` holds anything but a run, and ValueError if `noisy` has other classes or mel settings.
     """
     folder, entry = Path(folder), MODELS[NAME]
-    if not any(folder.glob("fold*")):
+    if not any(folder.glob("fold[0-9]*")):
         refuse_other_folder(folder)
+    if noisy is not None:
+        refuse_mismatch(curated, noisy)
     config = config or entry.config(preset.name)
     steps = config.steps(len(curated))  # of each fold, over its stages
     config = replace(config, min_steps=steps, max_steps=steps)

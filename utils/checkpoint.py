@@ -14,7 +14,8 @@ class Checkpoint:
     """The file `RUN.checkpoint` beside a run's folder: the state of `parts` after an epoch, and the history so far.
 
     `parts` maps names to objects with a state_dict. `key` identifies the training: a checkpoint of another one is not
-    used but overwritten, which is printed. The number of processes and the kind of device may change between starts.
+    used and in time overwritten, which is printed. The number of processes and the kind of device may change between
+    starts.
     """
 
     def __init__(self, folder: Path, key: str, parts: dict[str, object]) -> None:
@@ -38,7 +39,8 @@ class Checkpoint:
                 raise
             raise ValueError(f"{self.file} is not a checkpoint of this kit: remove it to start over.") from error
         if not same:
-            print(f"{self.file.name} is from a training with other clips, weights or settings: it is not used")
+            other = "is from a training with other clips, weights or settings"
+            print(f"{self.file.name} {other}: it is not used, and overwritten if you train here")
             return [], 0.0
         for name, part in self.parts.items():
             if states[name]:  # the loss scaler has no state if it was not needed, but may be needed now

@@ -40,10 +40,10 @@ class Competition:
     sounds, which is printed. Other columns are kept as text.
 
     Tables are CSV in UTF-8, with or without a byte-order mark; the order of columns, the line endings and spaces around
-    a name, a label or any other field do not matter. Raises FileNotFoundError or ValueError, naming the file and the
-    remedy, if the folder is in neither layout, a table cannot be read, lacks a column or lists no clip, a label is
-    empty or not a class, there are fewer than two classes, or a clip is listed twice, is not a plain file name or does
-    not exist.
+    a name, a label or any other field do not matter; no field has a line break. Raises FileNotFoundError or ValueError,
+    naming the file and the remedy, if the folder is in neither layout, a table cannot be read, lacks a column or lists
+    no clip, a label is empty or not a class, there are fewer than two classes, or a clip is listed twice, is not a
+    plain file name or does not exist.
     """
 
     def __init__(self, folder: str | Path) -> None:

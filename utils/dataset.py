@@ -84,7 +84,7 @@ class MelDataset:
 
         Raises ValueError if their classes or mel settings differ.
         """
-        _refuse_others(self, other)
+        refuse_mismatch(self, other)
         joined = copy.copy(self)
         joined.sources = self.sources + other.sources
         joined.table = pd.concat([self.table, other.table], ignore_index=True)
@@ -124,15 +124,15 @@ def check_sets(train_set: MelDataset, validation_set: MelDataset, title: str) ->
     """Raise ValueError if a set is empty, if their classes or mel settings differ, or if a clip is in both."""
     if not (len(train_set) and len(validation_set)):
         raise ValueError(f"{title}: the training or the validation set has no clips: choose others.")
-    _refuse_others(train_set, validation_set)
+    refuse_mismatch(train_set, validation_set)
     if both := set(train_set.table["fname"]) & set(validation_set.table["fname"]):
         raise ValueError(f"{title}: {min(both)} is in both the training and the validation set: make them disjoint.")
 
 
-def _refuse_others(one: MelDataset, other: MelDataset) -> None:
-    """Raise ValueError if the classes, their order or the mel settings differ."""
+def refuse_mismatch(one: MelDataset, other: MelDataset) -> None:
+    """Raise ValueError if the classes, their order or the mel settings of two sets differ."""
     if (one.classes, one.mel) != (other.classes, other.mel):
-        raise ValueError("two sets have other classes or mel settings: load both from one competition with one preset.")
+        raise ValueError("Two sets differ in classes or mel settings: load both from one competition with one preset.")
 
 
 def _tensor(frames: np.ndarray) -> Tensor:

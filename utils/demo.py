@@ -31,7 +31,7 @@ def page(run: Run, device: str = "cpu"):  # noqa: ANN201
     def answer(path: str | None) -> tuple[dict[str, float] | None, Figure | None]:
         try:
             return tag_sound(path, run, device) if path else (None, None)
-        except ValueError as error:
+        except (ValueError, FloatingPointError) as error:
             raise gradio.Error(str(error), print_exception=False) from error
 
     plt.switch_backend("agg")  # gradio draws in threads, which cannot open windows

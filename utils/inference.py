@@ -62,7 +62,7 @@ def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig
             weights.index_add_(0, clips, weight)
     mean = distributed.all_reduce(total) / distributed.all_reduce(weights)
     if not mean.isfinite().all():
-        raise FloatingPointError("The scores of the model are not finite: lower the learning rate.")
+        raise FloatingPointError("the scores of the model are not finite")
     return mean.clamp(max=1).cpu().numpy()  # the two sums round differently
 
 

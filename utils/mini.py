@@ -222,8 +222,8 @@ def make_mini_set(folder: str | Path) -> Path:
     two in five are redrawn, whatever the sound.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        with files.atomic_folder(folder) as unfinished:
+    if not (folder / "train_curated.csv").is_file():
+        with files.atomic_folder(folder, replace=folder.is_dir()) as unfinished:
             _write(unfinished)
     return folder
 

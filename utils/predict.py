@@ -55,8 +55,8 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
     The index `seconds` is the middle of the window, to 0.01 s. With a step of up to a window, the last one ends within
     half a step of the recording's end, so part of it may lie beyond; a recording shorter than a window has one row, as
     if it began with the window. Each is scored as if it were a recording of its own, whatever is louder elsewhere, but
-    silence, over `top_db` below the recording's loudest point, has scores of 0. Raises FileNotFoundError and ValueError
-    as `tag` does, and ValueError if `seconds` is less than a frame.
+    silence, `top_db` or more below the recording's loudest point, has scores of 0. Raises FileNotFoundError and
+    ValueError as `tag` does, and ValueError if `seconds` is less than a frame.
     """
     frame = run.mel.hop_length / run.mel.sample_rate
     if not frame <= seconds < np.inf:
@@ -77,7 +77,7 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
         values = inference.blend([inference.predict_scores(model, windows, config) for model in models])
         levels = clips.frames.amax(dim=1).cpu()
         loudest = np.array([levels[begin:][:n_frames].max() for begin in offsets])
-        values = np.where(loudest[:, None] < loudest.max() - run.mel.top_db, 0, values)
+        values = np.where(loudest[:, None] <= _silence(clips, run.mel), 0, values)
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centered on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
@@ -93,10 +93,12 @@ def explain_top_class(path: str | Path, run: Run, device: str = "cpu") -> tuple[
     with _untrimmed(path, run, device) as clips:
         every_crop = replace(run.config, test_crops=int(clips.lengths[0]))  # fewer could miss the sound
         rows, offsets = tta_crops(clips.lengths, every_crop)
-        x = _limited(clips.crops(rows, offsets, run.config.n_frames), run.mel)
+        x = clips.crops(rows, offsets, run.config.n_frames)
+        silent = x.amax(dim=(1, 2, 3)) <= _silence(clips, run.mel)
+    x = _limited(x, run.mel)
     with torch.no_grad():
         batches = [sum(network(some)[:, label] for network in networks) for some in x.split(explain.BATCH)]
-    best = int(torch.cat(batches).argmax())
+    best = int(torch.cat(batches).masked_fill(silent, -math.inf).argmax())
     points, _ = explain.relevance(networks, x[[best]], torch.tensor([label]))
     begin = int(offsets[best]) * run.mel.hop_length / run.mel.sample_rate
     return run.classes[label], begin, x[best, 0].cpu().numpy(), points[0].cpu().numpy()
@@ -168,6 +170,11 @@ def _untrimmed(path: str | Path, run: Run, device: str) -> AbstractContextManage
     return _clips(_table([path]), run, replace(run.mel, trim_db=math.inf, top_db=math.inf), device)
 
 
+def _silence(clips: MelDataset, settings: MelConfig) -> float:
+    """Return the level in dB up to which a recording is silent: `top_db` below its loudest point, or that of `amin`."""
+    return max(float(clips.frames.max()) - settings.top_db, 10 * math.log10(settings.amin))
+
+
 def _limited(x: Tensor, settings: MelConfig) -> Tensor:
     """Clip each crop `top_db` below its own loudest point, as if it were a recording of its own."""
     return x.clamp(min=x.amax(dim=(1, 2, 3), keepdim=True) - settings.top_db)
@@ -181,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--over_time", metavar="FILE.png", help="file for a plot of a sound's scores over time")
     parser.add_argument("--explain", metavar="FILE.png", help="file for a plot of what supports a sound's top class")
     parser.add_argument("--csv", metavar="FILE", help="file for all scores")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if (options.over_time or options.explain) and (len(options.paths) > 1 or Path(options.paths[0]).is_dir()):
         parser.error("--over_time and --explain plot one sound: give one file")
     if options.top < 1:
@@ -205,7 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
             label, begin, crop, points = explain_top_class(options.paths[0], run, device)
             title = f"relevance for {plots.display_name(label)}"
             plots.relevance(crop, {title: points}, run.mel, begin).savefig(options.explain, dpi=150)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, FloatingPointError) as error:
         parser.exit(1, f"{error}\n")
 
 

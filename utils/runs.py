@@ -23,7 +23,8 @@ def find_runs(folder: str | Path) -> list[Run]:
     by_name = {}
     for run in filter(_readable, found):  # those in `folder` come last, and win
         if run.name in by_name:
-            print(f"{by_name[run.name].folder} is not used: {run.folder} has the same name.")
+            unused = short_path(by_name[run.name].folder)
+            print(f"{unused} is not used: {short_path(run.folder)} has the same name.")
         by_name[run.name] = run
     runs = list(by_name.values())
     if not runs:

@@ -7,6 +7,7 @@ import math
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def fit(
     began = time.perf_counter() - seconds
     step = history[-1]["steps"] if history else 0
     every = math.ceil(math.ceil(trainer.steps / trainer.steps_per_epoch) / EVALUATIONS)
-    with contextlib.ExitStack() as stack:
+    with _named(title), contextlib.ExitStack() as stack:
         if bar is None:
             print(f"{title}: training {train_set!r}{going_on}")
             bar = stack.enter_context(tqdm(total=trainer.steps, unit="step", file=sys.stdout, mininterval=1))
@@ -91,8 +92,7 @@ def fit(
             history.append(row)
             checkpoint.save(history, time.perf_counter() - began, last=step == trainer.steps)
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name in ("loss", "LWLRAP")})
-
-    scores = predict_scores(trainer.model, validation_set, config)
+        scores = predict_scores(trainer.model, validation_set, config)
     if distributed.rank() == 0:
         record = trainer.record(fingerprint=key, seconds=round(time.perf_counter() - began, 1))
         save_run(folder, trainer.model, record, pd.DataFrame(history), train_set, validation_set, scores)
@@ -222,6 +222,15 @@ def _check(
         raise ValueError(f"{title}: {processes} processes cannot share a batch of {smallest} clips: {remedy}.")
 
 
+@contextlib.contextmanager
+def _named(title: str) -> Iterator[None]:
+    """Add the title and the remedy to an error of numbers that are not finite."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{title}: {error}: lower the learning rate.") from error
+
+
 def _refuse_unshared(folder: Path, progress: int) -> None:
     if not distributed.agree(progress):
         raise ValueError(f"{folder} is not the same on all machines: let them share the work folder.")
@@ -235,7 +244,7 @@ def _stop_if_not_finite(losses: Tensor, step: int, trainer: Trainer) -> None:
     what = f"the loss is {losses[finite]}" if finite < len(losses) else "a weight is not finite"
     at = step - len(losses) + min(finite, len(losses) - 1)
     where = f"at step {at + 1} with learning rate {trainer.learning_rate(at):.2g}"
-    raise FloatingPointError(f"{trainer.title}: {what} {where}: lower the learning rate.")
+    raise FloatingPointError(f"{what} {where}")
 
 
 @torch.no_grad()

@@ -39,14 +39,14 @@ class Workspace:
         """Folder of the runs on this data, separate for each set of classes and of test clips with known labels.
 
         If a dataset is made anew, some of its test clips may have been in the training set of an earlier run. Their
-        content counts, too: the same names may be those of other sounds now. Raises FileNotFoundError if one of them
+        content counts, too: the same names may be those of other sounds now. Raises OSError if one of them
         cannot be opened.
         """
         test, labeled = self.competition.test, []
         if "labels" in test:
             keys = content_keys(test["path"])
             if None in keys:
-                raise FileNotFoundError(f"{test['path'][keys.index(None)]} cannot be opened: restore the test clips.")
+                raise OSError(f"The test clip {test['path'][keys.index(None)]} cannot be opened: restore it.")
             labeled = [":".join(clip) for clip in zip(test["fname"], test["labels"], keys)]
         key = hashlib.sha256(",".join(self.competition.classes + labeled).encode()).hexdigest()[:6]
         return self.folder / "runs" / f"{self.competition.folder.name}-{key}"
