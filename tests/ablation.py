@@ -169,8 +169,9 @@ def main() -> None:
         rows, scores = map(np.concatenate, zip(*joblib.Parallel(n_jobs=options.jobs)(cases)))
         row = metrics.lwlrap_with_interval(targets[rows], scores, scored[seed].get(compared_with(name, scored[seed])))
         scored[seed][name] = scores  # of the same clips in the same order for every row
-        table = pd.DataFrame([{"row": name, "seed": seed} | row], columns=COLUMNS).round(3)
-        print(table.to_string(index=False, header=sum(map(len, scored.values())) == 1, na_rep=""), flush=True)
+        table = pd.DataFrame([{"row": f"{name:{max(map(len, names))}}", "seed": seed} | row], columns=COLUMNS)
+        header = sum(map(len, scored.values())) == 1
+        print(table.to_string(index=False, header=header, na_rep="", float_format="{:9.3f}".format), flush=True)
 
 
 if __name__ == "__main__":

@@ -129,4 +129,6 @@ def submitting(folder: Path) -> int:
 
 if __name__ == "__main__":
     works = {"training": training, "caching": caching, "submission": submitting}
+    if len(sys.argv) != 3 or sys.argv[1] not in works or any(Path(sys.argv[2]).glob("*")):
+        sys.exit(f"{__doc__}\nName one of {', '.join(works)}, and a new or empty folder.")
     print(works[sys.argv[1]](Path(sys.argv[2])), "kill points")

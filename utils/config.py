@@ -71,7 +71,7 @@ class TrainingConfig:
     resize_probability: float = 0.0  # of changing a crop's tempo and its position on the mel axis
     spec_augment_probability: float = 0.0  # of applying a frequency mask and a time mask (SpecAugment)
     filter_probability: float = 0.0  # of changing the balance of low and high frequencies (FilterAugment)
-    augmented: float = 0.9  # share of the steps, from the first on, with these four augmentations
+    augmented: float = 0.9  # share of the steps, from the first on, with the augmentations above
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -56,7 +56,8 @@ class Competition:
             self._read_zenodo()
         else:
             neither = f"neither train_curated.csv (Kaggle's layout) nor {ZENODO_META}/ (Zenodo's)"
-            raise FileNotFoundError(f"{self.folder} holds {neither}: give the folder that does.")
+            own = "of a folder of sounds, first make a dataset: python -m utils.own FOLDER TARGET"
+            raise FileNotFoundError(f"{self.folder} holds {neither}: give the folder that does ({own}).")
 
     def __repr__(self) -> str:
         clips = f"{len(self.curated)} curated, {len(self.noisy)} noisy and {len(self.test)} test clips"

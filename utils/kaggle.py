@@ -7,6 +7,7 @@ commands to run.
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -115,6 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
     what = "file with timm's VGG19 weights, to run notebook 4 without internet"
     parser.add_argument("--weights", type=Path, help=what)
     options = parser.parse_args(arguments)
+    if not re.fullmatch(r"[\w-]+", options.username):
+        parser.error(f"{options.username!r} is no username: give the one in the address of your profile")
     replace_unprintable()
     try:
         upload, *push = write(options.to, options.username, options.weights)
@@ -123,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"Written to {short_path(options.to)}. Run `pip install kaggle`, set up your API token, verify your")
     print("phone, which GPUs need, and accept the competition's rules. Then run:\n")
     print(upload)
-    print("\nFor an update: kaggle datasets version -m new --dir-mode zip -p ...")
+    print(f"\nFor an update: kaggle datasets version -m new --dir-mode zip -p {quoted(options.to / 'kit')}")
     print("Notebooks that are pushed before the kit is ready run without it. Repeat until it is:\n")
     print(f"kaggle datasets status {options.username}/{KIT}\n", *push, sep="\n")
     status = f"kaggle kernels status {kernel_id(options.username, '01_eda')}"

@@ -217,7 +217,10 @@ def main(arguments: list[str] | None = None) -> None:
         except (FloatingPointError, OSError, ValueError) as error:
             raise SystemExit(str(error)) from None
         if distributed.rank() == 0:  # others may not see its folder yet
-            print(run.history.tail().round(3).to_string(index=False))
+            print(run.history.dropna().tail().round(3).to_string(index=False))
+            summary = run.summary()
+            of = f"by all crops of {len(run.validation)} validation clips"
+            print(f"{of}: LWLRAP {summary['LWLRAP']:.3f}, top-5 {summary['top-5']:.1%}")
             print(f"written: {short_path(run.folder)}")
 
 

@@ -187,7 +187,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.own", description="Make a dataset from your own sounds.")
     parser.add_argument("folder", help="folder with the sounds, in one subfolder per class if there is no CSV file")
     parser.add_argument("target", help="folder to make")
-    parser.add_argument("--csv", help="file with the columns fname, relative to FOLDER, and labels, comma-separated")
+    parser.add_argument(
+        "--csv", help="table of all sounds: fname, relative to FOLDER; labels, comma-separated; if need be, group, fold"
+    )
     parser.add_argument("--replace", action="store_true", help="overwrite TARGET if it was made by this command")
     options = parser.parse_args(arguments)
     replace_unprintable()
@@ -197,6 +199,11 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(1, f"{error}\n")
     competition = data.Competition(target)
     print(data.clips_per_class({"train_curated": competition.curated, "test": competition.test}).to_string())
+    tested = set(data.split_labels(competition.test["labels"]).explode())
+    if untested := sorted(set(competition.classes) - tested):
+        print(
+            f"\nThe test score will say nothing about {', '.join(untested)}, of which there is no test clip: add more."
+        )
     print(f"\nNext, run: python -m utils.run --data {quoted(options.target)} --preset quick 02 03 08")
 
 

@@ -193,6 +193,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--over_time and --explain plot one sound: give one file")
     if options.top < 1:
         parser.error(f"--top is {options.top}: give 1 or more")
+    for file in filter(None, (options.csv, options.over_time, options.explain)):
+        if not Path(file).absolute().parent.is_dir():
+            parser.error(f"{file} is in a folder that does not exist: make it first")
     workspace.replace_unprintable()
     try:
         run = open_run(options.run)

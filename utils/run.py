@@ -1,6 +1,7 @@
 """Run the notebooks in order: python -m utils.run [01 03 ...] [--data DIR] [--work DIR] [--preset NAME] [--inplace]"""
 
 import argparse
+import logging
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from .config import PRESETS
 from .files import explain_errors
-from .workspace import ROOT, find_data, replace_unprintable, work_folder
+from .workspace import ROOT, find_data, replace_unprintable, short_path, work_folder
 
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = re.compile(r"^.* clips .*, see .*\.csv\n(?:  .*\n)+", re.MULTILINE)  # what mel_cache.build and load print
@@ -28,7 +29,7 @@ class Client(NotebookClient):
 
     def process_message(self, msg: dict, cell: nbformat.NotebookNode, cell_index: int) -> nbformat.NotebookNode | None:
         if msg["msg_type"] == "stream" and (lines := re.findall(r"[^\r\n]*\S", msg["content"]["text"])):
-            self.bar.set_postfix_str(lines[-1].strip()[-60:])
+            self.bar.set_postfix_str(re.sub(r"\|[^|]*\|", "", lines[-1]).strip()[:60])  # without the bar of a bar
         return super().process_message(msg, cell, cell_index)
 
 
@@ -42,7 +43,7 @@ def run_notebook(file: Path, copy: Path, bar: tqdm) -> None:
     client = Client(
         notebook, kernel_name="python3", timeout=None, resources={"metadata": {"path": str(NOTEBOOKS)}},
         on_cell_executed=lambda cell, cell_index, **_: bar.update(), record_timing=False, coalesce_streams=True,
-        extra_arguments=["--log-level=40"],  # hides the kernel's messages about its sockets
+        extra_arguments=["--log-level=50"],  # hides the kernel's messages about its sockets
     )  # fmt: skip
     client.bar = bar
     try:
@@ -112,6 +113,7 @@ def _prepare(arguments: list[str] | None) -> tuple[list[Path], Path, bool]:
 
 def main(arguments: list[str] | None = None) -> int:
     chosen, copies, inplace = _prepare(arguments)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # after Ctrl-C, it would complain of the kernel
     cells = [sum(cell.cell_type == "code" for cell in nbformat.read(file, as_version=4).cells) for file in chosen]
     began, executed = time.perf_counter(), []
     bar_format = "{desc} |{bar:20}| {n}/{total} cells [{elapsed}]{postfix}"
@@ -126,17 +128,19 @@ def main(arguments: list[str] | None = None) -> int:
                 bar.close()
                 print(f"\n{file.stem} stopped: {error}", file=sys.stderr)
                 return 1
-            except (CellExecutionError, RuntimeError, KeyboardInterrupt, AssertionError) as error:
-                # The last two come from Ctrl-C.
+            except (CellExecutionError, RuntimeError, KeyboardInterrupt, AssertionError, AttributeError) as error:
+                # The last three come from Ctrl-C.
                 bar.close()
                 print(unreadable_and_damaged(executed))
-                print(f"\n{file.stem} stopped; its output is in {copies / file.name}\n\n{error}", file=sys.stderr)
+                where = f"its output is in {copies / file.name}; the same command resumes"
+                print(f"\n{file.stem} stopped; {where}\n\n{error}", file=sys.stderr)
                 return 1
             bar.write(f"{file.stem:20} {time.perf_counter() - start:6.0f} s")
             if inplace:
                 shutil.copy(copies / file.name, file)
     print(f"{'all':20} {time.perf_counter() - began:6.0f} s\n")
-    print("\n\n".join(text for text in [*map(results, executed), unreadable_and_damaged(executed)] if text))
+    texts = [*map(results, executed), f"executed notebooks: {short_path(copies)}", unreadable_and_damaged(executed)]
+    print("\n\n".join(filter(None, texts)))
     return 0
 
 
