@@ -285,6 +285,16 @@ def test_the_command_line_shows_the_dataset_and_the_next_command(sounds, tmp_pat
     own.main([str(sounds), str(tmp_path / "my target"), "--replace"])
 
 
+def test_a_class_without_a_test_clip_is_named(tmp_path, capsys):
+    names = [f"{label}/{i}.wav" for label, count in (("Bark", 11), ("Meow", 11), ("Purr", 3)) for i in range(count)]
+    sounds = write(tmp_path / "sounds", *names)
+    target = own.make_dataset(sounds, tmp_path / "target")
+    tested = set(data.Competition(target).test["labels"])
+    own.main([str(sounds), str(target), "--replace"])
+    assert tested == {"Bark", "Meow"}
+    assert "say nothing about Purr, of which there is no test clip" in capsys.readouterr().out
+
+
 def test_copies_of_a_sound_stay_together_and_cannot_have_different_labels(sounds, tmp_path):
     for i in range(5):
         shutil.copy(sounds / f"Church bell/{i}.ogg", sounds / f"Church bell/again {i}.ogg")

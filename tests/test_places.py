@@ -239,6 +239,9 @@ def test_only_a_folder_that_was_written_for_kaggle_is_replaced(tmp_path, monkeyp
     with pytest.raises(SystemExit):
         kaggle.main(["someone", "--to", "."])
     assert capsys.readouterr().err.startswith(". was not written by utils.kaggle")
+    with pytest.raises(SystemExit):
+        kaggle.main(["Your Name"])
+    assert "'Your Name' is no username" in capsys.readouterr().err
     assert [file.read_text() for file in tmp_path.iterdir()] == ["thesis"]
     (tmp_path / "empty").mkdir()
     runs = tmp_path / "empty/kit/runs/data-1a2b3c"
