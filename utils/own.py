@@ -198,9 +198,9 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     competition = data.Competition(target)
-    print(data.clips_per_class({"train_curated": competition.curated, "test": competition.test}).to_string())
-    tested = set(data.split_labels(competition.test["labels"]).explode())
-    if untested := sorted(set(competition.classes) - tested):
+    counts = data.clips_per_class({"train_curated": competition.curated, "test": competition.test})
+    print(counts.to_string())
+    if untested := list(counts.index[counts["test"] == 0]):
         print(
             f"\nThe test score will say nothing about {', '.join(untested)}, of which there is no test clip: add more."
         )

@@ -75,7 +75,7 @@ def fit(
     began = time.perf_counter() - seconds
     step = history[-1]["steps"] if history else 0
     every = math.ceil(math.ceil(trainer.steps / trainer.steps_per_epoch) / EVALUATIONS)
-    with _named(title), contextlib.ExitStack() as stack:
+    with _titled(title), contextlib.ExitStack() as stack:
         if bar is None:
             print(f"{title}: training {train_set!r}{going_on}")
             bar = stack.enter_context(tqdm(total=trainer.steps, unit="step", file=sys.stdout, mininterval=1))
@@ -223,7 +223,7 @@ def _check(
 
 
 @contextlib.contextmanager
-def _named(title: str) -> Iterator[None]:
+def _titled(title: str) -> Iterator[None]:
     """Add the title and the remedy to an error of numbers that are not finite."""
     try:
         yield
