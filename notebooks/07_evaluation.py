@@ -67,7 +67,7 @@ common = common_clips(runs)  # the validation clips that all of them were scored
 with_weights, cases = [run for run in runs if run.has_weights], []
 for run in with_weights[:3] or runs[:1]:
     for targets, scores in zip(*run.on(common)):  # of one clip
-        cases.append((metrics.lwlrap(targets[None], scores[None]), targets, scores, run.record["title"]))
+        cases.append((metrics.lwlrap(targets[None], scores[None]), targets, scores, run.name))
 several = [case for case in cases if case[1].sum() > 1] or cases
 _, targets, scores, by = min(several, key=lambda case: case[0])
 ranking = pd.DataFrame({"score": scores, "is a label": targets > 0}, index=kit.competition.classes)

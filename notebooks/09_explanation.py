@@ -82,7 +82,7 @@ from utils.runs import find_runs
 # %% tags=["nbval-ignore-output"]
 runs = explain.explainable(find_runs(kit.runs))
 run, *others = [(run.folds() or [run])[0] for run in runs]
-print(f"explained: {run.record['title']}; also covered: {'; '.join(other.record['title'] for other in others) or 'none'}")
+print(f"explained: {runs[0].name}; also covered: {', '.join(other.name for other in runs[1:]) or 'none'}")
 
 # %% [markdown]
 # The network is asked about the first two seconds of its validation clips (at most 64 with `quick`), on which it was not trained, once per
@@ -127,11 +127,11 @@ points, sums = explain.relevance(networks, x, labels)
 
 # %% [markdown]
 # No relevance may be added or lost on the way (conservation): over a spectrogram, it must sum to the logit minus the bias of the output
-# layer. The largest deviation (the kit stops above 5%):
+# layer. By how much is it off? (The kit stops above 5%.)
 
 # %% tags=["nbval-ignore-output", "results"]
 missed = explain.conservation_error(points, sums)
-print(f"largest deviation: {missed.max():.1%} of that sum, in {len(missed)} spectrograms")
+print(f"{len(missed)} spectrograms: the sum is off by at most {missed.max():.1%}")
 
 # %% [markdown]
 # ## Seeing relevance

@@ -127,7 +127,8 @@ for fname in scores.index[:3]:
 
 # %% tags=["nbval-ignore-output"]
 pairs = pd.DataFrame({"score": run.scores.ravel(), "label": run.targets.ravel()})
-bins = pd.cut(pairs["score"], [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1], include_lowest=True)
+ranges = ["0 to 0.1", "0.1 to 0.3", "0.3 to 0.5", "0.5 to 0.7", "0.7 to 0.9", "0.9 to 1"]
+bins = pd.cut(pairs["score"], [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1], labels=ranges, include_lowest=True)
 columns = {"scores": ("score", "size"), "mean score": ("score", "mean"), "share that are labels": ("label", "mean")}
 pairs.groupby(bins, observed=True).agg(**columns).round(2)
 

@@ -204,6 +204,9 @@ def test_the_command_line_trains_a_model(competition, cache, tmp_path, monkeypat
         with pytest.raises(SystemExit):
             launch.main(["deep_cnn", "--config", changes])
         assert "error: argument --config: " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        launch.main(["deep_cnn", "--config", '{"width": 48}'])
+    assert "--config: width is not one of epochs, min_steps, max_steps, batch_size" in capsys.readouterr().err
     for name in ("best", "best_lr", "../deep_cnn"):
         with pytest.raises(SystemExit):
             launch.main(["deep_cnn", "--name", name])

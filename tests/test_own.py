@@ -68,7 +68,7 @@ def test_the_seed_draws_the_test_set(sounds, tmp_path):
     assert drawn[0].read_text() == drawn[1].read_text() != drawn[2].read_text()
 
 
-def test_a_csv_file_may_give_several_labels(sounds, tmp_path):
+def test_a_csv_file_may_give_several_labels(sounds, tmp_path, capsys):
     fnames = [str(path.relative_to(sounds)) for path in audio.find_sounds(sounds)][:6]
     listed = tmp_path / "list.csv"
     pd.DataFrame({"fname": fnames, "labels": ["Bark, Run"] * 3 + ["Bark", "Howl", "Howl,Bark"]}).to_csv(
@@ -80,6 +80,7 @@ def test_a_csv_file_may_give_several_labels(sounds, tmp_path):
     target = own.make_dataset(sounds, tmp_path / "target", listed)
     competition = data.Competition(target)
     assert competition.classes == ["Bark", "Howl", "Run"]
+    assert f"lists 6 clips; not listed, and not used: 9 other sounds in {sounds}" in capsys.readouterr().out
     clips = pd.concat([competition.curated, competition.test])
     made = {os.path.realpath(path): labels for path, labels in zip(clips["path"], clips["labels"])}
     expected = ["Bark,Run"] * 3 + ["Howl,Bark", "Howl", "Howl,Run"]

@@ -85,7 +85,7 @@ def setup(data_folder: str | None = None, preset: str | None = None) -> Workspac
     print(f"data     {short_path(competition.folder)}: {competition}")
     if not found:
         print("         No competition data was found, so this is the mini set of synthetic demo data.")
-        print("         For other data, name a folder with train_curated.csv: data_folder here, FAT_DATA in a shell.")
+        print("         For other data, name a folder with train_curated.csv: data_folder here, --data in a shell.")
     print(f"preset   {name}")
     print(
         f"device   {remark}; python {platform.python_version()}, torch {version('torch')}, librosa {version('librosa')}"
