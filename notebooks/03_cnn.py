@@ -27,7 +27,7 @@
 # **You get** the network layer by layer, its learning curves and first predictions. **Reads** the cache of notebook 2. **Writes** a run
 # (weights, history, validation scores, settings) to `work/runs`. **Takes** one to four minutes with the `quick` preset on two cores.
 #
-# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
+# **Opened from a badge?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02`
 
 # %% tags=["parameters"]

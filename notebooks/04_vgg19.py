@@ -31,7 +31,7 @@
 # The paper, whose settings `full` follows where it gives them, reports an LWLRAP of 0.797 with transfer (100 epochs) and 0.737 without
 # (400), against 0.813 for its Deep CNN. A crop costs VGG19 twice as much as the Deep CNN of `full`.
 #
-# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
+# **Opened from a badge?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["parameters"]

@@ -28,7 +28,7 @@
 # **You get** each system, trained, and one table of costs and metrics. **Reads** the cache of notebook 2 and, for the table, all existing
 # runs. **Writes** eight runs to `work/runs`. **Takes** a minute and a half with the `quick` preset on two cores.
 #
-# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
+# **Opened from a badge?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["parameters"]

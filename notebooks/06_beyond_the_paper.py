@@ -28,7 +28,7 @@
 # With `full`, the 885 recordings of the README take less than an hour, and the competition's 24,785 clips an estimated two and a half
 # (minutes on an H100). Interrupted training resumes.
 #
-# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
+# **Opened from a badge?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02`
 
 # %% tags=["parameters"]

@@ -23,7 +23,7 @@
 # **You get** the metric worked out by hand, the paper's Table 1 and our scores with their intervals, tables like its Tables 2 to 5, the
 # most confused pairs, and the worst clips. **Reads** the runs of the earlier notebooks. **Writes** nothing. **Takes** seconds.
 #
-# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
+# **Opened from a badge?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["parameters"]

@@ -27,7 +27,7 @@
 # the competition. **Writes** `submissions/submission.csv` and, beside it, a JSON record of how it was made. **Takes** seconds on the mini
 # set; with `best` on the competition's data, an estimated five minutes on two cores.
 #
-# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
+# **Opened from a badge?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["parameters"]
@@ -115,7 +115,7 @@ all_scores = submission.fill_unreadable(scores, test_set.table, kit.competition)
 
 # %% tags=["nbval-ignore-output", "results"]
 file = submission.write(kit.submissions / "submission.csv", all_scores, kit.competition, runs=chosen)
-print("written:", short_path(file), "by", " and ".join(run.name for run in chosen))
+print("written:", short_path(file), "by", " and ".join(short_path(run.folder) for run in chosen))
 
 # %% tags=["nbval-ignore-output"]
 submission.check(file, kit.competition).iloc[:5, :6].round(3)
@@ -158,9 +158,9 @@ else:
 #
 # 1. Accept the [rules](https://www.kaggle.com/c/freesound-audio-tagging-2019/rules) and verify your phone, without which there is no GPU.
 #    `pip install kaggle`, and save the token from [your settings](https://www.kaggle.com/settings/api) as `~/.kaggle/access_token`.
-# 2. `python -m utils.kaggle YOU` writes the notebooks for your account and prints the commands of the next two steps. (For runs trained
-#    elsewhere on Kaggle's copy of the data, now copy their folder, as by
-#    `mkdir -p work/kaggle/kit/runs && cp -r work/runs/data-1a2b3c work/kaggle/kit/runs`.)
+# 2. `python -m utils.kaggle YOU` writes the notebooks for your account and prints the commands of the next two steps. To change a setting,
+#    edit the notebook in `notebooks/` and type it again. (For runs trained elsewhere, on Kaggle's or Zenodo's copy of the data, now copy
+#    their folder, as by `mkdir -p work/kaggle/kit/runs && cp -r work/runs/data-1a2b3c work/kaggle/kit/runs`.)
 # 3. Upload the kit, and repeat the printed `kaggle datasets status` until it is ready.
 # 4. Push `02_preprocessing`, then `06_beyond_the_paper` for a high score (or `03_cnn` for the paper's Deep CNN), then `08_submission`, each
 #    after the previous one has finished; with runs trained elsewhere, only `08_submission`. The last push warns that notebooks which you

@@ -28,7 +28,7 @@
 # listens for in each class. **Reads** the cache of notebook 2 and the best run that the method covers. **Writes** nothing. **Takes** a
 # minute with the `quick` preset.
 #
-# **Alone in Colab?** First make what it reads, in a new cell below `setup`:
+# **Opened from a badge?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["parameters"]

@@ -183,6 +183,14 @@ plots.tags_over_time(samples, over_time, run.mel)
 plots.player(samples, run.mel, seconds=10)
 
 # %% [markdown]
+# The same as a table: a row for each time a class is heard, that is, scored at least 0.5, in seconds.
+# `python -m utils.predict FOLDER --detections FILE.csv` writes it for all recordings of a folder, of whatever length. (`predict.tag` above
+# scores at most eight excerpts of a sound: enough for a short one.)
+
+# %% tags=["nbval-ignore-output"]
+predict.detections(over_time, run, threshold=0.5)
+
+# %% [markdown]
 # ## A model of your own classes
 #
 # Make a subfolder for each of at least two classes (for a single one, add background sounds as the other), with at least three sounds in
@@ -270,7 +278,7 @@ pd.crosstab(*said.align(says, join="inner"))
 from utils.workspace import quoted, short_path
 
 dataset_folder, model_folder = (quoted(short_path(folder)) for folder in (target, own_kit.run_folder("deep_cnn")))
-print(f"python -m utils.run --data {dataset_folder} --preset quick 02 03 08")
+print(f"python -m utils.run --data {dataset_folder} --preset quick 02 03 07 08")
 print(f"python -m utils.run --data {dataset_folder} --preset full 02 06 08")
 print(f"python -m utils.predict SOUNDS --run {model_folder}")
 # %% [markdown]

@@ -124,6 +124,19 @@ def test_a_mixed_clip_has_the_labels_of_both(sets):
         assert torch.equal(labels > 0, either)
 
 
+def test_a_pause_is_not_mixed(sets):
+    train_set, rows = sets[0], torch.arange(60)
+    mixed, beyond = draw(train_set, rows, replace(AUGMENTED, mix_probability=1.0)), 10**6  # there, all is padding
+    mixed |= {"resized": rows < 0, "mask_width": torch.zeros(60, 2), "filter_gain": torch.zeros(60, 5)}
+    mixed["offsets"][:20] = mixed["other_offsets"][10:30] = beyond
+    x, targets = make_batch(train_set, mixed, AUGMENTED)
+    unmixed = [
+        torch.allclose(x[i], train_set.crops(rows[[i]], mixed["offsets"][[i]], 128)[0], atol=1e-3) for i in range(60)
+    ]
+    assert unmixed == [True] * 30 + [False] * 30
+    assert torch.equal(targets[:30].cpu(), train_set.targets[:30])
+
+
 def test_resizing_by_one_changes_nothing_and_a_rate_of_two_halves_the_duration():
     x, one, none = noise(), torch.ones(4), torch.zeros(4)
     assert torch.allclose(resize(x, one, one, none), x, atol=1e-3)

@@ -146,7 +146,7 @@ def test_deleting_the_most_relevant_points_lowers_scores_more_than_random_ones(r
     assert share.shape == (len(set(labels.tolist())), 128) and (share.abs().sum(axis=1) <= 1.001).all()
 
 
-@pytest.mark.parametrize("name", ["deep_cnn", "piczak"])
+@pytest.mark.parametrize("name", ["deep_cnn", "piczak", "vgg19_no_weights"])
 def test_gradient_times_input_is_what_deletion_takes_from_the_logit_to_first_order(name):
     x, labels = example()
     networks = [models.MODELS[name].build(12, "quick", seed).eval() for seed in range(2)]

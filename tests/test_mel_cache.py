@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import joblib
@@ -69,6 +70,13 @@ def test_a_dask_cluster_makes_the_same_cache_byte_for_byte(competition, cache, t
     assert min(tasks.values()) > 1
     for name in ("frames.npy", "clips.csv", "settings.json"):
         assert (spread.folder / name).read_bytes() == (cache.folder / name).read_bytes()
+
+
+def test_a_killed_worker_is_reported_with_the_remedy(competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(mel_cache, "_frames", lambda *_: os._exit(1))
+    with pytest.raises(MemoryError, match="set LOKY_MAX_CPU_COUNT=1 to read one file at a time"):
+        mel_cache.build(competition.curated.head(40), tmp_path, "curated", SETTINGS, n_jobs=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_workers_do_not_run_ahead_of_a_slow_disk(tmp_path, monkeypatch):

@@ -68,6 +68,13 @@ def test_the_seed_draws_the_test_set(sounds, tmp_path):
     assert drawn[0].read_text() == drawn[1].read_text() != drawn[2].read_text()
 
 
+def test_sounds_that_are_too_long_for_their_label_are_counted(sounds, tmp_path, capsys):
+    soundfile.write(sounds / "Bark" / "all_day.wav", np.zeros(31 * 1000) + 0.1, 1000)
+    own.make_dataset(sounds, tmp_path / "target")
+    hears = "1 sounds are longer than 30 s, and training hears a random 2 s of each at a time: cut out"
+    assert hears in capsys.readouterr().out
+
+
 def test_a_csv_file_may_give_several_labels(sounds, tmp_path, capsys):
     fnames = [str(path.relative_to(sounds)) for path in audio.find_sounds(sounds)][:6]
     listed = tmp_path / "list.csv"

@@ -17,7 +17,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from utils import data, kaggle
+from utils import data, kaggle, setup
 from utils.workspace import ROOT
 
 COMPETITION = kaggle.COMPETITION
@@ -192,6 +192,10 @@ def test_with_zenodos_data_the_leaderboard_is_computed_locally(place):
         assert "data     data: 12 classes; 36 curated" in printed
     assert "Private" in printed
     assert listing(clone / "data") == before
+    place.put_data(place.root / "from_kaggle")  # with its notebooks, these runs can be submitted
+    [runs] = (clone / "work/runs").iterdir()
+    kit = setup(str(place.root / "from_kaggle"))
+    assert runs.name.removeprefix("data-") == kit.runs.name.removeprefix("from_kaggle-")
 
 
 def test_the_kernel_folders_have_the_documented_fields(tmp_path):

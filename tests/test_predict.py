@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -132,6 +133,48 @@ def test_the_plot_shows_the_top_classes_and_the_time_in_the_recording(run, tmp_p
     plt.close()
 
 
+def test_detections_are_series_of_windows_that_reach_the_threshold(run):
+    seconds = pd.Index([1.0, 2, 3, 4, 5], name="seconds")
+    scores = pd.DataFrame({"A": [0.1, 0.5, 0.9, 0.2, 0.7], "B": [0.6, 0.1, 0.1, 0.1, 0.1], "C": 0.0}, index=seconds)
+    rows = predict.detections(scores, run).to_numpy().tolist()
+    assert rows == [[0, 2, "B", 0.6], [1, 4, "A", 0.9], [4, 6, "A", 0.7]]
+    assert predict.detections(scores, run, threshold=0.95).empty
+    assert len(predict.detections(scores, run, threshold=0)) == 3
+
+
+def test_the_command_line_lists_detections_in_whole_recordings(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Run, "models", lambda self: [Loudness()])
+    tone(tmp_path / "a.wav", 40, 31, 34)  # between two of the eight excerpts
+    tone(tmp_path / "c.wav", 3, 0, 0)
+    (tmp_path / "b.wav").write_text("no sound")
+    label = predict.tag_over_time(tmp_path / "a.wav", run).max().idxmax()
+    level = predict.tag_over_time(tmp_path / "a.wav", run)[label].max() - 0.01
+    file = tmp_path / "found.csv"
+    arguments = [str(tmp_path), "--run", str(run.folder), "--detections", str(file), "--threshold", str(level)]
+    predict.main(arguments)
+    printed = capsys.readouterr().out
+    assert "b.wav cannot be read as audio" in printed
+    assert re.search(rf"{label} +1$", printed.strip())
+    found = pd.read_csv(file)
+    assert list(found.columns) == ["fname", "start", "end", "class", "score"]
+    assert found[["fname", "class"]].to_numpy().tolist() == [["a.wav", label]]
+    assert 30 <= found["start"][0] < 32 < 33 < found["end"][0] <= 35
+    with pytest.raises(SystemExit):
+        predict.main([*arguments, "--csv", str(tmp_path / "scores.csv")])
+    assert "--detections is a command of its own" in capsys.readouterr().err
+    (tmp_path / "b.wav").rename(file)
+    with pytest.raises(SystemExit):
+        predict.main([str(file), *arguments[1:]])
+    assert file.read_text() == "no sound"  # what is there is replaced only once a sound has been scored
+
+
+def test_it_is_said_that_long_sounds_are_scored_by_excerpts(run, tmp_path, capsys):
+    for name, seconds in (("long", 20), ("short", 10)):
+        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).uniform(-1, 1, seconds * 8000), 8000)
+    predict.tag(tmp_path, run)
+    assert "1 of 2 sounds are longer than the 8 excerpts of 2 s that these scores are from" in capsys.readouterr().out
+
+
 def test_missing_or_unreadable_sounds_are_reported(run, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.wav does not exist"):
         predict.tag(tmp_path / "nowhere.wav", run)
@@ -164,12 +207,15 @@ def test_the_command_line_uses_the_best_run_and_writes_files(run, tmp_path, monk
     predict.main([str(path), "--top", "2", "--csv", str(table), "--over_time", str(plot)])
     shown = capsys.readouterr().out
     assert str(run.folder) in shown
+    assert predict.ON_MINI_SET not in shown
     assert shown.count("tone.wav") == 2
     written = pd.read_csv(table, index_col="fname")
     device, _ = workspace.find_device()
     rounding = 0.02 if device == "cuda" else 1e-5  # two calls may use other kernels
     assert np.allclose(written, predict.tag(path, run, device), rtol=rounding, atol=1e-6)
     assert plot.read_bytes().startswith(b"\x89PNG")
+    predict.main([str(path), "--run", str(shutil.copytree(run.folder, tmp_path / "mini-2019-abc/deep_cnn-quick"))])
+    assert predict.ON_MINI_SET in capsys.readouterr().out
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     for arguments, sentence in [
         ([str(path)], "There is no run in"),

@@ -132,14 +132,15 @@ def notebook(tmp_path, monkeypatch):
     return write
 
 
-def test_the_runner_shows_the_failing_cell(notebook, tmp_path, capfd):
+def test_the_runner_shows_the_error_and_where_its_traceback_is(notebook, tmp_path, capfd):
     notebook("01_fails", "print('fine')", "what = 1 / 0")
     assert run.main([]) == 1
     printed = capfd.readouterr().err
-    assert "01_fails stopped" in printed
-    assert "what = 1 / 0" in printed
-    assert "ZeroDivisionError" in printed
-    assert (tmp_path / "work/notebooks/01_fails.ipynb").is_file()
+    assert printed.endswith("the same command resumes\n\nZeroDivisionError: division by zero\n")
+    copy = tmp_path / "work/notebooks/01_fails.ipynb"
+    assert f"01_fails stopped; its output, with the traceback, is in {copy}" in printed
+    [error] = nbformat.read(copy, as_version=4).cells[1].outputs
+    assert "what = " in "".join(error["traceback"])
 
 
 def test_relative_folders_are_resolved_first(notebook, tmp_path, monkeypatch, capfd):

@@ -70,9 +70,12 @@ def make_batch(
     x = dataset.crops(draw["rows"], draw["offsets"], config.n_frames)
     if "gain" in draw:
         other = dataset.crops(draw["other_rows"], draw["other_offsets"], config.n_frames)
-        x = mix_in_power(x, other, dataset.to_device(draw["gain"]))
-        mixed = (draw["gain"] > -math.inf)[:, None]
-        targets = torch.maximum(targets, dataset.targets[draw["other_rows"]] * mixed)
+        # A pause is not mixed: scaled to the other's level, its floor would be noise.
+        pauses = [some.amax(dim=(1, 2, 3)) == some.amin(dim=(1, 2, 3)) for some in (x, other)]
+        gain = dataset.to_device(draw["gain"]).masked_fill(pauses[0] | pauses[1], -math.inf)
+        x = mix_in_power(x, other, gain)
+        other_targets = dataset.to_device(dataset.targets[draw["other_rows"]])
+        targets = torch.maximum(dataset.to_device(targets), other_targets * (gain > -math.inf)[:, None])
     if "rate" in draw and draw["resized"].any():
         resized = torch.nonzero(draw["resized"])[:, 0]
         factors = [dataset.to_device(draw[name][resized]) for name in ("rate", "mel_scale", "mel_shift")]

@@ -100,7 +100,7 @@ class TrainingConfig:
 
     def smallest_batch(self, n_clips: int) -> int:
         """Return the size of the smallest of these batches."""
-        return n_clips // self.steps_per_epoch(n_clips)
+        return n_clips // max(1, self.steps_per_epoch(n_clips))
 
     def steps(self, n_clips: int) -> int:
         """Return the number of optimizer steps of a training on `n_clips` clips."""

@@ -37,6 +37,8 @@ def page(run: Run, device: str = "cpu"):  # noqa: ANN201
     plt.switch_backend("agg")  # gradio draws in threads, which cannot open windows
     with gradio.Blocks(title="Freesound tagging kit") as blocks:
         gradio.Markdown(ABOUT.format(title=run.record["title"], classes=len(run.classes)))
+        if predict.on_mini_set(run):
+            gradio.Markdown(f"**{predict.ON_MINI_SET}**")
         sound = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Drop a file, or record")
         shown = [gradio.Label(label="scores of the whole sound"), gradio.Plot(label="tags over time")]
         sound.change(answer, sound, shown, api_name="tag")

@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation (LRP): which points of a spectrogram led a network to its output.
 
 From the output back to the input, each layer passes its relevance on to the layer before it, in proportion to that
-layer's contributions. Nothing is added or lost: the relevances of all points add up to the logit.
+layer's contributions. Nothing is added or lost: the relevances of all points add up to the logit, less its bias.
 """
 
 # Source: LRP of spectrograms is the paper's [8], S. Becker et al., Interpreting and explaining deep neural networks for

@@ -31,6 +31,7 @@ READS = {  # the notebooks whose output each notebook reads
     "09_explanation": ["02_preprocessing", *TRAININGS],
     "10_your_sounds": TRAININGS,
 }
+FOR_SUBMISSION = ("02_preprocessing", "06_beyond_the_paper", "08_submission")
 ON_CPU = ("01_eda", "02_preprocessing", "07_evaluation")
 
 
@@ -124,13 +125,19 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         parser.exit(1, f"{error}\n")
     print(f"Written to {short_path(options.to)}. Run `pip install kaggle`, set up your API token, verify your")
-    print("phone, which GPUs need, and accept the competition's rules. Then run:\n")
+    print(
+        "phone, which GPUs need, and accept the competition's rules. If you have runs on the competition's data here,"
+    )
+    print(f"copy work/runs/DATA-1a2b3c to {quoted(options.to / 'kit' / 'runs')}; then push only 08.\n")
     print(upload)
     print(f"\nFor an update: kaggle datasets version -m new --dir-mode zip -p {quoted(options.to / 'kit')}")
     print("Notebooks that are pushed before the kit is ready run without it. Repeat until it is:\n")
-    print(f"kaggle datasets status {options.username}/{KIT}\n", *push, sep="\n")
-    status = f"kaggle kernels status {kernel_id(options.username, '01_eda')}"
-    print(f"\nWait for each one to finish before pushing the next: {status}\nFor a submission only: 02, 06 and 08.")
+    print(f"kaggle datasets status {options.username}/{KIT}")
+    print("\nFor a submission, push these. Before each, repeat the status of the one above until it is complete:\n")
+    others = dict(zip(READS, push))
+    for notebook in FOR_SUBMISSION:
+        print(others.pop(notebook), f"kaggle kernels status {kernel_id(options.username, notebook)}", sep="\n")
+    print("\nThe others, each after those that it reads:\n", *others.values(), sep="\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -23,6 +24,10 @@ CHUNK = 16  # clips per worker task: enough that dispatching it costs little
 TASKS_AHEAD = 8  # per worker, dispatched at a time: at most this many results wait for a slow disk
 MAX_LISTED = 10  # clips named in a message
 VERSION = 3  # raise it when frames or tables change: every cache is then rebuilt
+
+
+class NoReadableClip(ValueError):
+    """Raised if no clip of a table can be read; the message lists them with the reasons."""
 
 
 class Cache:
@@ -104,8 +109,8 @@ def build(
     reused too. KEY is a hash of the mel settings and of each clip's name, size and first, middle and last 4 KB.
     Unreadable clips are left out and listed in `.unreadable`, and the cache is rebuilt once one of them can be read.
     Damaged clips are included and listed in `.damaged`. Prints a line on the cache and the first ten of both lists; if
-    `temporary`, only the lists, whole. Raises ValueError if no clip can be read, a name occurs twice or is not UTF-8,
-    and OSError if the cache cannot be written.
+    `temporary`, only the lists, whole. Raises NoReadableClip, a ValueError, if no clip can be read; ValueError if a
+    name occurs twice or is not UTF-8; OSError if the cache cannot be written; MemoryError if a process was killed.
     """
     twice = table["fname"][table["fname"].duplicated()]
     if len(twice):
@@ -168,7 +173,8 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
         # numpy leaves room in the header for more rows, so it can be rewritten at the end.
         _write_npy_header(file, (0, settings.n_mels))
         all_frames = _all_frames(list(table["path"]), settings, n_jobs)
-        progress = tqdm(all_frames, name, len(table), unit="clip", file=sys.stdout, mininterval=1, delay=1)
+        few = len(table) < 2  # a bar would say nothing
+        progress = tqdm(all_frames, name, len(table), disable=few, unit="clip", file=sys.stdout, mininterval=1, delay=1)
         for (frames, reason, content_hash), fname in zip(progress, table["fname"]):
             if reason:
                 reports["unreadable" if frames is None else "damaged"].append((fname, reason))
@@ -182,7 +188,7 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
     reports = {kind: pd.DataFrame(rows, columns=["fname", "reason"]) for kind, rows in reports.items()}
     if not clips:
         listed = format_report(reports["unreadable"])
-        raise ValueError(f"{name}: none of {len(table)} clips can be read:\n{listed}")
+        raise NoReadableClip(f"{name}: none of {len(table)} clips can be read:\n{listed}")
     for kind, report in reports.items():
         if len(report):
             report.to_csv(folder / f"{kind}.csv", index=False)
@@ -204,9 +210,13 @@ def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int) -> Iterator[
     """
     tasks = [joblib.delayed(_frames)(paths[i : i + CHUNK], settings) for i in range(0, len(paths), CHUNK)]
     window = TASKS_AHEAD * joblib.effective_n_jobs(n_jobs)
-    with joblib.Parallel(n_jobs=n_jobs, return_as="generator") as parallel:
-        for i in range(0, len(tasks), window):
-            yield from chain.from_iterable(parallel(tasks[i : i + window]))
+    try:
+        with joblib.Parallel(n_jobs=n_jobs, return_as="generator") as parallel:
+            for i in range(0, len(tasks), window):
+                yield from chain.from_iterable(parallel(tasks[i : i + window]))
+    except BrokenProcessPool as error:
+        remedy = "set LOKY_MAX_CPU_COUNT=1 to read one file at a time, or cut files of an hour (2.4 GB) into parts"
+        raise MemoryError(f"A process that read sounds was killed, probably for lack of memory: {remedy}.") from error
 
 
 def _frames(paths: list[str], settings: MelConfig) -> list[tuple[np.ndarray | None, str, str]]:

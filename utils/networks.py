@@ -154,7 +154,7 @@ class VGG19(nn.Module):
 
     def frozen_features(self, x: Tensor) -> Tensor:
         """Return the output of the frozen layers; with none frozen, the grayscale images themselves."""
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.n_frozen):
             return self.features[: self.n_frozen](self.downsample(standardize(x)).expand(-1, 3, -1, -1))
 
     @property

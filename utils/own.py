@@ -16,6 +16,7 @@ from .workspace import quoted, replace_unprintable
 
 MIN_CLIPS_PER_CLASS = 3  # one for each of the training, validation and test sets
 MIN_FOLDS = 3  # for the same reason, if the clips come in folds
+LONGEST = 30  # s, as in the competition; of a longer sound, much may be something else than its label
 MARKER = ".made-by-utils-own"  # empty file in a dataset that was made here, which may be replaced
 RESERVED = ("fname", "labels")  # names of other columns of the tables
 
@@ -53,6 +54,9 @@ def make_dataset(
     _refuse_inside(target, *table["path"])
     _refuse_repeated(table, source)
     content = _content_hashes(table, source)
+    if long := int((audio.durations(table) > LONGEST).sum()):
+        hears = "and training hears a random 2 s of each at a time"
+        print(f"{source}: {long} sounds are longer than {LONGEST} s, {hears}: cut out what their labels are about.")
     classes = _classes(table, source)
     digits = len(str(len(table)))
     numbers = (f"{number:0{digits}}" for number in range(1, len(table) + 1))
@@ -154,7 +158,7 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
             files.refuse_undecodable((str(file.relative_to(folder)) for file in folder.rglob("*")), folder)
             raise FileNotFoundError(f"{csv} lists {given!r}, which is not in {folder}: add the file or remove the row.")
     paths = [folder / fname for fname in fnames]
-    sounds = {path for path in folder.rglob("[!.]*") if path.suffix.lower() in audio.SUFFIXES}
+    sounds = {path for path in audio.visible(folder) if path.suffix.lower() in audio.SUFFIXES and path.is_file()}
     if unlisted := sounds - set(paths):
         print(f"{csv} lists {len(paths)} clips; not listed, and not used: {len(unlisted)} other sounds in {folder}")
     return table.assign(path=paths)
@@ -208,7 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(
             f"\nThe test score will say nothing about {', '.join(untested)}, of which there is no test clip: add more."
         )
-    print(f"\nNext, run: python -m utils.run --data {quoted(options.target)} --preset quick 02 03 08")
+    print(f"\nNext, run: python -m utils.run --data {quoted(options.target)} --preset quick 02 03 07 08")
 
 
 if __name__ == "__main__":

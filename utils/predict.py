@@ -1,12 +1,14 @@
 """Tag sounds with a finished run.
 
 python -m utils.predict PATH...                          tag files and folders with the best run
+python -m utils.predict PATH... --detections FILE.csv    list when each class is heard in them
 python -m utils.predict FILE --over_time PLOT.png        also plot when each class is heard
 python -m utils.predict FILE --explain PLOT.png          also plot what supports the top class
 """
 
 import argparse
 import math
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -17,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from . import audio, explain, inference, mel_cache, mini, plots, workspace
 from .augment import tta_crops
@@ -25,16 +28,26 @@ from .dataset import MelDataset
 from .run_folder import Run
 from .runs import find_runs, preferred
 
+ON_MINI_SET = "This run knows only the mini set's synthetic sounds: its tags say nothing about recordings."
+
 
 def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
     """Score each sound, as `inference.score_run` does: a row per file (the index `fname`), a column per class.
 
+    Of a long recording, that is at most `run.config.test_crops` excerpts: prints how many sounds are longer than these.
     `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the given folder,
     or the file's name; where these are not unique, the path. Files that cannot be read are printed with the reason and
     have no row. Raises FileNotFoundError if a path does not exist or a folder has no sound, and ValueError if no file
     can be read.
     """
+    run.require_weights()
     with _clips(_table(paths), run, run.mel, device) as clips:
+        n_crops, n_frames = run.config.test_crops, run.config.n_frames
+        if longer := int((clips.lengths > n_crops * n_frames).sum()):
+            seconds = n_frames * run.mel.hop_length / run.mel.sample_rate
+            excerpts = f"{n_crops} excerpt{'s' * (n_crops > 1)} of {seconds:.0f} s"
+            print(f"{longer} of {len(clips)} sounds are longer than the {excerpts} that these scores are from:")
+            print("tag_over_time or, in a shell, --detections scores a whole recording.")
         return pd.DataFrame(inference.score_run(run, clips), index=pd.Index(clips.table["fname"]), columns=run.classes)
 
 
@@ -58,6 +71,7 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
     silence, `top_db` or more below the recording's loudest point, has scores of 0. Raises FileNotFoundError and
     ValueError as `tag` does, and ValueError if `seconds` is less than a frame.
     """
+    run.require_weights()
     frame = run.mel.hop_length / run.mel.sample_rate
     if not frame <= seconds < np.inf:
         raise ValueError(f"seconds is {seconds}, but windows are at least a frame apart: make it {frame:.3f} or more.")
@@ -82,13 +96,33 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
 
+def detections(over_time: pd.DataFrame, run: Run, threshold: float = 0.5) -> pd.DataFrame:
+    """List when each class is heard, given the scores of `tag_over_time`: `start`, `end`, `class` and `score`.
+
+    A row is a series of windows with scores of `threshold` or more: from the start of its first window to the end of
+    its last, in seconds, and the highest of the scores. The sound itself may be shorter than a window, and the last
+    window may end after the recording.
+    """
+    window = (run.config.n_frames - 1) * run.mel.hop_length / run.mel.sample_rate
+    rows = []
+    for name, scores in over_time.items():
+        heard = scores >= threshold
+        series = (heard != heard.shift()).cumsum()[heard]
+        for _, some in scores[heard].groupby(series):
+            start, end = some.index[0] - window / 2, some.index[-1] + window / 2
+            rows.append((round(start, 2), round(end, 2), name, some.max()))
+    table = pd.DataFrame(rows, columns=["start", "end", "class", "score"])
+    return table.sort_values(["start", "class"], ignore_index=True)
+
+
 def explain_top_class(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, float, np.ndarray, np.ndarray]:
     """Return a recording's top class, and the start in seconds, dB and relevance of the crop with its highest logit.
 
     dB and relevance are (n_mels, frames). Raises FileNotFoundError and ValueError as `tag` does, and ValueError and
     ImportError as `explain.relevance` does.
     """
-    label = int(tag(path, run, device).to_numpy()[0].argmax())
+    with _clips(_table([path]), run, run.mel, device) as clips:
+        label = int(inference.score_run(run, clips)[0].argmax())
     networks = [network.to(device).eval() for network in run.models()]
     with _untrimmed(path, run, device) as clips:
         every_crop = replace(run.config, test_crops=int(clips.lengths[0]))  # fewer could miss the sound
@@ -120,10 +154,14 @@ def best_run() -> Run:
         raise FileNotFoundError(f"There is no run in {folder}: {remedy}.")
 
     def rank(run: Run) -> tuple:
-        is_mini = run.folder.parent.name.startswith(mini.NAME)
-        return not is_mini, len(run.classes), (run.folder / "settings.json").stat().st_mtime
+        return not on_mini_set(run), len(run.classes), (run.folder / "settings.json").stat().st_mtime
 
     return max(found, key=rank)
+
+
+def on_mini_set(run: Run) -> bool:
+    """Whether the run was trained on the mini set: its tags of recordings mean nothing."""
+    return run.folder.parent.name.startswith(mini.NAME)
 
 
 def open_run(folder: str | None) -> Run:
@@ -180,6 +218,23 @@ def _limited(x: Tensor, settings: MelConfig) -> Tensor:
     return x.clamp(min=x.amax(dim=(1, 2, 3), keepdim=True) - settings.top_db)
 
 
+def _write_detections(file: str, table: pd.DataFrame, run: Run, threshold: float, device: str) -> pd.DataFrame:
+    """Write the `detections` in each sound as soon as it is scored: if this is stopped, those found so far remain."""
+    tables = []
+    for clip in tqdm(table.itertuples(), "detections", len(table), unit="sound", file=sys.stdout):
+        try:
+            found = detections(tag_over_time(clip.path, run, device=device), run, threshold)
+        except mel_cache.NoReadableClip as error:
+            print(error)
+            continue
+        found.insert(0, "fname", clip.fname)
+        found.round(3).to_csv(file, index=False, mode="a" if tables else "w", header=not tables)
+        tables.append(found)
+    if not tables:
+        raise ValueError(f"None of {len(table)} sounds can be read: replace them.")
+    return pd.concat(tables, ignore_index=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.predict", description="Tag sounds with a finished run.")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="sound file, or folder with sounds in it or below")
@@ -188,12 +243,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--over_time", metavar="FILE.png", help="file for a plot of a sound's scores over time")
     parser.add_argument("--explain", metavar="FILE.png", help="file for a plot of what supports a sound's top class")
     parser.add_argument("--csv", metavar="FILE", help="file for all scores")
+    parser.add_argument(
+        "--detections", metavar="FILE.csv", help="file that lists when each class is heard, window by window; no other"
+    )
+    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of a detection (default: 0.5)")
     options = parser.parse_intermixed_args(arguments)
     if (options.over_time or options.explain) and (len(options.paths) > 1 or Path(options.paths[0]).is_dir()):
         parser.error("--over_time and --explain plot one sound: give one file")
+    if options.detections and (options.csv or options.over_time or options.explain):
+        parser.error("--detections is a command of its own: leave out --csv, --over_time and --explain")
     if options.top < 1:
         parser.error(f"--top is {options.top}: give 1 or more")
-    for file in filter(None, (options.csv, options.over_time, options.explain)):
+    for file in filter(None, (options.csv, options.over_time, options.explain, options.detections)):
         if not Path(file).absolute().parent.is_dir():
             parser.error(f"{file} is in a folder that does not exist: make it first")
     workspace.replace_unprintable()
@@ -201,7 +262,13 @@ def main(arguments: list[str] | None = None) -> None:
         run = open_run(options.run)
         described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"
         print(f"run: {workspace.short_path(run.folder)}, {described}")
+        if on_mini_set(run):
+            print(ON_MINI_SET)
         device, _ = workspace.find_device()
+        if options.detections:
+            found = _write_detections(options.detections, _table(options.paths), run, options.threshold, device)
+            print(found["class"].value_counts().to_string() if len(found) else "no class reaches the threshold")
+            return
         found = tag(options.paths, run, device)
         print(top_classes(found, options.top).round(3).to_string(index=False))
         if options.csv:
@@ -215,8 +282,10 @@ def main(arguments: list[str] | None = None) -> None:
             label, begin, crop, points = explain_top_class(options.paths[0], run, device)
             title = f"relevance for {plots.display_name(label)}"
             plots.relevance(crop, {title: points}, run.mel, begin).savefig(options.explain, dpi=150)
-    except (OSError, ValueError, ImportError, FloatingPointError) as error:
+    except (OSError, ValueError, ImportError, FloatingPointError, MemoryError) as error:
         parser.exit(1, f"{error}\n")
+    except KeyboardInterrupt:
+        parser.exit(1, "\nStopped.\n")
 
 
 if __name__ == "__main__":

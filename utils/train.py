@@ -26,7 +26,7 @@ from .run_folder import Run, fingerprint, finished, refuse_other_folder, save_ru
 from .workspace import device_name, short_path
 
 EVALUATIONS = 50  # on the validation set during a training, at most
-VERSION = 4  # raise it when what a training computes changes: finished trainings are then repeated
+VERSION = 5  # raise it when what a training computes changes: finished trainings are then repeated
 
 
 def fit(

@@ -14,7 +14,7 @@ import pandas as pd
 
 from . import files, mini
 from .config import KAGGLE_WORKING, PRESETS, Preset, attached
-from .data import LAYOUT_MARKERS, Competition, content_keys
+from .data import LAYOUT_MARKERS, TEST_LABELS, Competition, content_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,14 +36,15 @@ class Workspace:
 
     @cached_property
     def runs(self) -> Path:
-        """Folder of the runs on this data, separate for each set of classes and of test clips with known labels.
+        """Folder of the runs on this data, separate for each set of classes and of test clips in test_labels.csv.
 
         If a dataset is made anew, some of its test clips may have been in the training set of an earlier run. Their
-        content counts, too: the same names may be those of other sounds now. Raises OSError if one of them
-        cannot be opened.
+        content counts, too: the same names may be those of other sounds now. The competition's test clips stay the
+        same, so runs on Zenodo's release are found with Kaggle's data. Raises OSError if one in test_labels.csv cannot
+        be opened.
         """
         test, labeled = self.competition.test, []
-        if "labels" in test:
+        if (self.competition.folder / TEST_LABELS).is_file():
             keys = content_keys(test["path"])
             if None in keys:
                 raise OSError(f"The test clip {test['path'][keys.index(None)]} cannot be opened: restore it.")
