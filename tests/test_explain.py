@@ -151,10 +151,10 @@ def test_gradient_times_input_is_what_deletion_takes_from_the_logit_to_first_ord
     x, labels = example()
     networks = [models.MODELS[name].build(12, "quick", seed).eval() for seed in range(2)]
     points = explain.gradient_times_input(networks, x, labels)
-    step = 1e-3 * (x - x.amin(dim=(1, 2, 3), keepdim=True)) * (points > 0)[:, None]
+    step = 1e-4 * (x - x.amin(dim=(1, 2, 3), keepdim=True)) * (points > 0)[:, None]
     with torch.no_grad():
         lost = sum(network(x) - network(x - step) for network in networks) / 2
-    lost = 1e3 * lost.gather(1, labels[:, None])[:, 0]
+    lost = 1e4 * lost.gather(1, labels[:, None])[:, 0]
     assert torch.allclose(points.clamp(min=0).sum(dim=(1, 2)), lost, rtol=0.02)
 
 

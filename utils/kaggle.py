@@ -125,9 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         parser.exit(1, f"{error}\n")
     print(f"Written to {short_path(options.to)}. Run `pip install kaggle`, set up your API token, verify your")
-    print(
-        "phone, which GPUs need, and accept the competition's rules. If you have runs on the competition's data here,"
-    )
+    print("phone, which GPUs need, and accept the competition's rules. If you have runs on the competition's data,")
     print(f"copy work/runs/DATA-1a2b3c to {quoted(options.to / 'kit' / 'runs')}; then push only 08.\n")
     print(upload)
     print(f"\nFor an update: kaggle datasets version -m new --dir-mode zip -p {quoted(options.to / 'kit')}")
