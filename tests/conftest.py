@@ -75,3 +75,15 @@ def run(model, sets, tmp_path_factory):
     """That model, trained, in its own work folder; read it, or change a copy."""
     settings = replace(models.MODELS["deep_cnn"].config("quick"), epochs=16, min_steps=1)
     return train.fit(model, *sets, settings, tmp_path_factory.mktemp("work") / "runs/mini/deep_cnn", "Deep CNN")
+
+
+@pytest.fixture
+def refused(capsys):
+    """A function that calls `main` with arguments that it refuses, and returns what it says."""
+
+    def call(main, *arguments):
+        with pytest.raises(SystemExit):
+            main([str(argument) for argument in arguments])
+        return capsys.readouterr().err
+
+    return call

@@ -18,4 +18,3 @@ def test_every_row_of_the_benchmark_is_measured(competition, tmp_path, monkeypat
     bench.training(setup(), clips, folder, 1)
     bench.lwlrap(1)
     assert len({(row["what"], row["baseline"]) for row in bench.rows}) == 11
-    assert all(row["ratio"] > 0 for row in bench.rows)

@@ -92,16 +92,6 @@ def test_no_stage_of_a_fold_has_seen_its_clips_and_every_clip_is_scored_out_of_f
     assert (table["curated clips"].iloc[0], table["noisy clips"].iloc[0]) == (len(curated) - 12, 8)
 
 
-def trainings(sets, folder, *rates):
-    """Return arguments of a short training per learning rate, named 0, 1 ..."""
-    train_set, held_out = sets[0].subset(np.arange(40)), sets[0].subset(np.arange(40, 60))
-    torch.manual_seed(0)
-    model = models.build({"name": "DeepCNN", "n_classes": 12, "width": 2, "stem": 2})
-    config = replace(models.MODELS["best"].config("quick"), max_steps=4, test_crops=1)
-    configs = [replace(config, learning_rate=rate, seed=number) for number, rate in enumerate(rates)]
-    return [(model, train_set, held_out, c, folder / str(c.seed), str(c.seed)) for c in configs]
-
-
 def test_folds_trained_in_parallel_give_the_same_scores(sets, tmp_path, capsys):
     here = best.fit(*sets, QUICK, tmp_path / "here")
     torch.set_num_threads(2)
@@ -114,8 +104,11 @@ def test_folds_trained_in_parallel_give_the_same_scores(sets, tmp_path, capsys):
 
 def test_the_first_parallel_training_that_fails_ends_the_others(sets, tmp_path):
     torch.set_num_threads(2)
-    long, failing, later = trainings(sets, tmp_path, 1e-3, 1e30, 1e-3)
-    long = (*long[:3], replace(long[3], min_steps=10**6, max_steps=10**6), *long[4:])
+    model = models.build({"name": "DeepCNN", "n_classes": 12, "width": 2, "stem": 2})
+    config = models.MODELS["best"].config("quick")
+    parts = sets[0].subset(np.arange(40)), sets[0].subset(np.arange(40, 60))
+    configs = replace(config, min_steps=10**6, max_steps=10**6), replace(config, learning_rate=1e30), config
+    long, failing, later = ((model, *parts, each, tmp_path / str(i), str(i)) for i, each in enumerate(configs))
     others = set(multiprocessing.active_children())  # of earlier tests
     with pytest.raises(FloatingPointError, match="1: the loss is"):
         launch.train_in_parallel(train.fit, [[long], [failing, later]], 10**6, sets[0].device)

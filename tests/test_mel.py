@@ -39,12 +39,6 @@ def test_trim_matches_librosa():
         assert np.array_equal(trim(samples, SETTINGS), expected)
 
 
-def test_log_mel_matches_librosa_on_the_mini_set(competition):
-    for path in competition.curated["path"][::10]:
-        samples = trim(load_clip(path, SETTINGS), SETTINGS)
-        assert np.abs(log_mel(samples, SETTINGS) - librosa_log_mel(samples, SETTINGS)).max() < 0.01
-
-
 def test_filter_centers_follow_the_papers_formula():
     def mel(hz):
         return 2595 * np.log10(1 + hz / 700)

@@ -282,14 +282,12 @@ def test_an_empty_label_or_file_is_named(sounds, tmp_path):
         own.make_dataset(sounds, tmp_path / "target")
 
 
-def test_the_command_line_shows_the_dataset_and_the_next_command(sounds, tmp_path, capsys):
+def test_the_command_line_shows_the_dataset_and_the_next_command(sounds, tmp_path, capsys, refused):
     own.main([str(sounds), str(tmp_path / "my target")])
     shown = capsys.readouterr().out
     assert ["Bark", "8", "2"] in [line.split() for line in shown.splitlines()]
     assert f"python -m utils.run --data '{tmp_path / 'my target'}'" in shown
-    with pytest.raises(SystemExit):
-        own.main([str(sounds), str(tmp_path / "my target")])
-    assert "already exists" in capsys.readouterr().err
+    assert "already exists" in refused(own.main, sounds, tmp_path / "my target")
     own.main([str(sounds), str(tmp_path / "my target"), "--replace"])
 
 

@@ -232,7 +232,7 @@ def test_the_kernel_folders_have_the_documented_fields(tmp_path):
     assert not (tmp_path / "again").exists()
 
 
-def test_only_a_folder_that_was_written_for_kaggle_is_replaced(tmp_path, monkeypatch, capsys):
+def test_only_a_folder_that_was_written_for_kaggle_is_replaced(tmp_path, monkeypatch, refused):
     (tmp_path / "precious.txt").write_text("thesis")
     monkeypatch.chdir(tmp_path)
     for mine in (Path("."), tmp_path / "precious.txt"):
@@ -240,12 +240,8 @@ def test_only_a_folder_that_was_written_for_kaggle_is_replaced(tmp_path, monkeyp
             FileExistsError, match=r"was not written by utils\.kaggle: remove it, or name a new or empty folder"
         ):
             kaggle.write(mine, "someone")
-    with pytest.raises(SystemExit):
-        kaggle.main(["someone", "--to", "."])
-    assert capsys.readouterr().err.startswith(". was not written by utils.kaggle")
-    with pytest.raises(SystemExit):
-        kaggle.main(["Your Name"])
-    assert "'Your Name' is no username" in capsys.readouterr().err
+    assert refused(kaggle.main, "someone", "--to", ".").startswith(". was not written by utils.kaggle")
+    assert "'Your Name' is no username" in refused(kaggle.main, "Your Name")
     assert [file.read_text() for file in tmp_path.iterdir()] == ["thesis"]
     (tmp_path / "empty").mkdir()
     runs = tmp_path / "empty/kit/runs/data-1a2b3c"

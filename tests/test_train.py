@@ -7,7 +7,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from utils import augment, baselines, distributed, inference, metrics, models, muon, train
+from utils import augment, baselines, distributed, inference, launch, metrics, models, muon, train
 from utils.checkpoint import Checkpoint
 from utils.config import TrainingConfig
 from utils.dataset import MelDataset
@@ -190,7 +190,6 @@ def test_weights_and_scores_that_are_not_finite_are_not_saved(tiny, few, tmp_pat
         ({"crop": "center"}, "crop is 'center': set it to one of start, random"),
         ({"max_steps": 0}, "max_steps is 0: set it to a whole number, 1 or more"),
         ({"epochs": 2.5}, "epochs is 2.5: set it to a whole number, 1 or more"),
-        ({"epochs": 0}, "epochs is 0"),
         ({"test_crops": 0}, "test_crops is 0"),
         ({"mix_probability": 1.5}, "mix_probability is 1.5: set it to a number from 0 to 1"),
         ({"augmented": float("nan")}, "augmented is nan"),
@@ -279,7 +278,7 @@ def test_sets_that_do_not_belong_together_are_rejected(few, tiny, tmp_path):
         ([empty, few[1]], "the training or the validation set has no clips"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            fit(tiny, sets, tmp_path / "run", TINY)
+            launch.fit(tiny, *sets, TINY, tmp_path / "run", "Tiny")
         with pytest.raises(ValueError, match=sentence):
             baselines.fit("knn", *sets, tmp_path / "run")
 

@@ -82,7 +82,7 @@ class _Stream(soundfile.SoundFile):
 
 def _decode(path: str | Path, samples_per_read: int = SAMPLES_PER_READ) -> tuple[np.ndarray, int, str]:
     """Decode mono samples as far as possible; return them, their rate and the damage (see `load_clip_and_damage`)."""
-    blocks, failure = [], None
+    blocks, failed = [], False
     with (
         _named(path), open(path, "rb") as opened, _Stream(path) as by_name,
         # An open file knows where reading ended, but malformed files of other formats make it write to stderr.
@@ -91,15 +91,15 @@ def _decode(path: str | Path, samples_per_read: int = SAMPLES_PER_READ) -> tuple
         try:
             for block in _mono_blocks(file, samples_per_read):
                 blocks.append(block)  # noqa: PERF402 (blocks before a failure are kept)
-        except soundfile.LibsndfileError as error:
+        except soundfile.LibsndfileError:
             if samples_per_read > SAMPLES_PER_RETRY:
                 return _decode(path, SAMPLES_PER_RETRY)
             if not blocks:
                 raise
-            failure = error
+            failed = True
         # A clip of the usual length is a single block.
         samples = blocks[0] if len(blocks) == 1 else np.concatenate([*blocks, np.empty(0, np.float32)])
-        return samples, file.samplerate, _damage(file, len(samples), failure is not None, opened)
+        return samples, file.samplerate, _damage(file, len(samples), failed, opened)
 
 
 def _mono_blocks(file: soundfile.SoundFile, samples_per_read: int) -> Iterator[np.ndarray]:

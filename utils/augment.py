@@ -27,19 +27,19 @@ def draw_batch(
     Drawing happens before any process takes its shard of the rows, so batches are the same for any number of processes
     and any kind of device.
     """
-    n, n_frames = len(rows), config.n_frames
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+        return low + (high - low) * torch.rand(len(rows), *shape, generator=generator)
 
     def begin(rows: Tensor) -> Tensor:
         if config.crop == "start":
             return torch.zeros_like(rows)
-        return _random_offsets(dataset.lengths[rows], n_frames, generator)
+        room = dataset.lengths[rows] - config.n_frames  # a crop is inside a longer clip, around a shorter one
+        return (uniform(0, 1) * (room.abs() + 1)).long() + room.clamp(max=0)
 
     draw = {"rows": rows, "offsets": begin(rows)}
     if config.mix_probability:
-        other = rows[torch.randperm(n, generator=generator)]
+        other = rows[torch.randperm(len(rows), generator=generator)]
         gain = torch.where(uniform(0, 1) < config.mix_probability, uniform(*GAIN), -math.inf)
         draw |= {"other_rows": other, "other_offsets": begin(other), "gain": gain}
     if config.resize_probability:
@@ -120,12 +120,6 @@ def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarra
             draw["filter_gain"][:] = torch.linspace(-FILTER_GAIN, FILTER_GAIN, FILTER_POINTS)
         shown[name] = make_batch(dataset, draw, only)[0][0, 0].cpu().numpy()
     return shown
-
-
-def _random_offsets(lengths: Tensor, n_frames: int, generator: torch.Generator) -> Tensor:
-    """Draw the start of each clip's crop uniformly: inside a longer clip, around a shorter one."""
-    room = lengths - n_frames
-    return (torch.rand(len(lengths), generator=generator) * (room.abs() + 1)).long() + room.clamp(max=0)
 
 
 def mix_in_power(x: Tensor, other: Tensor, gain: Tensor) -> Tensor:

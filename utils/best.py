@@ -125,8 +125,6 @@ def agreeing(run: Run, noisy: MelDataset) -> np.ndarray:
 
     Their names are saved in the run's folder: recomputed on another machine, a near tie could flip.
     """
-    if not len(noisy):
-        return np.empty(0, dtype=int)
     key = hashlib.sha256("\n".join(noisy.table["fname"] + ":" + noisy.table["labels"]).encode()).hexdigest()[:12]
     file = run.folder / f"{noisy.sources[0]}-{key}.csv"
     if not file.exists():

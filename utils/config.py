@@ -50,6 +50,10 @@ class MelConfig:
             limits = f"0 <= fmin < fmax <= {self.sample_rate / 2:g} Hz, half of the sample rate"
             raise ValueError(f"fmin is {self.fmin:g} Hz and fmax is {self.fmax:g} Hz: set {limits}.")
 
+    def silence(self, loudest: float) -> float:
+        """Return the level in dB of silence in a clip: `top_db` below its loudest point, or that of `amin`."""
+        return max(loudest - self.top_db, 10 * math.log10(self.amin))
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -106,11 +110,6 @@ class TrainingConfig:
         """Return the number of optimizer steps of a training on `n_clips` clips."""
         steps = max(self.epochs * self.steps_per_epoch(n_clips), self.min_steps)
         return min(steps, self.max_steps or steps)
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether a clip is the same input in every epoch."""
-        return self.crop == "start" and not any(getattr(self, name) for name in NO_AUGMENTATION)
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,6 @@ class Competition:
 
 def read_table(file: Path, columns: list[str]) -> pd.DataFrame:
     """Read a CSV file as a table of text, with one row per clip. Raises as `Competition` does."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist: restore it from the competition's data.")
     lines = _read_lines(file)
     header = next(lines, (1, []))[1]
     twice = [column for column in header if header.count(column) > 1]
@@ -140,6 +138,8 @@ def read_table(file: Path, columns: list[str]) -> pd.DataFrame:
 
 def _read_lines(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the line number where each non-blank row ends, and its fields without spaces around them."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: restore it from the competition's data.")
     data = file.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -181,8 +181,6 @@ def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
 
 def _read_vocabulary(file: Path, labels: set[str]) -> list[str]:
     """Read the classes, in alphabetical order, from the column of vocabulary.csv with most of the labels in use."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist: restore it from the competition's data.")
     columns = [set(column) for column in zip_longest(*(fields for _, fields in _read_lines(file)), fillvalue="")]
     classes = max(columns, key=lambda column: len(column & labels), default=set())
     return _classes(sorted(classes - {"", "label", "labels", "name", "display_name"}), file)

@@ -88,9 +88,8 @@ class MelDataset:
         joined = copy.copy(self)
         joined.sources = self.sources + other.sources
         joined.table = pd.concat([self.table, other.table], ignore_index=True)
-        joined.targets = torch.cat([self.targets, other.targets])
-        joined.lengths = torch.cat([self.lengths, other.lengths])
-        joined.pad_values = torch.cat([self.pad_values, other.pad_values])
+        for name in ("targets", "lengths", "pad_values"):
+            setattr(joined, name, torch.cat([getattr(self, name), getattr(other, name)]))
         ends = joined.lengths.cumsum(0)
         joined.starts = ends - joined.lengths
         n_mels, dtype = self.frames.shape[1], self.frames.dtype

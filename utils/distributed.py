@@ -3,7 +3,6 @@
 import gc
 import io
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 
@@ -39,7 +38,7 @@ def process_group() -> Iterator[None]:
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, device_id=device)
-    with redirect_stdout(io.StringIO()) if rank() else nullcontext(sys.stdout):
+    with redirect_stdout(io.StringIO()) if rank() else nullcontext():
         yield
     gc.collect()
     dist.destroy_process_group()  # not after an error: it needs the other processes, which are waiting

@@ -39,26 +39,6 @@ def kernel_id(username: str, notebook: str) -> str:
     return f"{username}/{KIT}-{notebook.replace('_', '-')}"
 
 
-def kernel_metadata(username: str, notebook: str, internet: bool) -> dict:
-    """Return what `kaggle kernels push` reads."""
-    # Source: https://github.com/Kaggle/kaggle-cli/blob/main/docs/kernels_metadata.md
-    gpu = {"machine_shape": "NvidiaTeslaT4"} if notebook not in ON_CPU else {}  # two T4s
-    return {
-        "id": kernel_id(username, notebook),
-        "title": kernel_id(username, notebook).split("/")[1].replace("-", " "),  # Kaggle derives the id from the title
-        "code_file": f"{notebook}.ipynb",
-        "language": "python",
-        "kernel_type": "notebook",
-        "is_private": True,
-        "enable_gpu": notebook not in ON_CPU,
-        "enable_internet": internet,
-        "dataset_sources": [f"{username}/{KIT}"],
-        "competition_sources": [COMPETITION],
-        "kernel_sources": [kernel_id(username, read) for read in READS[notebook]],
-        "model_sources": [],
-    } | gpu
-
-
 def write(folder: Path, username: str, weights: Path | None = None) -> list[str]:
     """Write `folder`, with a folder per notebook and the dataset `kit`; return the upload commands, in order.
 
@@ -100,12 +80,29 @@ def _write_kit(folder: Path, username: str, weights: Path | None) -> None:
 
 
 def _write_kernel(folder: Path, username: str, internet: bool) -> None:
+    """Write a notebook, named like `folder`, and what `kaggle kernels push` reads."""
     folder.mkdir()
-    text = (ROOT / "notebooks" / f"{folder.name}.ipynb").read_text(encoding="utf-8")
+    notebook = folder.name
+    text = (ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8")
     mounted = text.replace("/kaggle/input/datasets/OWNER/", f"/kaggle/input/datasets/{username}/")
-    (folder / f"{folder.name}.ipynb").write_text(mounted, encoding="utf-8")
-    metadata = kernel_metadata(username, folder.name, internet)
-    (folder / "kernel-metadata.json").write_text(json.dumps(metadata, indent=1))
+    (folder / f"{notebook}.ipynb").write_text(mounted, encoding="utf-8")
+    # Source: https://github.com/Kaggle/kaggle-cli/blob/main/docs/kernels_metadata.md
+    gpu = {"machine_shape": "NvidiaTeslaT4"} if notebook not in ON_CPU else {}  # two T4s
+    metadata = {
+        "id": kernel_id(username, notebook),
+        "title": kernel_id(username, notebook).split("/")[1].replace("-", " "),  # Kaggle derives the id from the title
+        "code_file": f"{notebook}.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": bool(gpu),
+        "enable_internet": internet,
+        "dataset_sources": [f"{username}/{KIT}"],
+        "competition_sources": [COMPETITION],
+        "kernel_sources": [kernel_id(username, read) for read in READS[notebook]],
+        "model_sources": [],
+    }
+    (folder / "kernel-metadata.json").write_text(json.dumps(metadata | gpu, indent=1))
 
 
 def main(arguments: list[str] | None = None) -> None:

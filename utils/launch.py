@@ -162,12 +162,6 @@ def _work(pickled: bytes) -> None:
     train_one(*arguments, _Steps(disable=True))
 
 
-def _weights() -> Path:
-    if weights := models.imagenet_weights():
-        return weights
-    raise SystemExit("No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS is not set.")
-
-
 def _changes(text: str) -> dict:
     """Parse changes of a TrainingConfig, in JSON."""
     try:
@@ -180,12 +174,6 @@ def _changes(text: str) -> dict:
     return changes
 
 
-def _name(text: str) -> str:
-    if not re.fullmatch(r"(?!best)[\w-]+", text):  # `runs.preferred` takes runs of that name for blends
-        raise argparse.ArgumentTypeError("use letters, digits, - and _, and do not begin with best")
-    return text
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line described at the top of this file."""
     about = "Train one model, alone or under torchrun, on the cache made by python -m utils.run 02."
@@ -195,12 +183,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", help="folder for artifacts (FAT_WORK)")
     parser.add_argument("--preset", choices=PRESETS, help="default: quick, on a GPU full (FAT_PRESET)")
     parser.add_argument("--config", type=_changes, default={}, help="config changes, such as '{\"batch_size\": 64}'")
-    parser.add_argument("--name", type=_name, help="of the run, before -PRESET; the default is the model")
+    parser.add_argument("--name", help="of the run, before -PRESET; the default is the model")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     replace_unprintable()
     if not (options.model or options.job):
         parser.error(f"name a model: {', '.join(ONE_TRAINING)}")
+    # `runs.preferred` takes runs whose names begin with best for blends.
+    if options.name is not None and not re.fullmatch(r"(?!best)[\w-]+", options.name):
+        parser.error("argument --name: use letters, digits, - and _, and do not begin with best")
     if options.work:
         os.environ["FAT_WORK"] = options.work
     with distributed.process_group():
@@ -212,7 +203,9 @@ def main(arguments: list[str] | None = None) -> None:
             table, classes, entry = kit.competition.curated, kit.competition.classes, models.MODELS[options.model]
             cache = mel_cache.load(table, kit.cache, "curated", kit.preset.mel)
             sets = load_split(cache, table, classes, kit.preset, kit.device)
-            weights = {"weights": _weights()} if entry.pretrained else {}
+            weights = {"weights": models.imagenet_weights()} if entry.pretrained else {}
+            if None in weights.values():
+                raise OSError("No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS is not set.")
             model = entry.build(len(classes), kit.preset.name, **weights)
             config = replace(entry.config(kit.preset.name), **options.config)
             run = train.fit(model, *sets, config, kit.run_folder(options.name or options.model), entry.title)

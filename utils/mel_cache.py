@@ -180,8 +180,7 @@ def _write_cache(folder: Path, table: pd.DataFrame, name: str, settings: MelConf
                 reports["unreadable" if frames is None else "damaged"].append((fname, reason))
             if frames is not None:
                 file.write(frames.tobytes())
-                pad_value = max(float(frames.max()) - settings.top_db, 10 * np.log10(settings.amin))
-                clips.append((fname, end, len(frames), pad_value, content_hash))
+                clips.append((fname, end, len(frames), settings.silence(float(frames.max())), content_hash))
                 end += len(frames)
         file.seek(0)
         _write_npy_header(file, (end, settings.n_mels))

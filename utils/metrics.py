@@ -121,7 +121,7 @@ def most_confused_pairs(targets: np.ndarray, scores: np.ndarray, classes: list[s
     clips, labels = np.nonzero(targets * missed[:, None])
     names = np.asarray(classes)
     table = pd.DataFrame({"label": names[labels], "confused with": names[highest[clips]]})
-    return table.value_counts().rename("clips").reset_index()
+    return table.value_counts().reset_index(name="clips")
 
 
 def bootstrap_interval(

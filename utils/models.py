@@ -54,7 +54,7 @@ _QUICK = TrainingConfig(
 )  # fmt: skip
 _SMALL_CNN = {"width": 32, "stem": 16, "residual": True, "peak": True}
 _BEST = replace(_QUICK, epochs=50, min_steps=3000, max_steps=None)
-_QUICK_BEST = replace(_BEST, epochs=20, min_steps=1, max_steps=100)
+_QUICK_BEST = replace(_QUICK, epochs=20, max_steps=100)
 _QUICK_VGG19 = replace(
     _QUICK, epochs=40, max_steps=200, optimizer="adam", learning_rate=1e-3, test_crops=1, **NO_AUGMENTATION
 )  # fmt: skip
@@ -73,7 +73,7 @@ _FULL_HERSHEY = replace(_FULL_PICZAK, epochs=100, batch_size=128, weight_decay=0
 _QUICK_SBCNN = replace(
     _QUICK, epochs=40, max_steps=120, optimizer="adam", spec_augment_probability=0.0, filter_probability=0.0
 )
-_QUICK_PICZAK = replace(_QUICK_VGG19, epochs=50, max_steps=200, test_crops=8)
+_QUICK_PICZAK = replace(_QUICK_VGG19, epochs=50, test_crops=8)
 _QUICK_HERSHEY = replace(_QUICK_VGG19, epochs=1, max_steps=4)  # these networks need thousands of steps
 _QUICK_TRANSFER = replace(_QUICK_VGG19, epochs=5, max_steps=40, learning_rate=1e-4, crop="start")
 

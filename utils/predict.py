@@ -91,7 +91,7 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
         values = inference.blend([inference.predict_scores(model, windows, config) for model in models])
         levels = clips.frames.amax(dim=1).cpu()
         loudest = np.array([levels[begin:][:n_frames].max() for begin in offsets])
-        values = np.where(loudest[:, None] <= _silence(clips, run.mel), 0, values)
+        values = np.where(loudest[:, None] <= run.mel.silence(float(clips.frames.max())), 0, values)
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centered on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
@@ -128,7 +128,7 @@ def explain_top_class(path: str | Path, run: Run, device: str = "cpu") -> tuple[
         every_crop = replace(run.config, test_crops=int(clips.lengths[0]))  # fewer could miss the sound
         rows, offsets = tta_crops(clips.lengths, every_crop)
         x = clips.crops(rows, offsets, run.config.n_frames)
-        silent = x.amax(dim=(1, 2, 3)) <= _silence(clips, run.mel)
+        silent = x.amax(dim=(1, 2, 3)) <= run.mel.silence(float(clips.frames.max()))
     x = _limited(x, run.mel)
     with torch.no_grad():
         batches = [sum(network(some)[:, label] for network in networks) for some in x.split(explain.BATCH)]
@@ -206,11 +206,6 @@ def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> I
 def _untrimmed(path: str | Path, run: Run, device: str) -> AbstractContextManager[MelDataset]:
     """Return `_clips` of one recording, untrimmed, so that times are those of the recording, and not yet `_limited`."""
     return _clips(_table([path]), run, replace(run.mel, trim_db=math.inf, top_db=math.inf), device)
-
-
-def _silence(clips: MelDataset, settings: MelConfig) -> float:
-    """Return the level in dB up to which a recording is silent: `top_db` below its loudest point, or that of `amin`."""
-    return max(float(clips.frames.max()) - settings.top_db, 10 * math.log10(settings.amin))
 
 
 def _limited(x: Tensor, settings: MelConfig) -> Tensor:

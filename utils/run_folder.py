@@ -1,6 +1,5 @@
 """The run folder: what a training saves for everything that follows."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Collection
@@ -222,11 +221,3 @@ def save_run(
             table.to_csv(unfinished / f"{name}.csv", index=False)
         (unfinished / "settings.json").write_text(json.dumps(record, indent=1))
     return Run(folder)
-
-
-def fingerprint(model: nn.Module, **settings: object) -> str:
-    """Hash the model's weights and `settings`: two trainings with the same hash are the same training."""
-    digest = hashlib.sha256(json.dumps(settings, default=str).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

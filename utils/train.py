@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import hashlib
 import json
 import math
 import platform
@@ -22,7 +23,7 @@ from .checkpoint import Checkpoint
 from .config import NO_AUGMENTATION, TrainingConfig
 from .dataset import MelDataset, check_sets
 from .inference import autocast, autocast_dtype, evaluate, predict_scores
-from .run_folder import Run, fingerprint, finished, refuse_other_folder, save_run
+from .run_folder import Run, finished, refuse_other_folder, save_run
 from .workspace import device_name, short_path
 
 EVALUATIONS = 50  # on the validation set during a training, at most
@@ -115,12 +116,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(init_scale=2.0**12, enabled=autocast_dtype(self.device) == torch.float16)
         self.steps_per_epoch = config.steps_per_epoch(len(train_set))
         self.steps = config.steps(len(train_set))
-
-    @property
-    def parts(self) -> dict[str, object]:
-        """The parts that a checkpoint saves."""
         named = {type(optimizer).__name__: optimizer for optimizer in self.optimizers}
-        return {"model": self.model, "scaler": self.scaler} | named
+        self.parts = {"model": self.model, "scaler": self.scaler} | named  # that a checkpoint saves
 
     def epoch(self, number: int, step: int, bar: tqdm) -> Tensor:
         """Train for epoch `number`, from `step` on; return the losses of its steps, (steps,) on the CPU."""
@@ -192,17 +189,21 @@ def optimizers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Opt
 
 
 def _key(model: nn.Module, train_set: MelDataset, validation_set: MelDataset, config: TrainingConfig) -> str:
-    """Return the hash that identifies this training."""
+    """Return a hash of the weights and of all that a training depends on: with the same, it is the same training."""
     constants = {  # whose names, unlike F, are of several capitals
         name: value for module in (augment, muon) for name, value in vars(module).items() if name[1:].isupper()
     }
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     clips = [list(part.table["fname"] + ":" + part.table["labels"]) for part in (train_set, validation_set)]
-    return fingerprint(
-        model, network=model.config, frozen=frozen, config=asdict(config),
-        classes=train_set.classes, clips=clips, sources=(train_set.sources, validation_set.sources),
-        constants=constants, version=VERSION,
-    )  # fmt: skip
+    settings = {
+        "network": model.config, "frozen": frozen, "config": asdict(config),
+        "classes": train_set.classes, "clips": clips, "sources": (train_set.sources, validation_set.sources),
+        "constants": constants, "version": VERSION,
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _check(
@@ -253,7 +254,8 @@ def frozen_features(model: nn.Module, dataset: MelDataset, config: TrainingConfi
 
     (clips, channels, height, width), on the device; None if no layer is frozen or the crops vary.
     """
-    if not getattr(model, "n_frozen", 0) or not config.deterministic:
+    varied = config.crop != "start" or any(getattr(config, name) for name in NO_AUGMENTATION)
+    if varied or not getattr(model, "n_frozen", 0):
         return None
     features = []
     for rows in torch.arange(len(dataset)).split(config.batch_size):
