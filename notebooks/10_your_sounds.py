@@ -184,8 +184,8 @@ plots.player(samples, run.mel, seconds=10)
 
 # %% [markdown]
 # The same as a table: a row for each time a class is heard, that is, scored at least 0.5, in seconds.
-# `python -m utils.predict FOLDER --detections FILE.csv` writes it for all recordings of a folder, of whatever length. (`predict.tag` above
-# scores at most eight excerpts of a sound: enough for a short one.)
+# `python -m utils.predict FOLDER --detections FILE.csv` writes it for all recordings of a folder, with 2.4 GB of memory for one of an hour.
+# (`predict.tag` above scores at most eight excerpts of a sound: enough for a short one.)
 
 # %% tags=["nbval-ignore-output"]
 predict.detections(over_time, run, threshold=0.5)

@@ -1,5 +1,6 @@
 """The demo page; gradio need not be installed."""
 
+import shutil
 import sys
 from unittest.mock import MagicMock
 
@@ -7,6 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from utils import demo, plots, predict
+from utils.run_folder import Run
 
 
 class Error(Exception):
@@ -36,6 +38,9 @@ def test_the_page_accepts_no_sound_and_says_why_one_cannot_be_read(run, tmp_path
     gradio = MagicMock(Error=Error)
     monkeypatch.setitem(sys.modules, "gradio", gradio)
     demo.page(run)
+    assert not [call for call in gradio.Markdown.call_args_list if predict.ON_MINI_SET in call.args[0]]
+    demo.page(Run(shutil.copytree(run.folder, tmp_path / "mini-2019-abc/deep_cnn")))
+    gradio.Markdown.assert_called_with(f"**{predict.ON_MINI_SET}**")
     answer = gradio.Audio().change.call_args.args[0]
     assert answer(None) == (None, None)
     (tmp_path / "text.wav").write_text("no sound")

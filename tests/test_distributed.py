@@ -200,6 +200,7 @@ def test_the_command_line_trains_a_model(competition, cache, tmp_path, monkeypat
         launch.main(["deep_cnn", "--config", '{"max_steps": 3, "learning_rate": 1e30}'])
     for changes in ('{"learning_rte": 1}', '{"batch_size": "8"}', '{"learning_rate": -1}', "[1]"):
         assert "error: argument --config: " in refused(launch.main, "deep_cnn", "--config", changes)
+    assert "--config: give an object, such as" in refused(launch.main, "deep_cnn", "--config", "[1]")
     unknown = refused(launch.main, "deep_cnn", "--config", '{"width": 48}')
     assert "--config: width is not one of epochs, min_steps, max_steps, batch_size" in unknown
     for name in ("best", "best_lr", "../deep_cnn"):

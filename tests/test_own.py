@@ -75,7 +75,7 @@ def test_sounds_that_are_too_long_for_their_label_are_counted(sounds, tmp_path, 
     assert hears in capsys.readouterr().out
 
 
-def test_a_csv_file_may_give_several_labels(sounds, tmp_path, capsys):
+def test_a_csv_file_may_give_several_labels(sounds, tmp_path):
     fnames = [str(path.relative_to(sounds)) for path in audio.find_sounds(sounds)][:6]
     listed = tmp_path / "list.csv"
     pd.DataFrame({"fname": fnames, "labels": ["Bark, Run"] * 3 + ["Bark", "Howl", "Howl,Bark"]}).to_csv(
@@ -87,7 +87,6 @@ def test_a_csv_file_may_give_several_labels(sounds, tmp_path, capsys):
     target = own.make_dataset(sounds, tmp_path / "target", listed)
     competition = data.Competition(target)
     assert competition.classes == ["Bark", "Howl", "Run"]
-    assert f"lists 6 clips; not listed, and not used: 9 other sounds in {sounds}" in capsys.readouterr().out
     clips = pd.concat([competition.curated, competition.test])
     made = {os.path.realpath(path): labels for path, labels in zip(clips["path"], clips["labels"])}
     expected = ["Bark,Run"] * 3 + ["Howl,Bark", "Howl", "Howl,Run"]

@@ -232,6 +232,16 @@ def test_the_kernel_folders_have_the_documented_fields(tmp_path):
     assert not (tmp_path / "again").exists()
 
 
+def test_the_pushes_of_a_submission_are_printed_first(tmp_path, capsys):
+    kaggle.main(["someone", "--to", str(tmp_path / "to")])
+    commands = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("kaggle ")]
+    pushed = [Path(words[-1]).name for words in commands if words[1:3] == ["kernels", "push"]]
+    assert pushed[:3] == ["02_preprocessing", "06_beyond_the_paper", "08_submission"]
+    assert sorted(pushed) == list(kaggle.READS)
+    asked = [words[-1] for words in commands if words[1:3] == ["kernels", "status"]]
+    assert asked == [kaggle.kernel_id("someone", name) for name in pushed[:3]]
+
+
 def test_only_a_folder_that_was_written_for_kaggle_is_replaced(tmp_path, monkeypatch, refused):
     (tmp_path / "precious.txt").write_text("thesis")
     monkeypatch.chdir(tmp_path)

@@ -154,15 +154,36 @@ def test_the_command_line_lists_detections_in_whole_recordings(run, tmp_path, mo
     predict.main(arguments)
     printed = capsys.readouterr().out
     assert "b.wav cannot be read as audio" in printed
-    assert re.search(rf"{label} +1$", printed.strip())
+    assert re.search(rf"{label} +1\n", printed)
     found = pd.read_csv(file)
     assert list(found.columns) == ["fname", "start", "end", "class", "score"]
     assert found[["fname", "class"]].to_numpy().tolist() == [["a.wav", label]]
     assert 30 <= found["start"][0] < 32 < 33 < found["end"][0] <= 35
+    assert printed.endswith(f"written: {file}, 1 detections in 2 of 3 sounds\n")
     assert "--detections is a command of its own" in refused(predict.main, *arguments, "--csv", "scores.csv")
-    (tmp_path / "b.wav").rename(file)
-    assert "None of 1 sounds can be read" in refused(predict.main, file, *arguments[1:])
-    assert file.read_text() == "no sound"  # what is there is replaced only once a sound has been scored
+    assert "--threshold is 50.0: give a score above 0" in refused(predict.main, *arguments, "--threshold", "50")
+    before = file.read_text()
+    assert "None of 1 sounds can be scored" in refused(predict.main, tmp_path / "b.wav", *arguments[1:])
+    assert file.read_text() == before
+
+    def interrupted(path, run, device):
+        if path.endswith("c.wav"):
+            raise KeyboardInterrupt
+        return scores(path, run, device=device)
+
+    scores = predict.tag_over_time
+    monkeypatch.setattr(predict, "tag_over_time", interrupted)
+    file.unlink()
+    assert "Stopped." in refused(predict.main, *arguments)
+    assert file.read_text() == before  # those of the first
+
+
+@pytest.mark.parametrize("option", ["--csv", "--detections", "--over_time"])
+def test_no_output_replaces_a_sound(tmp_path, refused, option):
+    (tmp_path / "a.MP3").write_text("a sound")
+    for name in ("a.MP3", "."):
+        assert "is a sound or a folder" in refused(predict.main, "b.mp3", option, tmp_path / name)
+    assert (tmp_path / "a.MP3").read_text() == "a sound"
 
 
 def test_it_is_said_that_long_sounds_are_scored_by_excerpts(run, tmp_path, capsys):
@@ -211,8 +232,9 @@ def test_the_command_line_uses_the_best_run_and_writes_files(run, tmp_path, monk
     rounding = 0.02 if device == "cuda" else 1e-5  # two calls may use other kernels
     assert np.allclose(written, predict.tag(path, run, device), rtol=rounding, atol=1e-6)
     assert plot.read_bytes().startswith(b"\x89PNG")
-    predict.main([str(path), "--run", str(shutil.copytree(run.folder, tmp_path / "mini-2019-abc/deep_cnn-quick"))])
-    assert predict.ON_MINI_SET in capsys.readouterr().out
+    for place in ("mini-2019-abc/deep_cnn-quick", "mini-2019-abc/best-quick/fold0"):
+        predict.main([str(path), "--run", str(shutil.copytree(run.folder, tmp_path / place))])
+        assert predict.ON_MINI_SET in capsys.readouterr().out
     monkeypatch.setenv("FAT_WORK", str(tmp_path))
     for arguments, sentence in [
         ([path], "There is no run in"),

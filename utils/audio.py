@@ -178,7 +178,12 @@ def find_sounds(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the folder that holds the sounds.")
-    shown = visible(folder)
+    shown = []
+    for top, folders, names in os.walk(folder, onerror=_cannot_read):  # Path.rglob passes over what it cannot read
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        # On other systems' disks, macOS leaves a ._NAME.wav that is not audio beside each NAME.wav.
+        shown += [Path(top, name) for name in folders + names if not name.startswith(".")]
+    shown.sort()
     links = [path for path in shown if path.is_symlink()]
     if linked := next((path for path in links if path.is_dir()), None):
         raise ValueError(f"{linked} is a link to a folder, which is not followed: replace it with the folder itself.")
@@ -194,16 +199,6 @@ def find_sounds(folder: str | Path) -> list[Path]:
         example = os.fsencode(others[0]).decode(errors="replace")
         print(f"{folder}: skipped {len(others)} of {len(shown)} files, such as {example}: not {', '.join(SUFFIXES)}")
     return sounds
-
-
-def visible(folder: Path) -> list[Path]:
-    """List the files and folders in `folder` and below that are not hidden, sorted."""
-    shown = []
-    for top, folders, names in os.walk(folder, onerror=_cannot_read):  # Path.rglob passes over what it cannot read
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        # On other systems' disks, macOS leaves a ._NAME.wav that is not audio beside each NAME.wav.
-        shown += [Path(top, name) for name in folders + names if not name.startswith(".")]
-    return sorted(shown)
 
 
 def _cannot_read(error: OSError) -> None:

@@ -40,7 +40,7 @@ def page(run: Run, device: str = "cpu"):  # noqa: ANN201
         if predict.on_mini_set(run):
             gradio.Markdown(f"**{predict.ON_MINI_SET}**")
         sound = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Drop a file, or record")
-        shown = [gradio.Label(label="scores of the whole sound"), gradio.Plot(label="tags over time")]
+        shown = [gradio.Label(label="scores (of a long sound, from excerpts)"), gradio.Plot(label="tags over time")]
         sound.change(answer, sound, shown, api_name="tag")
     return blocks
 

@@ -121,9 +121,10 @@ def main(arguments: list[str] | None = None) -> None:
         upload, *push = write(options.to, options.username, options.weights)
     except OSError as error:
         parser.exit(1, f"{error}\n")
+    runs = quoted(options.to / "kit" / "runs")
     print(f"Written to {short_path(options.to)}. Run `pip install kaggle`, set up your API token, verify your")
-    print("phone, which GPUs need, and accept the competition's rules. If you have runs on the competition's data,")
-    print(f"copy work/runs/DATA-1a2b3c to {quoted(options.to / 'kit' / 'runs')}; then push only 08.\n")
+    print("phone, which GPUs need, and accept the competition's rules. If you have runs on its data, copy their folder")
+    print(f"(mkdir -p {runs} && cp -r work/runs/data-1a2b3c {runs}), and later push only 08. Now:\n")
     print(upload)
     print(f"\nFor an update: kaggle datasets version -m new --dir-mode zip -p {quoted(options.to / 'kit')}")
     print("Notebooks that are pushed before the kit is ready run without it. Repeat until it is:\n")
@@ -132,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     others = dict(zip(READS, push))
     for notebook in FOR_SUBMISSION:
         print(others.pop(notebook), f"kaggle kernels status {kernel_id(options.username, notebook)}", sep="\n")
-    print("\nThe others, each after those that it reads:\n", *others.values(), sep="\n")
+    print("\nThe others, in this order:\n", *others.values(), sep="\n")
 
 
 if __name__ == "__main__":

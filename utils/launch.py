@@ -166,10 +166,12 @@ def _changes(text: str) -> dict:
     """Parse changes of a TrainingConfig, in JSON."""
     try:
         changes = json.loads(text)
+        if not isinstance(changes, dict):
+            raise ValueError("give an object, such as '{\"batch_size\": 64}'")
         if unknown := changes.keys() - TrainingConfig.__dataclass_fields__:
             raise ValueError(f"{min(unknown)} is not one of {', '.join(TrainingConfig.__dataclass_fields__)}")
         replace(TrainingConfig(epochs=1), **changes)
-    except (AttributeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return changes
 

@@ -157,11 +157,7 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
         if not os.path.isfile(folder / fname):  # False, too, for a name that is too long
             files.refuse_undecodable((str(file.relative_to(folder)) for file in folder.rglob("*")), folder)
             raise FileNotFoundError(f"{csv} lists {given!r}, which is not in {folder}: add the file or remove the row.")
-    paths = [folder / fname for fname in fnames]
-    sounds = {path for path in audio.visible(folder) if path.suffix.lower() in audio.SUFFIXES and path.is_file()}
-    if unlisted := sounds - set(paths):
-        print(f"{csv} lists {len(paths)} clips; not listed, and not used: {len(unlisted)} other sounds in {folder}")
-    return table.assign(path=paths)
+    return table.assign(path=[folder / fname for fname in fnames])
 
 
 def _classes(table: pd.DataFrame, source: Path) -> list[str]:

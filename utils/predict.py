@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import audio, explain, inference, mel_cache, mini, plots, workspace
+from . import audio, explain, files, inference, mel_cache, mini, plots, workspace
 from .augment import tta_crops
 from .config import MelConfig, attached
 from .dataset import MelDataset
@@ -160,8 +160,8 @@ def best_run() -> Run:
 
 
 def on_mini_set(run: Run) -> bool:
-    """Whether the run was trained on the mini set: its tags of recordings mean nothing."""
-    return run.folder.parent.name.startswith(mini.NAME)
+    """Whether the run, or the run of whose folds it is one, was trained on the mini set."""
+    return any(folder.name.startswith(mini.NAME) for folder in run.folder.parents[:2])
 
 
 def open_run(folder: str | None) -> Run:
@@ -213,21 +213,30 @@ def _limited(x: Tensor, settings: MelConfig) -> Tensor:
     return x.clamp(min=x.amax(dim=(1, 2, 3), keepdim=True) - settings.top_db)
 
 
-def _write_detections(file: str, table: pd.DataFrame, run: Run, threshold: float, device: str) -> pd.DataFrame:
-    """Write the `detections` in each sound as soon as it is scored: if this is stopped, those found so far remain."""
+def _write_detections(file: Path, table: pd.DataFrame, run: Run, threshold: float, device: str) -> None:
+    """Write the `detections` in all sounds of `table` or, if this is stopped, in those scored so far."""
     tables = []
-    for clip in tqdm(table.itertuples(), "detections", len(table), unit="sound", file=sys.stdout):
-        try:
-            found = detections(tag_over_time(clip.path, run, device=device), run, threshold)
-        except mel_cache.NoReadableClip as error:
-            print(error)
-            continue
-        found.insert(0, "fname", clip.fname)
-        found.round(3).to_csv(file, index=False, mode="a" if tables else "w", header=not tables)
-        tables.append(found)
+    try:
+        for clip in tqdm(table.itertuples(), "detections", len(table), unit="sound", file=sys.stdout):
+            try:
+                found = detections(tag_over_time(clip.path, run, device=device), run, threshold)
+            except mel_cache.NoReadableClip as error:
+                tqdm.write(f"{clip.path}: {error}")
+                continue
+            except MemoryError:
+                tqdm.write(f"{clip.path} needs more memory than there is, 2.4 GB for an hour: cut it into parts")
+                continue
+            found.insert(0, "fname", clip.fname)
+            tables.append(found)
+    finally:
+        if tables:
+            found = pd.concat([some for some in tables if len(some)] or tables[:1], ignore_index=True)
+            with files.atomic_file(file) as unfinished:
+                found.round(3).to_csv(unfinished, index=False)
+            print(found["class"].value_counts().to_string() if len(found) else "no score reaches the threshold")
+            print(f"written: {file}, {len(found)} detections in {len(tables)} of {len(table)} sounds")
     if not tables:
-        raise ValueError(f"None of {len(table)} sounds can be read: replace them.")
-    return pd.concat(tables, ignore_index=True)
+        raise ValueError(f"None of {len(table)} sounds can be scored: replace them, or cut them into parts.")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -238,9 +247,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--over_time", metavar="FILE.png", help="file for a plot of a sound's scores over time")
     parser.add_argument("--explain", metavar="FILE.png", help="file for a plot of what supports a sound's top class")
     parser.add_argument("--csv", metavar="FILE", help="file for all scores")
-    parser.add_argument(
-        "--detections", metavar="FILE.csv", help="file that lists when each class is heard, window by window; no other"
-    )
+    what = "file for a table of when each class is heard in whole recordings, instead of all else"
+    parser.add_argument("--detections", metavar="FILE.csv", help=what)
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of a detection (default: 0.5)")
     options = parser.parse_intermixed_args(arguments)
     if (options.over_time or options.explain) and (len(options.paths) > 1 or Path(options.paths[0]).is_dir()):
@@ -249,9 +257,13 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--detections is a command of its own: leave out --csv, --over_time and --explain")
     if options.top < 1:
         parser.error(f"--top is {options.top}: give 1 or more")
+    if not 0 < options.threshold <= 1:
+        parser.error(f"--threshold is {options.threshold}: give a score above 0, up to 1")
     for file in filter(None, (options.csv, options.over_time, options.explain, options.detections)):
         if not Path(file).absolute().parent.is_dir():
             parser.error(f"{file} is in a folder that does not exist: make it first")
+        if Path(file).is_dir() or Path(file).suffix.lower() in audio.SUFFIXES:
+            parser.error(f"{file} is a sound or a folder, not a file to write: name that first")
     workspace.replace_unprintable()
     try:
         run = open_run(options.run)
@@ -261,8 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(ON_MINI_SET)
         device, _ = workspace.find_device()
         if options.detections:
-            found = _write_detections(options.detections, _table(options.paths), run, options.threshold, device)
-            print(found["class"].value_counts().to_string() if len(found) else "no class reaches the threshold")
+            _write_detections(Path(options.detections), _table(options.paths), run, options.threshold, device)
             return
         found = tag(options.paths, run, device)
         print(top_classes(found, options.top).round(3).to_string(index=False))

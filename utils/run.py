@@ -132,9 +132,10 @@ def main(arguments: list[str] | None = None) -> int:
                 # The last three come from Ctrl-C.
                 bar.close()
                 print(unreadable_and_damaged(executed))
-                where = f"its output, with the traceback, is in {copies / file.name}; then the same command resumes"
-                what = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else error
-                print(f"\n{file.stem} stopped; {where}\n\n{what}", file=sys.stderr)
+                in_cell = isinstance(error, CellExecutionError)
+                what = f"{error.ename}: {error.evalue}" if in_cell else error
+                where = f"its output{', with the traceback,' * in_cell} is in {copies / file.name}"
+                print(f"\n{file.stem} stopped; {where}; the same command resumes\n\n{what}", file=sys.stderr)
                 return 1
             bar.write(f"{file.stem:20} {time.perf_counter() - start:6.0f} s")
             if inplace:

@@ -40,8 +40,8 @@ class Workspace:
 
         If a dataset is made anew, some of its test clips may have been in the training set of an earlier run. Their
         content counts, too: the same names may be those of other sounds now. The competition's test clips stay the
-        same, so runs on Zenodo's release are found with Kaggle's data. Raises OSError if one in test_labels.csv cannot
-        be opened.
+        same, so runs on Zenodo's release are found on Kaggle. Raises OSError if one in test_labels.csv cannot be
+        opened.
         """
         test, labeled = self.competition.test, []
         if (self.competition.folder / TEST_LABELS).is_file():
