@@ -194,12 +194,12 @@ predict.detections(over_time, run, threshold=0.5)
 # ## A model of your own classes
 #
 # Make a subfolder for each of at least two classes (for a single one, add background sounds as the other), with at least three sounds in
-# each; the competition has up to 75. Training hears a random 2 s of a longer one, so cut out what the label is about:
-# `ffmpeg -ss 61.5 -t 3 -i long.mp3 bark.wav` cuts 3 s from 61.5 s on.
+# each; the competition has up to 75. Training hears a random 2 s of a longer one, so cut out what the label is about.
 #
 # Are several sounds cut from one recording, or does a sound have several labels? Then list all sounds in a CSV file, and name it as `csv`
-# below. Its columns are `fname` (relative to your folder), `labels` (comma-separated) and `group`. Pieces of a recording on both sides of a
-# split inflate the score.
+# below. Its columns are `fname` (relative to your folder), `labels` (comma-separated) and `group`. With `start` and `end`, in seconds, a
+# row is a part of a recording, cut out for you: a table of detections, as above, once you have corrected it, is one to train on. Pieces of
+# a recording on both sides of a split inflate the score.
 
 # %%
 from utils import data, own

@@ -68,6 +68,46 @@ def test_the_seed_draws_the_test_set(sounds, tmp_path):
     assert drawn[0].read_text() == drawn[1].read_text() != drawn[2].read_text()
 
 
+def test_parts_of_recordings_become_clips_and_those_of_a_recording_stay_together(tmp_path):
+    """A table of detections, once corrected, is a table to train on."""
+    rows, t = [], np.arange(10 * 8000) / 8000  # s
+    (tmp_path / "sounds").mkdir()
+    for number, suffix in enumerate(["wav", "flac", "OGG", "mp3", "wav"]):
+        louder = t / 10 * np.sin(2 * np.pi * (500 + number) * t)
+        soundfile.write(tmp_path / f"sounds/{number}.{suffix}", louder, 8000)
+        parts = [(1, "Bark"), (4, "Run"), (4, "Bark")]  # the last two are one clip with two labels
+        rows += [(f"{number}.{suffix}", start, start + 1.5, label) for start, label in parts]
+    table = pd.DataFrame(rows, columns=["fname", "start", "end", "labels"]).assign(score=0.9)
+    table.to_csv(tmp_path / "found.csv", index=False)
+    target = own.make_dataset(tmp_path / "sounds", tmp_path / "target", tmp_path / "found.csv")
+    competition = data.Competition(target)
+    assert set(competition.curated["group"]) | set(competition.test["group"]) == set(table["fname"])
+    assert not set(competition.curated["group"]) & set(competition.test["group"])
+    clips = pd.concat([competition.curated, competition.test])
+    assert len(clips) == 10
+    for clip in clips.itertuples():
+        samples, rate = soundfile.read(clip.path)
+        assert (len(samples), rate, clip.score, clip.fname[-4:]) == (12_000, 8000, "0.9", ".wav")
+        assert clip.labels == ("Bark" if float(clip.start) == 1 else "Run,Bark")
+        assert samples.max() == pytest.approx(float(clip.end) / 10, abs=0.02)
+    for column, value, sentence in (
+        ("end", 4, r"found.csv: a row of 0.wav has no start in seconds and later end: correct it"),
+        ("start", "four", r"found.csv: a row of 0.wav has no start in seconds and later end: correct it"),
+        (["start", "labels"], [1, "Bark"], r"found.csv lists 0.wav more than once"),
+        (["start", "end"], [12, 13], r"0.wav ends before 12 s"),
+    ):
+        wrong = table.astype({"start": object})
+        wrong.loc[1, column] = value
+        wrong.loc[1, "end"] = 2.5 if value == [1, "Bark"] else wrong.loc[1, "end"]
+        wrong.to_csv(tmp_path / "found.csv", index=False)
+        with pytest.raises(ValueError, match=sentence):
+            own.make_dataset(tmp_path / "sounds", tmp_path / "other", tmp_path / "found.csv")
+    table.drop(columns="end").to_csv(tmp_path / "found.csv", index=False)
+    with pytest.raises(ValueError, match=r"found.csv has no column 'end': give start and end, in seconds, or neither"):
+        own.make_dataset(tmp_path / "sounds", tmp_path / "other", tmp_path / "found.csv")
+    assert not (tmp_path / "other").exists()
+
+
 def test_sounds_that_are_too_long_for_their_label_are_counted(sounds, tmp_path, capsys):
     soundfile.write(sounds / "Bark" / "all_day.wav", np.zeros(31 * 1000) + 0.1, 1000)
     own.make_dataset(sounds, tmp_path / "target")

@@ -156,8 +156,8 @@ def test_the_command_line_lists_detections_in_whole_recordings(run, tmp_path, mo
     assert "b.wav cannot be read as audio" in printed
     assert re.search(rf"{label} +1\n", printed)
     found = pd.read_csv(file)
-    assert list(found.columns) == ["fname", "start", "end", "class", "score"]
-    assert found[["fname", "class"]].to_numpy().tolist() == [["a.wav", label]]
+    assert list(found.columns) == ["fname", "start", "end", "labels", "score"]
+    assert found[["fname", "labels"]].to_numpy().tolist() == [["a.wav", label]]
     assert 30 <= found["start"][0] < 32 < 33 < found["end"][0] <= 35
     assert printed.endswith(f"written: {file}, 1 detections in 2 of 3 sounds\n")
     assert "--detections is a command of its own" in refused(predict.main, *arguments, "--csv", "scores.csv")

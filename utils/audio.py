@@ -144,6 +144,18 @@ def _goes_on(file: soundfile.SoundFile, opened: BinaryIO) -> bool:
     return not rest.lstrip(b"\0").startswith((b"APET", b"ID3", b"LIST"))
 
 
+def load_part(path: str | Path, start: float, end: float) -> tuple[np.ndarray, int]:
+    """Load the part of a recording from `start` to `end`, in seconds: (samples,) or (samples, channels), and the rate.
+
+    Raises UnreadableClip if it cannot be read or ends before `start`.
+    """
+    with _named(path), soundfile.SoundFile(path) as file:
+        if start * file.samplerate >= file.frames:
+            raise UnreadableClip(path, f"ends before {start:g} s")
+        file.seek(round(start * file.samplerate))
+        return file.read(round((end - start) * file.samplerate)), file.samplerate
+
+
 def durations(table: pd.DataFrame) -> np.ndarray:
     """Return durations in seconds, float (clips with a known one,), from the headers; print how many are unknown."""
     seconds = []

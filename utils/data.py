@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, zip_longest
 from pathlib import Path
@@ -108,8 +108,11 @@ class Competition:
         return _with_paths(table, file, sounds)
 
 
-def read_table(file: Path, columns: list[str]) -> pd.DataFrame:
-    """Read a CSV file as a table of text, with one row per clip. Raises as `Competition` does."""
+def read_table(file: Path, columns: list[str], unique: Sequence[str] = ("fname",)) -> pd.DataFrame:
+    """Read a CSV file as a table of text, with one row per clip. Raises as `Competition` does.
+
+    No two rows may agree in all columns of `unique`, as far as there are any.
+    """
     lines = _read_lines(file)
     header = next(lines, (1, []))[1]
     twice = [column for column in header if header.count(column) > 1]
@@ -128,7 +131,7 @@ def read_table(file: Path, columns: list[str]) -> pd.DataFrame:
     if not rows:
         raise ValueError(f"{file} lists no clips: add a row for each.")
     table = pd.DataFrame(rows, columns=header, dtype=str)
-    repeated = table["fname"][table["fname"].duplicated()]
+    repeated = table["fname"][table[[name for name in unique if name in table]].duplicated()]
     if len(repeated):
         raise ValueError(f"{file} lists {repeated.iloc[0]} more than once: keep one of the rows.")
     if "labels" in table:

@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pandas as pd
+import soundfile
 
 from . import audio, data, files, splits
 from .workspace import quoted, replace_unprintable
@@ -17,6 +18,7 @@ from .workspace import quoted, replace_unprintable
 MIN_CLIPS_PER_CLASS = 3  # one for each of the training, validation and test sets
 MIN_FOLDS = 3  # for the same reason, if the clips come in folds
 LONGEST = 30  # s, as in the competition; of a longer sound, much may be something else than its label
+PART = ("start", "end")  # columns of a CSV file whose clips are parts of recordings, in s
 MARKER = ".made-by-utils-own"  # empty file in a dataset that was made here, which may be replaced
 RESERVED = ("fname", "labels")  # names of other columns of the tables
 
@@ -31,8 +33,10 @@ def make_dataset(
     """Make `target`, a dataset in Kaggle's layout to use as FAT_DATA, from the sounds in `folder`.
 
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
-    `folder`) and `labels` (comma-separated). A random fifth, stratified by class (the first label), becomes the test
-    set, whose labels are in `target`/test_labels.csv. Copies of a file stay together (not a sound in two formats), and
+    `folder`) and `labels` (comma-separated). With `start` and `end`, in seconds, as `predict.detections` gives them, a
+    clip is that part of a recording, written as WAV, with the labels of all rows of that part; without another column
+    for groups, parts of a recording are a group. A random fifth, stratified by class (the first label), becomes the
+    test set, whose labels are in `target`/test_labels.csv. Copies of a file stay together (not a sound in two formats), and
     so do clips of one `group` or `freesound_id`, if `csv` has such a column; with a column `fold`, the test set is the
     first fold. Other columns are kept in both tables. Sounds are linked where the system allows it, else copied, as
     CLASS-NUMBER-NAME-HASH, so that another sound never has the same name. With `replace`, a `target` made here before
@@ -54,7 +58,8 @@ def make_dataset(
     _refuse_inside(target, *table["path"])
     _refuse_repeated(table, source)
     content = _content_hashes(table, source)
-    if long := int((audio.durations(table) > LONGEST).sum()):
+    seconds = table["end"] - table["start"] if "start" in table else audio.durations(table)
+    if long := int((seconds > LONGEST).sum()):
         hears = "and training hears a random 2 s of each at a time"
         print(f"{source}: {long} sounds are longer than {LONGEST} s, {hears}: cut out what their labels are about.")
     classes = _classes(table, source)
@@ -79,7 +84,10 @@ def make_dataset(
         for name, part in [("train_curated", curated), ("test", test)]:
             (unfinished / name).mkdir(parents=True)
             for row in part.itertuples():
-                _link(row.path, unfinished / name / row.fname)
+                if "start" in table:
+                    soundfile.write(unfinished / name / row.fname, *audio.load_part(row.path, row.start, row.end))
+                else:
+                    _link(row.path, unfinished / name / row.fname)
         curated[columns].to_csv(unfinished / "train_curated.csv", index=False)
         test[columns].to_csv(unfinished / data.TEST_LABELS, index=False)
         sample = pd.DataFrame(0, index=pd.Index(test["fname"]), columns=classes)
@@ -98,16 +106,19 @@ def _refuse_inside(target: Path, *paths: Path) -> None:
 
 def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
     """Raise ValueError if two paths lead to one file, which could then be in both the training and the test set."""
-    first = {}
-    for path in table["path"]:
-        other = first.setdefault(os.path.realpath(path), path)
+    first, parts = {}, [table[name] for name in PART if name in table]
+    for path, *part in zip(table["path"], *parts):
+        other = first.setdefault((os.path.realpath(path), *part), path)
         if other is not path:
             raise ValueError(f"{source}: {other} and {path} are the same file: keep one of them, with all its labels.")
 
 
 def _content_hashes(table: pd.DataFrame, source: Path) -> pd.Series:
     """Return a hash per file, equal for copies. Raises ValueError if they have different labels."""
-    content = table["path"].map(_content_hash)
+    hashes = {path: _content_hash(path) for path in set(table["path"])}
+    content = table["path"].map(hashes)
+    for name in PART:
+        content += ("-" + table[name].astype(str)) if name in table else ""
     for _, copies in table[content.duplicated(keep=False)].groupby(content):
         labels = copies["labels"].str.split(",").map(sorted).map(tuple)
         if labels.nunique() > 1:
@@ -146,7 +157,9 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
     """Read the rows of the file, and add `path`."""
     if not csv.is_file():
         raise FileNotFoundError(f"{csv} does not exist: give a CSV file with the columns fname and labels.")
-    table = data.read_table(csv, ["fname", "labels"])
+    table = data.read_table(csv, ["fname", "labels"], unique=["fname", *PART, "labels"])
+    if any(name in table for name in PART):
+        table = _merge_parts(table, csv)
     fnames = [Path(os.path.normpath(fname)) for fname in table["fname"]]
     for fname, given, labels in zip(fnames, table["fname"], table["labels"]):
         if "" in labels.split(","):
@@ -158,6 +171,22 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
             files.refuse_undecodable((str(file.relative_to(folder)) for file in folder.rglob("*")), folder)
             raise FileNotFoundError(f"{csv} lists {given!r}, which is not in {folder}: add the file or remove the row.")
     return table.assign(path=[folder / fname for fname in fnames])
+
+
+def _merge_parts(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
+    """Return `table` with numbers for `start` and `end`, one row per part with all its labels, and groups."""
+    for name in PART:
+        if name not in table:
+            raise ValueError(f"{csv} has no column {name!r}: give start and end, in seconds, or neither.")
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    wrong = table["fname"][~((table["start"] >= 0) & (table["end"] > table["start"]))]  # also of what is no number
+    if len(wrong):
+        row = f"a row of {wrong.iloc[0]} has no start in seconds and later end"
+        raise ValueError(f"{csv}: {row}: correct it.")
+    if splits.group_column(table) is None:
+        table["group"] = table["fname"]
+    labels = table.groupby(["fname", *PART])["labels"].transform(lambda some: ",".join(dict.fromkeys(some)))
+    return table.assign(labels=labels).drop_duplicates(["fname", *PART], ignore_index=True)
 
 
 def _classes(table: pd.DataFrame, source: Path) -> list[str]:
@@ -177,7 +206,8 @@ def _classes(table: pd.DataFrame, source: Path) -> list[str]:
 def _plain_name(row: tuple, number: str, content: str) -> str:
     parts = (row.labels.split(",")[0], number, row.path.stem, content)  # file systems allow 255 bytes in all
     name = "-".join(part[:36].encode()[:90].decode(errors="ignore") for part in parts)
-    return re.sub(r"[^\w-]+", "_", name) + re.sub(r"[^\w.]+", "_", row.path.suffix[:9])
+    suffix = ".wav" if hasattr(row, "start") else row.path.suffix
+    return re.sub(r"[^\w-]+", "_", name) + re.sub(r"[^\w.]+", "_", suffix[:9])
 
 
 def _link(path: Path, link: Path) -> None:
@@ -191,9 +221,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.own", description="Make a dataset from your own sounds.")
     parser.add_argument("folder", help="folder with the sounds, in one subfolder per class if there is no CSV file")
     parser.add_argument("target", help="folder to make")
-    parser.add_argument(
-        "--csv", help="table of all sounds: fname, relative to FOLDER; labels, comma-separated; if need be, group, fold"
-    )
+    columns = "fname, relative to FOLDER; labels, comma-separated; if need be, start and end (s), group, fold"
+    parser.add_argument("--csv", help=f"table of all sounds: {columns}")
     parser.add_argument("--replace", action="store_true", help="overwrite TARGET if it was made by this command")
     options = parser.parse_args(arguments)
     replace_unprintable()

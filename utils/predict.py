@@ -97,7 +97,7 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
 
 
 def detections(over_time: pd.DataFrame, run: Run, threshold: float = 0.5) -> pd.DataFrame:
-    """List when each class is heard, given the scores of `tag_over_time`: `start`, `end`, `class` and `score`.
+    """List when each class is heard, given the scores of `tag_over_time`: `start`, `end`, `labels` and `score`.
 
     A row is a series of windows with scores of `threshold` or more: from the start of its first window to the end of
     its last, in seconds, and the highest of the scores. The sound itself may be shorter than a window, and the last
@@ -111,8 +111,8 @@ def detections(over_time: pd.DataFrame, run: Run, threshold: float = 0.5) -> pd.
         for _, some in scores[heard].groupby(series):
             start, end = some.index[0] - window / 2, some.index[-1] + window / 2
             rows.append((round(start, 2), round(end, 2), name, some.max()))
-    table = pd.DataFrame(rows, columns=["start", "end", "class", "score"])
-    return table.sort_values(["start", "class"], ignore_index=True)
+    table = pd.DataFrame(rows, columns=["start", "end", "labels", "score"])
+    return table.sort_values(["start", "labels"], ignore_index=True)
 
 
 def explain_top_class(path: str | Path, run: Run, device: str = "cpu") -> tuple[str, float, np.ndarray, np.ndarray]:
@@ -233,7 +233,7 @@ def _write_detections(file: Path, table: pd.DataFrame, run: Run, threshold: floa
             found = pd.concat([some for some in tables if len(some)] or tables[:1], ignore_index=True)
             with files.atomic_file(file) as unfinished:
                 found.round(3).to_csv(unfinished, index=False)
-            print(found["class"].value_counts().to_string() if len(found) else "no score reaches the threshold")
+            print(found["labels"].value_counts().to_string() if len(found) else "no score reaches the threshold")
             print(f"written: {file}, {len(found)} detections in {len(tables)} of {len(table)} sounds")
     if not tables:
         raise ValueError(f"None of {len(table)} sounds can be scored: replace them, or cut them into parts.")
