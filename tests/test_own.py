@@ -75,7 +75,7 @@ def test_parts_of_recordings_become_clips_and_those_of_a_recording_stay_together
     for number, suffix in enumerate(["wav", "flac", "OGG", "mp3", "wav"]):
         louder = t / 10 * np.sin(2 * np.pi * (500 + number) * t)
         soundfile.write(tmp_path / f"sounds/{number}.{suffix}", louder, 8000)
-        parts = [(1, "Bark"), (4, "Run"), (4, "Bark")]  # the last two are one clip with two labels
+        parts = [(1, "Bark"), (4, "Run"), (4, "Bark,Run")]  # the last two are one clip with two labels
         rows += [(f"{number}.{suffix}", start, start + 1.5, label) for start, label in parts]
     table = pd.DataFrame(rows, columns=["fname", "start", "end", "labels"]).assign(score=0.9)
     table.to_csv(tmp_path / "found.csv", index=False)
@@ -92,11 +92,12 @@ def test_parts_of_recordings_become_clips_and_those_of_a_recording_stay_together
         assert samples.max() == pytest.approx(float(clip.end) / 10, abs=0.02)
     for column, value, sentence in (
         ("end", 4, r"found.csv: a row of 0.wav has no start in seconds and later end: correct it"),
+        ("end", "inf", r"found.csv: a row of 0.wav has no start in seconds and later end: correct it"),
         ("start", "four", r"found.csv: a row of 0.wav has no start in seconds and later end: correct it"),
         (["start", "labels"], [1, "Bark"], r"found.csv lists 0.wav more than once"),
         (["start", "end"], [12, 13], r"0.wav ends before 12 s"),
     ):
-        wrong = table.astype({"start": object})
+        wrong = table.astype({"start": object, "end": object})
         wrong.loc[1, column] = value
         wrong.loc[1, "end"] = 2.5 if value == [1, "Bark"] else wrong.loc[1, "end"]
         wrong.to_csv(tmp_path / "found.csv", index=False)

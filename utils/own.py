@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import io
+import math
 import os
 import re
 import shutil
@@ -35,16 +36,19 @@ def make_dataset(
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
     `folder`) and `labels` (comma-separated). With `start` and `end`, in seconds, as `predict.detections` gives them, a
     clip is that part of a recording, written as WAV, with the labels of all rows of that part; without another column
-    for groups, parts of a recording are a group. A random fifth, stratified by class (the first label), becomes the
-    test set, whose labels are in `target`/test_labels.csv. Copies of a file stay together (not a sound in two formats), and
-    so do clips of one `group` or `freesound_id`, if `csv` has such a column; with a column `fold`, the test set is the
-    first fold. Other columns are kept in both tables. Sounds are linked where the system allows it, else copied, as
+    for groups, parts of a recording are a group.
+
+    A random fifth, stratified by class (the first label), becomes the test set, whose labels are in
+    `target`/test_labels.csv. Copies of a file stay together (not a sound in two formats), and so do clips of one
+    `group` or `freesound_id`, if `csv` has such a column; with a column `fold`, the test set is the first fold. Other
+    columns are kept in both tables. Sounds are linked where the system allows it, else copied, as
     CLASS-NUMBER-NAME-HASH, so that another sound never has the same name. With `replace`, a `target` made here before
     is overwritten.
 
     Raises FileExistsError if anything else is there; FileNotFoundError if a sound does not exist; ValueError if a file
-    is listed twice, lies outside the folder or in no class, copies differ in labels, a name is not UTF-8, a class has
-    an invalid name or no training clip, or there are too few classes, clips per class, groups or folds.
+    is listed twice, lies outside the folder or in no class, a part has no valid times or cannot be read, copies differ
+    in labels, a name is not UTF-8, a class has an invalid name or no training clip, or there are too few classes, clips
+    per class, groups or folds.
     """
     folder, target = Path(folder), Path(os.path.abspath(target))
     if os.path.lexists(target) and not (replace and (target / MARKER).is_file()):
@@ -179,13 +183,15 @@ def _merge_parts(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
         if name not in table:
             raise ValueError(f"{csv} has no column {name!r}: give start and end, in seconds, or neither.")
         table[name] = pd.to_numeric(table[name], errors="coerce")
-    wrong = table["fname"][~((table["start"] >= 0) & (table["end"] > table["start"]))]  # also of what is no number
-    if len(wrong):
+    valid = (table["start"] >= 0) & (table["end"] > table["start"]) & (table["end"] < math.inf)  # False for no number
+    if len(wrong := table["fname"][~valid]):
         row = f"a row of {wrong.iloc[0]} has no start in seconds and later end"
         raise ValueError(f"{csv}: {row}: correct it.")
     if splits.group_column(table) is None:
         table["group"] = table["fname"]
-    labels = table.groupby(["fname", *PART])["labels"].transform(lambda some: ",".join(dict.fromkeys(some)))
+    labels = table.groupby(["fname", *PART])["labels"].transform(
+        lambda some: ",".join(dict.fromkeys(",".join(some).split(",")))
+    )
     return table.assign(labels=labels).drop_duplicates(["fname", *PART], ignore_index=True)
 
 
