@@ -189,9 +189,8 @@ def _merge_parts(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
         raise ValueError(f"{csv}: {row}: correct it.")
     if splits.group_column(table) is None:
         table["group"] = table["fname"]
-    labels = table.groupby(["fname", *PART])["labels"].transform(
-        lambda some: ",".join(dict.fromkeys(",".join(some).split(",")))
-    )
+    labels = table.groupby(["fname", *PART])["labels"].transform(",".join).str.split(",")
+    labels = [",".join(dict.fromkeys(each)) for each in labels]
     return table.assign(labels=labels).drop_duplicates(["fname", *PART], ignore_index=True)
 
 
