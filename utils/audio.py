@@ -147,13 +147,15 @@ def _goes_on(file: soundfile.SoundFile, opened: BinaryIO) -> bool:
 def load_part(path: str | Path, start: float, end: float) -> tuple[np.ndarray, int]:
     """Load the part of a recording from `start` to `end`, in seconds: (samples,) or (samples, channels), and the rate.
 
-    Raises UnreadableClip if it cannot be read or ends before `start`.
+    `end` may be infinite. Raises UnreadableClip if it cannot be read or there is nothing in that part.
     """
     with _named(path), soundfile.SoundFile(path) as file:
-        if start * file.samplerate >= file.frames:
-            raise UnreadableClip(path, f"ends before {start:g} s")
-        file.seek(round(start * file.samplerate))
-        return file.read(round((end - start) * file.samplerate)), file.samplerate
+        begin = min(round(start * file.samplerate), file.frames)
+        file.seek(begin)
+        samples = file.read(-1 if end == np.inf else round((end - start) * file.samplerate))
+        if not len(samples):
+            raise UnreadableClip(path, f"has no samples from {start:g} to {end:g} s")
+        return samples, file.samplerate
 
 
 def durations(table: pd.DataFrame) -> np.ndarray:

@@ -7,11 +7,13 @@ import math
 import os
 import re
 import shutil
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pandas as pd
 import soundfile
+from tqdm import tqdm
 
 from . import audio, data, files, splits
 from .workspace import quoted, replace_unprintable
@@ -34,9 +36,9 @@ def make_dataset(
     """Make `target`, a dataset in Kaggle's layout to use as FAT_DATA, from the sounds in `folder`.
 
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
-    `folder`) and `labels` (comma-separated). With `start` and `end`, in seconds, as `predict.detections` gives them, a
-    clip is that part of a recording, written as WAV, with the labels of all rows of that part; without another column
-    for groups, parts of a recording are a group.
+    `folder`) and `labels` (comma-separated). With `start` and `end`, in seconds, as `python -m utils.predict
+    --detections` writes them, a clip is that part of a recording, written as WAV, with the labels of all rows of that
+    part; if they are empty, it is from the beginning or to the end. Parts of a recording are a group, if it has none.
 
     A random fifth, stratified by class (the first label), becomes the test set, whose labels are in
     `target`/test_labels.csv. Copies of a file stay together (not a sound in two formats), and so do clips of one
@@ -62,7 +64,11 @@ def make_dataset(
     _refuse_inside(target, *table["path"])
     _refuse_repeated(table, source)
     content = _content_hashes(table, source)
-    seconds = table["end"] - table["start"] if "start" in table else audio.durations(table)
+    if "start" in table:
+        print(f"{source}: {len(table)} parts are cut from {table['path'].nunique()} recordings.")
+        seconds = (table["end"] - table["start"]).replace(math.inf, math.nan)
+    else:
+        seconds = audio.durations(table)
     if long := int((seconds > LONGEST).sum()):
         hears = "and training hears a random 2 s of each at a time"
         print(f"{source}: {long} sounds are longer than {LONGEST} s, {hears}: cut out what their labels are about.")
@@ -73,7 +79,10 @@ def make_dataset(
     if "fold" in table and table["fold"].nunique() < MIN_FOLDS:
         raise ValueError(f"{source}: give {MIN_FOLDS} folds or more, or remove the column fold.")
     hashed = table.assign(**{splits.CONTENT: content})
-    curated, test = (hashed.iloc[rows] for rows in splits.split(hashed, seed))
+    try:
+        curated, test = (hashed.iloc[rows] for rows in splits.split(hashed, seed))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     with redirect_stdout(io.StringIO()):  # training will print it again
         try:
             splits.split(curated, seed)
@@ -87,9 +96,10 @@ def make_dataset(
     with files.atomic_folder(target, replace) as unfinished:
         for name, part in [("train_curated", curated), ("test", test)]:
             (unfinished / name).mkdir(parents=True)
-            for row in part.itertuples():
+            for row in tqdm(part.itertuples(), name, len(part), unit="clip", file=sys.stdout, delay=1):
                 if "start" in table:
-                    soundfile.write(unfinished / name / row.fname, *audio.load_part(row.path, row.start, row.end))
+                    samples, sample_rate = audio.load_part(row.path, row.start, row.end)
+                    soundfile.write(unfinished / name / row.fname, samples, sample_rate, "FLOAT")
                 else:
                     _link(row.path, unfinished / name / row.fname)
         curated[columns].to_csv(unfinished / "train_curated.csv", index=False)
@@ -118,17 +128,18 @@ def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
 
 
 def _content_hashes(table: pd.DataFrame, source: Path) -> pd.Series:
-    """Return a hash per file, equal for copies. Raises ValueError if they have different labels."""
+    """Return a hash per file, equal for copies. Raises ValueError if they, or the same parts, differ in labels."""
     hashes = {path: _content_hash(path) for path in set(table["path"])}
     content = table["path"].map(hashes)
+    same = content
     for name in PART:
-        content += ("-" + table[name].astype(str)) if name in table else ""
-    for _, copies in table[content.duplicated(keep=False)].groupby(content):
+        same = same + " " + table[name].astype(str) if name in table else same
+    for _, copies in table[same.duplicated(keep=False)].groupby(same):
         labels = copies["labels"].str.split(",").map(sorted).map(tuple)
         if labels.nunique() > 1:
             both = " and ".join(map(str, copies[~labels.duplicated()]["path"][:2]))
             raise ValueError(f"{source}: {both} are the same sound: keep one of them, with all its labels.")
-    if (count := int(content.duplicated().sum())) and "fold" not in table:
+    if (count := int(same.duplicated().sum())) and "fold" not in table:
         print(f"{source}: copies of another sound: {count}. They stay with it in every split.")
     return content
 
@@ -179,16 +190,17 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
 
 def _merge_parts(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
     """Return `table` with numbers for `start` and `end`, one row per part with all its labels, and groups."""
-    for name in PART:
+    for name, default in zip(PART, ("0", "inf")):
         if name not in table:
             raise ValueError(f"{csv} has no column {name!r}: give start and end, in seconds, or neither.")
-        table[name] = pd.to_numeric(table[name], errors="coerce")
-    valid = (table["start"] >= 0) & (table["end"] > table["start"]) & (table["end"] < math.inf)  # False for no number
+        table[name] = pd.to_numeric(table[name].replace("", default), errors="coerce")
+    table["fname"] = table["fname"].map(os.path.normpath)
+    valid = (table["start"] >= 0) & (table["end"] > table["start"])  # False for what is no number
     if len(wrong := table["fname"][~valid]):
         row = f"a row of {wrong.iloc[0]} has no start in seconds and later end"
         raise ValueError(f"{csv}: {row}: correct it.")
-    if splits.group_column(table) is None:
-        table["group"] = table["fname"]
+    group = splits.group_column(table) or "group"
+    table[group] = table.get(group, pd.Series("", table.index)).replace("", math.nan).fillna(table["fname"])
     labels = table.groupby(["fname", *PART])["labels"].transform(",".join).str.split(",")
     labels = [",".join(dict.fromkeys(each)) for each in labels]
     return table.assign(labels=labels).drop_duplicates(["fname", *PART], ignore_index=True)
@@ -209,8 +221,9 @@ def _classes(table: pd.DataFrame, source: Path) -> list[str]:
 
 
 def _plain_name(row: tuple, number: str, content: str) -> str:
-    parts = (row.labels.split(",")[0], number, row.path.stem, content)  # file systems allow 255 bytes in all
-    name = "-".join(part[:36].encode()[:90].decode(errors="ignore") for part in parts)
+    times = f"{row.start:g}_{row.end:g}" if hasattr(row, "start") else ""
+    parts = (row.labels.split(",")[0], number, row.path.stem, times, content)  # file systems allow 255 bytes in all
+    name = "-".join(part[:36].encode()[:90].decode(errors="ignore") for part in parts if part)
     suffix = ".wav" if hasattr(row, "start") else row.path.suffix
     return re.sub(r"[^\w-]+", "_", name) + re.sub(r"[^\w.]+", "_", suffix[:9])
 
@@ -226,7 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.own", description="Make a dataset from your own sounds.")
     parser.add_argument("folder", help="folder with the sounds, in one subfolder per class if there is no CSV file")
     parser.add_argument("target", help="folder to make")
-    columns = "fname, relative to FOLDER; labels, comma-separated; if need be, start and end (s), group, fold"
+    columns = "fname, relative to FOLDER; labels, comma-separated; if need be, start and end of a part (s), group, fold"
     parser.add_argument("--csv", help=f"table of all sounds: {columns}")
     parser.add_argument("--replace", action="store_true", help="overwrite TARGET if it was made by this command")
     options = parser.parse_args(arguments)
