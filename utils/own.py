@@ -200,7 +200,8 @@ def _merge_parts(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
         row = f"a row of {wrong.iloc[0]} has no start in seconds and later end"
         raise ValueError(f"{csv}: {row}: correct it.")
     group = splits.group_column(table) or "group"
-    table[group] = table.get(group, pd.Series("", table.index)).replace("", math.nan).fillna(table["fname"])
+    given = table.get(group, table["fname"])
+    table[group] = given.where(given != "", table["fname"])
     labels = table.groupby(["fname", *PART])["labels"].transform(",".join).str.split(",")
     labels = [",".join(dict.fromkeys(each)) for each in labels]
     return table.assign(labels=labels).drop_duplicates(["fname", *PART], ignore_index=True)
