@@ -1,5 +1,6 @@
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -113,15 +114,37 @@ def test_a_part_keeps_its_level_and_its_recording_stays_together_however_it_is_w
     noise = 1e-4 * np.random.default_rng(0).standard_normal((5, 8000)).astype(np.float32)
     for number, samples in enumerate(noise):
         soundfile.write(tmp_path / f"sounds/{number}.wav", samples, 8000, "FLOAT")
-    rows = [row for n in range(5) for row in [(f"{n}.wav", "", "0.25", "Bark"), (f"./{n}.wav", "0.25", "", "Run")]]
+    parts = [("", "0.25", "Bark"), ("0.25", "", "Run"), ("", "", "Bark,Run")]
+    rows = [(f"{'./' * (end == '')}{n}.wav", start, end, labels) for n in range(5) for start, end, labels in parts]
     table = pd.DataFrame(rows, columns=["fname", "start", "end", "labels"]).assign(group="")
     table.to_csv(tmp_path / "list.csv", index=False)
     competition = data.Competition(own.make_dataset(tmp_path / "sounds", tmp_path / "target", tmp_path / "list.csv"))
-    assert set(competition.test["labels"]) == {"Bark", "Run"}
+    assert set(competition.test["labels"]) == {"Bark", "Run", "Bark,Run"}
     assert not set(competition.curated["group"]) & set(competition.test["group"])
     for clip in pd.concat([competition.curated, competition.test]).itertuples():
-        expected = np.split(noise[int(clip.group[0])], [2000])[clip.labels == "Run"]
+        whole = noise[int(clip.group[0])]
+        expected = {"Bark": whole[:2000], "Run": whole[2000:], "Bark,Run": whole}[clip.labels]
         assert np.array_equal(soundfile.read(clip.path, dtype="float32")[0], expected)
+        assert os.path.islink(clip.path) == (clip.labels == "Bark,Run")
+    time.sleep(1.1)  # some programs write the time into a WAV file, which would then be another clip
+    again = data.Competition(own.make_dataset(tmp_path / "sounds", tmp_path / "again", tmp_path / "list.csv"))
+    assert data.content_keys(again.test["path"]) == data.content_keys(competition.test["path"])
+
+
+@pytest.mark.parametrize("column", ["group", "freesound_id"])
+def test_parts_of_several_recordings_may_be_a_group(tmp_path, column):
+    (tmp_path / "sounds").mkdir()
+    for number in range(6):
+        soundfile.write(tmp_path / f"sounds/{number}.wav", np.random.default_rng(number).uniform(-1, 1, 8000), 8000)
+    rows = [(f"{n}.wav", start, start + 0.4, label) for n in range(6) for start, label in ((0, "Bark"), (0.5, "Run"))]
+    table = pd.DataFrame(rows, columns=["fname", "start", "end", "labels"])
+    table[column] = [f"site {n // 2}" if start == 0 else "" for n in range(6) for start in (0, 1)]
+    table.to_csv(tmp_path / "list.csv", index=False)
+    target = own.make_dataset(tmp_path / "sounds", tmp_path / "target", tmp_path / "list.csv")
+    curated, test = data.Competition(target).curated, data.read_table(target / "test_labels.csv", [column])
+    assert (len(curated), len(test)) == (8, 4)
+    assert set(curated[column]) | set(test[column]) == {"site 0", "site 1", "site 2"}
+    assert not set(curated[column]) & set(test[column])
 
 
 def test_sounds_that_are_too_long_for_their_label_are_counted(sounds, tmp_path, capsys):

@@ -145,17 +145,20 @@ def _goes_on(file: soundfile.SoundFile, opened: BinaryIO) -> bool:
 
 
 def load_part(path: str | Path, start: float, end: float) -> tuple[np.ndarray, int]:
-    """Load the part of a recording from `start` to `end`, in seconds: (samples,) or (samples, channels), and the rate.
+    """Load the part of a recording from `start` to `end`, in seconds: float32 (samples, channels), and the rate.
 
     `end` may be infinite. Raises UnreadableClip if it cannot be read or there is nothing in that part.
     """
-    with _named(path), soundfile.SoundFile(path) as file:
-        begin = min(round(start * file.samplerate), file.frames)
-        file.seek(begin)
-        samples = file.read(-1 if end == np.inf else round((end - start) * file.samplerate))
-        if not len(samples):
+    blocks = []
+    with _named(path), _Stream(path) as file:
+        file.seek(min(round(start * file.samplerate), file.frames))
+        left = np.inf if end == np.inf else round((end - start) * file.samplerate)
+        while len(block := file.read(int(min(left, SAMPLES_PER_READ)), dtype="float32", always_2d=True)):
+            blocks.append(block)
+            left -= len(block)
+        if not blocks:
             raise UnreadableClip(path, f"has no samples from {start:g} to {end:g} s")
-        return samples, file.samplerate
+        return np.concatenate(blocks), file.samplerate
 
 
 def durations(table: pd.DataFrame) -> np.ndarray:

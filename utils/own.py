@@ -12,7 +12,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pandas as pd
-import soundfile
+import scipy.io.wavfile
 from tqdm import tqdm
 
 from . import audio, data, files, splits
@@ -65,7 +65,8 @@ def make_dataset(
     _refuse_repeated(table, source)
     content = _content_hashes(table, source)
     if "start" in table:
-        print(f"{source}: {len(table)} parts are cut from {table['path'].nunique()} recordings.")
+        parts = sum(map(_is_part, table.itertuples()))
+        print(f"{source}: {parts} of {len(table)} clips are parts, by start and end, cut from their recordings.")
         seconds = (table["end"] - table["start"]).replace(math.inf, math.nan)
     else:
         seconds = audio.durations(table)
@@ -97,9 +98,10 @@ def make_dataset(
         for name, part in [("train_curated", curated), ("test", test)]:
             (unfinished / name).mkdir(parents=True)
             for row in tqdm(part.itertuples(), name, len(part), unit="clip", file=sys.stdout, delay=1):
-                if "start" in table:
+                if _is_part(row):
                     samples, sample_rate = audio.load_part(row.path, row.start, row.end)
-                    soundfile.write(unfinished / name / row.fname, samples, sample_rate, "FLOAT")
+                    # soundfile would write the time of day into the file, which would thus be another clip each time.
+                    scipy.io.wavfile.write(unfinished / name / row.fname, sample_rate, samples)
                 else:
                     _link(row.path, unfinished / name / row.fname)
         curated[columns].to_csv(unfinished / "train_curated.csv", index=False)
@@ -201,7 +203,7 @@ def _merge_parts(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
         raise ValueError(f"{csv}: {row}: correct it.")
     group = splits.group_column(table) or "group"
     given = table.get(group, table["fname"])
-    table[group] = given.where(given != "", table["fname"])
+    table[group] = given.where(given != "").groupby(table["fname"]).transform("first").fillna(table["fname"])
     labels = table.groupby(["fname", *PART])["labels"].transform(",".join).str.split(",")
     labels = [",".join(dict.fromkeys(each)) for each in labels]
     return table.assign(labels=labels).drop_duplicates(["fname", *PART], ignore_index=True)
@@ -221,11 +223,15 @@ def _classes(table: pd.DataFrame, source: Path) -> list[str]:
     return list(clips.index)
 
 
+def _is_part(row: tuple) -> bool:
+    return hasattr(row, "start") and (row.start > 0 or row.end < math.inf)
+
+
 def _plain_name(row: tuple, number: str, content: str) -> str:
-    times = f"{row.start:g}_{row.end:g}" if hasattr(row, "start") else ""
+    times = f"{row.start:g}_{row.end:g}" if _is_part(row) else ""
     parts = (row.labels.split(",")[0], number, row.path.stem, times, content)  # file systems allow 255 bytes in all
     name = "-".join(part[:36].encode()[:90].decode(errors="ignore") for part in parts if part)
-    suffix = ".wav" if hasattr(row, "start") else row.path.suffix
+    suffix = ".wav" if _is_part(row) else row.path.suffix
     return re.sub(r"[^\w-]+", "_", name) + re.sub(r"[^\w.]+", "_", suffix[:9])
 
 
@@ -247,8 +253,10 @@ def main(arguments: list[str] | None = None) -> None:
     replace_unprintable()
     try:
         target = make_dataset(options.folder, options.target, options.csv, replace=options.replace)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         parser.exit(1, f"{error}\n")
+    except KeyboardInterrupt:
+        parser.exit(1, "\nStopped.\n")
     competition = data.Competition(target)
     counts = data.clips_per_class({"train_curated": competition.curated, "test": competition.test})
     print(counts.to_string())
