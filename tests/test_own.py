@@ -94,12 +94,11 @@ def test_parts_of_recordings_become_clips_and_those_of_a_recording_stay_together
     for column, value, sentence in (
         ("end", 4, r"found.csv: a row of 0.wav has no start in seconds and later end: correct it"),
         ("start", "four", r"found.csv: a row of 0.wav has no start in seconds and later end: correct it"),
-        (["start", "labels"], [1, "Bark"], r"found.csv lists 0.wav more than once"),
+        (["start", "end", "labels"], [1, 2.5, "Bark"], r"found.csv lists 0.wav more than once"),
         (["start", "end"], [12, 13], r"0.wav has no samples from 12 to 13 s"),
     ):
         wrong = table.astype({"start": object, "end": object})
         wrong.loc[1, column] = value
-        wrong.loc[1, "end"] = 2.5 if value == [1, "Bark"] else wrong.loc[1, "end"]
         wrong.to_csv(tmp_path / "found.csv", index=False)
         with pytest.raises(ValueError, match=sentence):
             own.make_dataset(tmp_path / "sounds", tmp_path / "other", tmp_path / "found.csv")

@@ -64,9 +64,9 @@ def make_batch(
     If the model's frozen layers have already been run, the input is their `features` of each clip of the dataset
     instead.
     """
-    targets = dataset.targets[draw["rows"]]
+    targets = dataset.to_device(dataset.targets[draw["rows"]])
     if features is not None:
-        return features[dataset.to_device(draw["rows"])], dataset.to_device(targets)
+        return features[dataset.to_device(draw["rows"])], targets
     x = dataset.crops(draw["rows"], draw["offsets"], config.n_frames)
     if "gain" in draw:
         other = dataset.crops(draw["other_rows"], draw["other_offsets"], config.n_frames)
@@ -75,7 +75,7 @@ def make_batch(
         gain = dataset.to_device(draw["gain"]).masked_fill(pauses[0] | pauses[1], -math.inf)
         x = mix_in_power(x, other, gain)
         other_targets = dataset.to_device(dataset.targets[draw["other_rows"]])
-        targets = torch.maximum(dataset.to_device(targets), other_targets * (gain > -math.inf)[:, None])
+        targets = torch.maximum(targets, other_targets * (gain > -math.inf)[:, None])
     if "rate" in draw and draw["resized"].any():
         resized = torch.nonzero(draw["resized"])[:, 0]
         factors = [dataset.to_device(draw[name][resized]) for name in ("rate", "mel_scale", "mel_shift")]
@@ -85,7 +85,7 @@ def make_batch(
         x = spec_augment(x, dataset.to_device(draw["mask_start"]), dataset.to_device(draw["mask_width"]))
     if "filter_gain" in draw:  # after the masks, which are thus not flat either
         x = filter_augment(x, dataset.to_device(draw["filter_gain"]))
-    return x.contiguous(memory_format=torch.channels_last), dataset.to_device(targets)
+    return x.contiguous(memory_format=torch.channels_last), targets
 
 
 def example_batch(dataset: MelDataset, config: TrainingConfig, size: int) -> tuple[np.ndarray, np.ndarray]:

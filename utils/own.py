@@ -133,9 +133,7 @@ def _content_hashes(table: pd.DataFrame, source: Path) -> pd.Series:
     """Return a hash per file, equal for copies. Raises ValueError if they, or the same parts, differ in labels."""
     hashes = {path: _content_hash(path) for path in set(table["path"])}
     content = table["path"].map(hashes)
-    same = content
-    for name in PART:
-        same = same + " " + table[name].astype(str) if name in table else same
+    same = content.str.cat([table[name].astype(str) for name in PART if name in table], sep=" ")
     for _, copies in table[same.duplicated(keep=False)].groupby(same):
         labels = copies["labels"].str.split(",").map(sorted).map(tuple)
         if labels.nunique() > 1:
