@@ -73,7 +73,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from utils import audio, mel_cache, plots, predict
+from utils import audio, mel_cache, plots, predict, runs
 
 examples = kit.folder / "examples" / kit.runs.name
 
@@ -102,7 +102,7 @@ print(len(audio.find_sounds(sounds)), "sounds")
 # train one first: `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["nbval-ignore-output"]
-run = predict.best_run()  # another: predict.open_run("../work/runs/...")
+run = runs.best_run()  # another: runs.open_run("../work/runs/...")
 print(f"{run.record['title']}, {len(run.classes)} classes, validation LWLRAP {run.summary()['LWLRAP']:.3f}")
 
 # %% tags=["nbval-ignore-output"]
@@ -224,7 +224,7 @@ target = kit.folder / "own" / "-".join(source.relative_to(source.anchor).parts[-
 own.make_dataset(labeled, target, csv=None, replace=True)
 own_kit = setup(str(target), "quick")
 # The example's runs are kept apart from yours.
-runs = examples / "runs" if Path(labeled).is_relative_to(examples) else own_kit.runs
+own_runs = examples / "runs" if Path(labeled).is_relative_to(examples) else own_kit.runs
 
 # %%
 competition = own_kit.competition
@@ -248,14 +248,14 @@ sets = dataset.load_split(cache, competition.curated, competition.classes, own_k
 entry = models.MODELS["deep_cnn"]
 config = replace(entry.config("quick"), max_steps=150)
 model = entry.build(len(competition.classes), "quick", width=16, stem=8)
-own_run = launch.fit(model, *sets, config, runs / "deep_cnn-small", entry.title)
+own_run = launch.fit(model, *sets, config, own_runs / "deep_cnn-small", entry.title)
 
 # %% [markdown]
 # The baseline is the k-NN of notebook 5 on the same clips: a network that does not beat it usually needs more clips, more steps or cleaner
 # labels. (In the stored outputs, each misses one of 13 clips, by a rank or two: such a difference says nothing.)
 
 # %% tags=["nbval-ignore-output"]
-knn = baselines.fit("knn", *sets, runs / "knn-quick")
+knn = baselines.fit("knn", *sets, own_runs / "knn-quick")
 print(f"{len(own_run.validation)} validation clips")
 pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epochs", "LWLRAP"]]
 

@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 import matplotlib.pyplot as plt
 import pytest
 
-from utils import demo, plots, predict
+from utils import demo, plots, predict, runs
 from utils.run_folder import Run
 
 
@@ -38,9 +38,9 @@ def test_the_page_accepts_no_sound_and_says_why_one_cannot_be_read(run, tmp_path
     gradio = MagicMock(Error=Error)
     monkeypatch.setitem(sys.modules, "gradio", gradio)
     demo.page(run)
-    assert not [call for call in gradio.Markdown.call_args_list if predict.ON_MINI_SET in call.args[0]]
+    assert not [call for call in gradio.Markdown.call_args_list if runs.ON_MINI_SET in call.args[0]]
     demo.page(Run(shutil.copytree(run.folder, tmp_path / "mini-2019-abc/deep_cnn")))
-    gradio.Markdown.assert_called_with(f"**{predict.ON_MINI_SET}**")
+    gradio.Markdown.assert_called_with(f"**{runs.ON_MINI_SET}**")
     answer = gradio.Audio().change.call_args.args[0]
     assert answer(None) == (None, None)
     (tmp_path / "text.wav").write_text("no sound")

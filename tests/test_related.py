@@ -9,9 +9,8 @@ import pytest
 import torch
 import torchvision
 
-from utils import baselines, inference, mel, metrics, models, predict, related_networks, train
+from utils import baselines, inference, mel, metrics, models, related_networks, runs, train
 from utils.config import MelConfig, TrainingConfig
-from utils.runs import find_runs
 
 NETWORKS = ["piczak", "sb_cnn", "alexnet", "vgg19_bn", "inception_v3", "resnet50"]
 
@@ -126,11 +125,11 @@ def test_a_baseline_is_found_but_not_used_to_score_other_clips(sets, three, tmp_
     with pytest.raises(ValueError, match="knn-quick is a baseline, which has only scores"):
         inference.score_run(baseline, sets[1])
     with pytest.raises(ValueError, match="knn-quick is a baseline, which has only scores"):
-        predict.open_run(baseline.folder)
+        runs.open_run(baseline.folder)
     with pytest.raises(FileNotFoundError, match="There is no run"):
-        predict.best_run()
+        runs.best_run()
     config = replace(models.MODELS["sb_cnn"].config("quick"), epochs=1)
     train.fit(models.MODELS["sb_cnn"].build(12, "quick"), three[0], sets[1], config, folder / "sb_cnn-quick", "SB-CNN")
-    assert [run.name for run in find_runs(folder)] == ["knn-quick", "sb_cnn-quick"]
-    assert predict.best_run().name == "sb_cnn-quick"
+    assert [run.name for run in runs.find_runs(folder)] == ["knn-quick", "sb_cnn-quick"]
+    assert runs.best_run().name == "sb_cnn-quick"
     assert np.isnan(baseline.cost()["MMAC"]) and baseline.cost()["seconds"] > 0

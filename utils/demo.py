@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from . import audio, plots, predict, workspace
+from . import audio, plots, predict, runs, workspace
 from .run_folder import Run
 
 ABOUT = """# What is in your sound?
@@ -37,8 +37,8 @@ def page(run: Run, device: str = "cpu"):  # noqa: ANN201
     plt.switch_backend("agg")  # gradio draws in threads, which cannot open windows
     with gradio.Blocks(title="Freesound tagging kit") as blocks:
         gradio.Markdown(ABOUT.format(title=run.record["title"], classes=len(run.classes)))
-        if predict.on_mini_set(run):
-            gradio.Markdown(f"**{predict.ON_MINI_SET}**")
+        if runs.on_mini_set(run):
+            gradio.Markdown(f"**{runs.ON_MINI_SET}**")
         sound = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Drop a file, or record")
         shown = [gradio.Label(label="scores (of a long sound, from excerpts)"), gradio.Plot(label="tags over time")]
         sound.change(answer, sound, shown, api_name="tag")
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(1, "The page needs gradio, which is not installed: pip install gradio\n")
     workspace.replace_unprintable()
     try:
-        run = predict.open_run(options.run)
+        run = runs.open_run(options.run)
         page(run, workspace.find_device()[0]).launch()
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")

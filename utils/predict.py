@@ -11,7 +11,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,14 +21,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import audio, explain, files, inference, mel_cache, mini, plots, workspace
+from . import audio, explain, files, inference, mel_cache, plots, runs, workspace
 from .augment import tta_crops
-from .config import MelConfig, attached
+from .config import MelConfig
 from .dataset import MelDataset
 from .run_folder import Run
-from .runs import find_runs, preferred
-
-ON_MINI_SET = "This run knows only the mini set's synthetic sounds: its tags say nothing about recordings."
 
 
 def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
@@ -138,46 +135,6 @@ def explain_top_class(path: str | Path, run: Run, device: str = "cpu") -> tuple[
     return run.classes[label], begin, x[best, 0].cpu().numpy(), points[0].cpu().numpy()
 
 
-def best_run() -> Run:
-    """Return the first of the `preferred` runs on the data with the most classes.
-
-    Of several such data sets, the one whose best run is newest counts; the mini set, only if there is no other. Looks
-    in the work folder, and on Kaggle also in what is attached. Raises FileNotFoundError if there is none.
-    """
-    folder = workspace.work_folder() / "runs"
-    found = []
-    for name in sorted({path.name for path in [*attached("runs/*"), *folder.glob("*")]}):
-        with suppress(FileNotFoundError):
-            found += preferred(find_runs(folder / name))[:1]
-    if not found:
-        remedy = "make one (python -m utils.run --data DIR 02 03), or set FAT_WORK to the folder of its --work"
-        raise FileNotFoundError(f"There is no run in {folder}: {remedy}.")
-
-    def rank(run: Run) -> tuple:
-        return not on_mini_set(run), len(run.classes), (run.folder / "settings.json").stat().st_mtime
-
-    return max(found, key=rank)
-
-
-def on_mini_set(run: Run) -> bool:
-    """Whether the run, or the run of whose folds it is one, was trained on the mini set."""
-    return any(folder.name.startswith(mini.NAME) for folder in run.folder.parents[:2])
-
-
-def open_run(folder: str | None) -> Run:
-    """Return the run in `folder`; if None, the best one.
-
-    Raises FileNotFoundError if there is none, and ValueError if it has only scores.
-    """
-    if folder is None:
-        return best_run()
-    if not (Path(folder) / "settings.json").is_file():
-        raise FileNotFoundError(f"{folder} is not a run: give a folder with a settings.json.")
-    run = Run(Path(folder).resolve())
-    run.require_weights()
-    return run
-
-
 def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     """List `fname` and `path` of each sound, without repeats."""
     rows = []
@@ -214,29 +171,27 @@ def _limited(x: Tensor, settings: MelConfig) -> Tensor:
 
 
 def _write_detections(file: Path, table: pd.DataFrame, run: Run, threshold: float, device: str) -> None:
-    """Write the `detections` in all sounds of `table` or, if this is stopped, in those scored so far."""
+    """Write the `detections` in all sounds of `table`; the file is complete after each sound, as this may take hours."""
+    print(f"written after each sound: {file}")
     tables = []
-    try:
-        for clip in tqdm(table.itertuples(), "detections", len(table), unit="sound", file=sys.stdout):
-            try:
-                found = detections(tag_over_time(clip.path, run, device=device), run, threshold)
-            except mel_cache.NoReadableClip as error:
-                tqdm.write(f"{clip.path}: {error}")
-                continue
-            except MemoryError:
-                tqdm.write(f"{clip.path} needs more memory than there is, 2.4 GB for an hour: cut it into parts")
-                continue
-            found.insert(0, "fname", clip.fname)
-            tables.append(found)
-    finally:
-        if tables:
-            found = pd.concat([some for some in tables if len(some)] or tables[:1], ignore_index=True)
-            with files.atomic_file(file) as unfinished:
-                found.round(3).to_csv(unfinished, index=False)
-            print(found["labels"].value_counts().to_string() if len(found) else "no score reaches the threshold")
-            print(f"written: {file}, {len(found)} detections in {len(tables)} of {len(table)} sounds")
+    for clip in tqdm(table.itertuples(), "detections", len(table), unit="sound", file=sys.stdout):
+        try:
+            found = detections(tag_over_time(clip.path, run, device=device), run, threshold)
+        except mel_cache.NoReadableClip as error:
+            tqdm.write(f"{clip.path}: {error}")
+            continue
+        except MemoryError:
+            tqdm.write(f"{clip.path} needs more memory than there is, 2.4 GB for an hour: cut it into parts")
+            continue
+        found.insert(0, "fname", clip.fname)
+        tables.append(found.round(3))
+        every = pd.concat([some for some in tables if len(some)] or tables[:1], ignore_index=True)
+        with files.atomic_file(file) as unfinished:
+            every.to_csv(unfinished, index=False)
     if not tables:
         raise ValueError(f"None of {len(table)} sounds can be scored: replace them, or cut them into parts.")
+    print(every["labels"].value_counts().to_string() if len(every) else "no score reaches the threshold")
+    print(f"{len(every)} detections in {len(tables)} of {len(table)} sounds")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -266,11 +221,11 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(f"{file} is a sound or a folder, not a file to write: name that first")
     workspace.replace_unprintable()
     try:
-        run = open_run(options.run)
+        run = runs.open_run(options.run)
         described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"
         print(f"run: {workspace.short_path(run.folder)}, {described}")
-        if on_mini_set(run):
-            print(ON_MINI_SET)
+        if runs.on_mini_set(run):
+            print(runs.ON_MINI_SET)
         device, _ = workspace.find_device()
         if options.detections:
             _write_detections(Path(options.detections), _table(options.paths), run, options.threshold, device)

@@ -1,13 +1,16 @@
 """The choice among runs: finding them, and the clips to compare them on."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-from . import files
+from . import files, mini
 from .config import attached
 from .run_folder import Run
-from .workspace import short_path
+from .workspace import short_path, work_folder
+
+ON_MINI_SET = "This run knows only the mini set's synthetic sounds: its tags say nothing about recordings."
 
 
 def find_runs(folder: str | Path) -> list[Run]:
@@ -44,6 +47,46 @@ def preferred(runs: Sequence[Run]) -> list[Run]:
     Their LWLRAP is out of fold, of one model per clip; other clips get the scores of their blend, which is better.
     """
     return sorted((run for run in runs if run.has_weights), key=lambda run: not fnmatch(run.name, "best*-full"))
+
+
+def best_run() -> Run:
+    """Return the first of the `preferred` runs on the data with the most classes.
+
+    Of several such data sets, the one whose best run is newest counts; the mini set, only if there is no other. Looks
+    in the work folder, and on Kaggle also in what is attached. Raises FileNotFoundError if there is none.
+    """
+    folder = work_folder() / "runs"
+    found = []
+    for name in sorted({path.name for path in [*attached("runs/*"), *folder.glob("*")]}):
+        with suppress(FileNotFoundError):
+            found += preferred(find_runs(folder / name))[:1]
+    if not found:
+        remedy = "make one (python -m utils.run --data DIR 02 03), or set FAT_WORK to the folder of its --work"
+        raise FileNotFoundError(f"There is no run in {folder}: {remedy}.")
+
+    def rank(run: Run) -> tuple:
+        return not on_mini_set(run), len(run.classes), (run.folder / "settings.json").stat().st_mtime
+
+    return max(found, key=rank)
+
+
+def on_mini_set(run: Run) -> bool:
+    """Whether the run, or the run of whose folds it is one, was trained on the mini set."""
+    return any(folder.name.startswith(mini.NAME) for folder in run.folder.parents[:2])
+
+
+def open_run(folder: str | None) -> Run:
+    """Return the run in `folder`; if None, the best one.
+
+    Raises FileNotFoundError if there is none, and ValueError if it has only scores.
+    """
+    if folder is None:
+        return best_run()
+    if not (Path(folder) / "settings.json").is_file():
+        raise FileNotFoundError(f"{folder} is not a run: give a folder with a settings.json.")
+    run = Run(Path(folder).resolve())
+    run.require_weights()
+    return run
 
 
 def _readable(run: Run) -> bool:
