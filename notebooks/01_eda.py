@@ -120,9 +120,9 @@ charts.durations(seconds)
 # ## One clip per class
 #
 # The first 2 s, from where silence ends, of the first clip with this label and no other, as spectrograms (notebook 2): time runs to the
-# right, frequency upward. Brightness is the level relative to the clip's loudest point; black is 80 dB or more below it (at most a
-# hundred-millionth of its power), such as the padding at the right. Percussive sounds are narrow in time, tonal sounds narrow in frequency,
-# and noise fills both, so an image network can tell them apart.
+# right, frequency upward, on the mel scale. Brightness is the level relative to the clip's loudest point; black is 80 dB or more below it
+# (at most a hundred-millionth of its power), such as the padding at the right. Percussive sounds are narrow in time, tonal sounds narrow in
+# frequency, and noise fills both, so an image network can tell them apart.
 
 # %%
 from contextlib import suppress

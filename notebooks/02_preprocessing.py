@@ -65,7 +65,7 @@ as_table(settings)
 # %%
 from contextlib import suppress
 
-samples, least = None, 2
+samples, least = None, 2  # `least`: the smallest share that trimming leaves, of clips over 2.5 s
 for row in kit.competition.curated.head(100).itertuples():
     with suppress(audio.UnreadableClip):  # the cache's report below lists them for all sets
         clip = audio.load_clip(row.path, settings)
@@ -104,17 +104,19 @@ two_seconds = librosa.util.fix_length(trimmed, size=2 * settings.sample_rate)
 plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 
 # %% [markdown]
-# ## Step 4: mel bands
+# ## Step 4: Fourier transforms and mel bands
+#
+# Every 694 samples (`hop_length`), a Fourier transform of 2,560 samples (`n_fft`, 58 ms), faded in and out by a Hann window, gives the
+# power at 1,281 frequencies: a **frame**.
 #
 # We hear equal differences of frequency as equal steps of pitch at low frequencies and equal ratios at high ones. The mel scale follows
 # this: it is almost linear far below 700 Hz and almost logarithmic far above. The paper's formula is HTK's:
 #
 # $$m = 2595 \log_{10}\left(1 + \frac{f}{700}\right)$$
 #
-# Every 694 samples (`hop_length`), a Fourier transform of 2,560 samples (`n_fft`, 58 ms), faded in and out by a Hann window, gives the
-# power at 1,281 frequencies: a **frame**. 128 triangular filters sum that power into mel bands. They are evenly spaced on the mel scale, so
-# they become wider in Hz toward the top. All have nearly the same area (librosa's `norm="slaney"`), so the wider ones are lower. (The
-# lowest cover only two to four of the frequencies, so their heights vary.)
+# 128 triangular filters sum the power of a frame into mel bands. They are evenly spaced on the mel scale, so they become wider in Hz toward
+# the top. All have nearly the same area (librosa's `norm="slaney"`), so the wider ones are lower. (The lowest cover only two to four of the
+# frequencies, so their heights vary.)
 
 # %%
 mel.mel_filters(settings).shape
@@ -125,9 +127,9 @@ plots.mel_scale(settings)
 # %% [markdown]
 # ## Step 5: logarithm
 #
-# We hear equal ratios of power as roughly equal steps of loudness, so power becomes dB: ten times its decimal logarithm. What lies over 80
-# dB below the loudest point (`top_db`) is raised to that level. 88,200 samples give 128 frames, one every 694 from the first. This is what
-# the networks see; they first standardize it or normalize its peak (notebook 3).
+# We hear equal ratios of power as roughly equal steps of loudness, so power becomes dB: ten times its decimal logarithm. What lies more
+# than 80 dB (`top_db`) below the loudest point is raised to that level. 88,200 samples give 128 frames, one every 694 from the first. This
+# is what the networks see; they first standardize it or normalize its peak (notebook 3).
 
 # %%
 log_mel = mel.log_mel(two_seconds, settings)
@@ -137,8 +139,8 @@ log_mel.shape
 plots.clip(two_seconds, settings, label)
 
 # %% [markdown]
-# **Why 2,560 samples?** A longer window tells frequencies apart that are closer together, but smears events in time: a tick becomes as wide
-# as the window, here 58 ms or, with four times as many samples, 232 ms.
+# **What does the window's length do?** A longer one tells frequencies apart that are closer together, but smears events in time: a tick
+# becomes as wide as the window, here 58 ms or, with four times as many samples, 232 ms.
 
 # %%
 from dataclasses import replace
@@ -188,8 +190,8 @@ cache = caches["curated"]
 cache.frames.shape, cache.frames.dtype
 
 # %% [markdown]
-# For each clip: its first frame in the array (`start`) and its number of frames (`length`). `pad_value`, 80 dB below its loudest point, is
-# the level that pads it to the length of a crop. The hash of its samples keeps copies together when clips are split into training and
+# For each clip: its first frame in the array (`start`) and its number of frames (`length`). `pad_value`, in dB, 80 below its loudest point,
+# is the level that pads it to the length of a crop. The hash of its samples keeps copies together when clips are split into training and
 # validation (notebook 3).
 
 # %%

@@ -137,10 +137,10 @@ print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameter
 #
 # $$BCE = -\frac{1}{C}\sum_{c=1}^{C} \left[ y_c \log p_c + (1 - y_c) \log(1 - p_c) \right]$$
 #
-# The paper computes the probabilities $p_c$ with a softmax: they sum to one, so two labels of a clip cannot both get more than a half. With
-# a sigmoid, as in `quick`, each class is independent; `full` keeps the softmax. To try the other one with `quick`, run
-# `config = dataclasses.replace(config, activation="softmax")` in a new cell below this one, and train below into
-# `kit.run_folder("deep_cnn_softmax")`: notebook 7 then shows both.
+# The paper computes the probabilities from the logits $z_c$ with a softmax, $p_c = e^{z_c} / \sum_k e^{z_k}$: they sum to one, so two
+# labels of a clip cannot both get more than a half. With a sigmoid, $p_c = 1 / (1 + e^{-z_c})$, as in `quick`, each class is independent;
+# `full` keeps the softmax. To try the other one with `quick`, run `config = dataclasses.replace(config, activation="softmax")` in a new
+# cell below this one, and train below into `kit.run_folder("deep_cnn_softmax")`: notebook 7 then shows both.
 
 # %% [markdown]
 # ## Training
@@ -197,12 +197,14 @@ plots.player(samples, kit.preset.mel)
 
 # %% [markdown]
 # What do the first filters respond to? Here is the output of the network's first stage (`quick`: the stem; `full`: block 1) for the
-# beginning of this clip: the channels with the highest values, white where they are high. Which ones mark onsets, which steady tones?
+# beginning of this clip: the channels with the highest values, each white at its own highest. Which ones mark onsets, which steady tones?
+# (One that is almost black is highest in a few points at the border.)
 
 # %%
-[network], seen = run.models(), []
+[network] = run.models()
+seen = []  # the stage's output
 first = network.stem if network.config["stem"] else network.blocks[0]
-first.register_forward_hook(lambda *given: seen.append(given[-1]))
+first.register_forward_hook(lambda module, inputs, output: seen.append(output))
 with torch.no_grad():
     network.eval()(validation_set.crops(torch.tensor([row]), torch.tensor([0]), config.n_frames).cpu())
 plots.feature_maps(seen[0][0].numpy(), config.n_frames, kit.preset.mel)

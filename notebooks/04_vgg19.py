@@ -124,8 +124,8 @@ for name in names:
 # curves show how it begins, not where it ends; they flatten because the learning rate falls to zero.
 #
 # On real recordings (ESC-10 and animal sounds, 18 classes, 112 validation clips), with `full`, VGG19 without weights has an LWLRAP of 0.831
-# (0.779 to 0.875), the Deep CNN 0.883 (0.840 to 0.922): the paper's order, but the intervals overlap. Transfer has not been measured with
-# this kit; the paper has it between the two (notebook 7).
+# (95% interval 0.779 to 0.875, see notebook 7), the Deep CNN 0.883 (0.840 to 0.922): the paper's order, but the intervals overlap. Transfer
+# has not been measured with this kit; the paper has it between the two (notebook 7).
 
 # %%
 compared = {kit.run_folder(name).name for name in ("deep_cnn", *names)}

@@ -155,8 +155,8 @@ ours["sb_cnn"] = fit("sb_cnn")
 charts.learning_curves({run.name: run.history for run in ours.values()})
 
 # %% [markdown]
-# SB-CNN's training loss (dotted) is above its validation loss while it trains on augmented clips. Piczak's CNN has no augmentation here, so
-# its training loss falls below.
+# SB-CNN's training loss (dotted) stays above its validation loss, even in the last tenth, without augmentation: half of the values in its
+# dense layers are still dropped. Piczak's CNN has no augmentation here, so its training loss falls below.
 
 # %% [markdown]
 # ## [6] Image networks
@@ -185,20 +185,19 @@ for name in hershey:
 # ## All of them
 #
 # Parameters, MMAC per crop, seconds of training, and metrics on the same validation clips, together with the runs of notebooks 3 and 4.
-# (The progress bars above show the LWLRAP of one crop per clip, the table that of all crops.) On real recordings (ESC-10 and animal sounds,
-# 18 classes, 112 validation clips), with `full`:
+# (The progress bars above show the LWLRAP of one crop per clip, the table that of all crops.) On the real recordings of notebook 4, with
+# `full`:
 #
 # | VGG19-BN | Deep CNN | Piczak | ResNet-50 | Inception V3 | AlexNet | VGG19 | SB-CNN | k-NN | naive Bayes |
 # | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 # | 0.893 | 0.883 | 0.878 | 0.870 | 0.862 | 0.850 | 0.831 | 0.765 | 0.732 | 0.718 |
 #
-# The interval of the Deep CNN is 0.840 to 0.922, and another seed, which also draws another split, moves a network by up to 0.08: too much
-# to rank the first seven; the last three are probably lower. With `quick`, `python -m tests.related` shows each network every clip 40
-# times. The Deep CNN then has 0.966, the others at most 0.843; but it alone has Muon and all four augmentations, and the image networks see
-# reduced spectrograms.
+# The 95% interval of the Deep CNN is 0.840 to 0.922, and another seed, which also draws another split, moves a network by up to 0.08: too
+# much to rank the first seven; the last three are probably lower. With `quick` and 40 passes for each (`python -m tests.related`), the Deep
+# CNN has 0.966, the others at most 0.843; but it alone has Muon and all four augmentations, and the image networks see reduced
+# spectrograms.
 #
-# Chance is an LWLRAP of 0.26 for one label among twelve classes, 0.06 among eighty. Inception V3 is below that with `quick`: after its four
-# steps all scores are zero, and ties share the worst rank.
+# Chance is an LWLRAP of 0.26 for twelve classes (notebook 7, which also says why Inception V3 is below it with `quick`).
 
 # %% tags=["nbval-ignore-output", "results"]
 runs = find_runs(kit.runs)

@@ -25,8 +25,8 @@
 #
 # **You get** each augmentation to see and to hear, an ablation of the recipe, and `best`, trained fold by fold. **Reads** the cache of
 # notebook 2 and builds that of the noisy set. **Writes** its runs to `work/runs`. **Takes** two to four minutes with `quick` on two cores.
-# With `full`, the 885 recordings of the README take less than an hour, and the competition's 24,785 clips an estimated two and a half
-# (minutes on an H100). Interrupted training resumes.
+# With `full`, the 885 recordings of the README take less than an hour, the competition's 24,785 clips an estimated two and a half hours (on
+# an H100, minutes). Interrupted training resumes.
 #
 # **Opened from a badge?** First make what it reads, in a new cell below `setup`:
 # `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02`
@@ -96,9 +96,10 @@ for name, x in examples.items():
 # %% [markdown]
 # ## The optimizer
 #
-# Adam scales the step of each weight separately. [Muon](https://kellerjordan.github.io/posts/muon/) (2024) treats the weights of a
-# convolution as one matrix with a row per filter and makes each step nearly orthogonal: its singular values become nearly equal, so
-# directions with a small gradient get steps as long as the others. Each step also shrinks the weights a little (weight decay).
+# Adam scales the step of each weight separately; AdamW also shrinks the weights a little at each step (weight decay), as Muon does here.
+# [Muon](https://kellerjordan.github.io/posts/muon/) (2024) treats the weights of a convolution as one matrix with a row per filter and
+# makes each step nearly orthogonal: its singular values become nearly equal, so directions with a small gradient get steps as long as the
+# others.
 #
 # Below are the singular values of one layer's gradient, scaled to a norm of 1, and of the step that Muon makes of it (in training, of its
 # momentum). Compare how fast they fall, not how high they lie.
@@ -121,9 +122,18 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # What does each part give? Each row adds one to those above it; `+ Muon` replaces AdamW for the convolutions. All are trained for 600 steps
 # with `full`, 100 with `quick`, and scored on one small validation split, so the intervals are wide. The gain over the row above is paired:
 # measured on the same clips. Where its interval contains 0, the part cannot be said to help or to harm.
-#
-# In the stored outputs that is all but `+ Muon`, whose interval begins just above 0. One of five intervals that just misses 0 is weak
-# evidence, and none shows what another seed would change. On the 562 recordings of the README, with 1,000 steps in each of five folds:
+
+# %% tags=["nbval-ignore-output"]
+ablation = best.ablation(curated, kit.preset, kit.run_folder("ablation"))
+ablation.round(3)
+
+# %%
+charts.intervals(ablation)
+
+# %% [markdown]
+# In the stored outputs, all intervals of gains contain 0 but that of `+ Muon`, which begins just above it. One of five intervals that just
+# misses 0 is weak evidence, and none shows what another seed would change. On the 562 recordings of the README, with 1,000 steps in each of
+# five folds:
 #
 # | | LWLRAP | gain (95% interval) |
 # | --- | --- | --- |
@@ -138,21 +148,13 @@ charts.singular_values({name: torch.linalg.svdvals(matrix).numpy() for name, mat
 # measurements](https://github.com/OWNER/freesound-tagging-kit/blob/main/tests/README.md#other-real-sounds)). `python -m tests.ablation`
 # trains each part on all folds of your data, on the CPU.
 
-# %% tags=["nbval-ignore-output"]
-ablation = best.ablation(curated, kit.preset, kit.run_folder("ablation"))
-ablation.round(3)
-
-# %%
-charts.intervals(ablation)
-
 # %% [markdown]
 # ## The noisy set
 #
 # Its labels were made automatically and are often wrong, so a model trained only on curated clips decides: a noisy clip joins the training
 # if that model ranks its labels above all other classes. `quick` considers only the first 500. On the recordings of the README, they made
-# no measurable difference. On the competition's data, this is the rule of
-# [ebouteillon](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), whose model had been trained on the noisy set before:
-# it had 0.724 on the Public leaderboard with the selected clips and 0.723 without.
+# no measurable difference. The rule is [ebouteillon's](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), who had, with
+# a model trained on the noisy set before, 0.724 on the competition's Public leaderboard with the selected clips and 0.723 without.
 # [hakubishin3](https://github.com/hakubishin3/kaggle_freesound2019) trained on all clips, then on the curated ones alone, and gained 0.027.
 # ([utils/](https://github.com/OWNER/freesound-tagging-kit/blob/main/utils/README.md#modules-and-reference) shows how to try that with one
 # network.)
@@ -194,8 +196,9 @@ metrics.by_number_of_labels(run.targets, run.scores)
 best.summary(run)
 
 # %% [markdown]
-# Two of the noisy clips that fold 0 left out, if any. Is the label wrong, or the model? (If the table has groups, clips of held-out groups
-# are left out, too.)
+# Two of the noisy clips that fold 0 left out, if any. Is the label wrong, or the model? (In the stored outputs, first the label, for a
+# knock; then the model, for the bass drum of notebook 1. If the table has a column `group`, notebook 10, clips of held-out groups are left
+# out, too.)
 
 # %% tags=["nbval-ignore-output"]
 if noisy is not None:

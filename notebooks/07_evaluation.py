@@ -141,8 +141,8 @@ charts.intervals(pd.DataFrame(intervals, index=ours.index), chance)
 #
 # During training, a network is validated on the first 2 s of each clip. The scores above average up to `test_crops` crops from its
 # beginning to its end, each weighted by the root of its mean power over the mel bands (test-time augmentation). This costs no training and
-# helps if clips are much longer than 2 s. (In the mini set, they last 2.5 s on average, so little changes.) Networks whose `test_crops` is
-# 1 and `best` are not listed.
+# may help if clips are much longer than 2 s. (In the mini set, they last 2.5 s on average, so little changes.) Networks whose `test_crops`
+# is 1 and `best` are not listed.
 
 # %% tags=["nbval-ignore-output"]
 by_crops = [run for run in with_weights if not run.folds() and run.config.test_crops > 1]
@@ -202,8 +202,8 @@ pd.concat({name: table[table["F1"] < 1].tail()[::-1] for name, table in tables.i
 
 # %% [markdown]
 # LWLRAP of each class, the highest mean on top. Where markers stand one below the other, the models agree. F1 and LWLRAP find different
-# faults: a wrong class ranked above the label costs the label's LWLRAP, but F1 only if it passes the threshold, and then that of the wrong
-# class.
+# faults. Where a clip's score for a wrong class is above that for its label, the label's LWLRAP falls; F1 falls only if one of the two is
+# on the wrong side of the threshold.
 
 # %%
 charts.per_class(pd.DataFrame({name: table["LWLRAP"] for name, table in tables.items()}), "LWLRAP")

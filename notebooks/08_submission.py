@@ -87,8 +87,6 @@ submission.blend_table(chosen if len(chosen) > 1 else allowed[:3])
 
 # %% [markdown]
 # ## The test clips
-#
-# The chosen run, or the blend of several, scores every test clip.
 
 # %% tags=["nbval-ignore-output"]
 cache = mel_cache.build(kit.competition.test, kit.cache, "test", kit.preset.mel)

@@ -149,8 +149,8 @@ pd.DataFrame(names, index=["furthest ahead", "furthest behind"], columns=["label
 
 # %% [markdown]
 # Red points support the class in the title, blue ones contradict it; the number is their sum (the logit, less its bias, which the margin
-# above contains), negative if the sound contradicts the class. The last panel is the first minus the second: red favors the first class,
-# blue the second. First, the label furthest ahead and its runner-up:
+# above contains), negative if the sound contradicts the class. The last panel is the relevance for the first class minus that for the
+# second: red favors the first, blue the second. First, the label furthest ahead and its runner-up:
 
 # %% tags=["nbval-ignore-output"]
 def show(row, first, second):
@@ -159,9 +159,10 @@ def show(row, first, second):
     found = found.cpu().numpy()
     kinds = ["label" if targets[row, label] else "runner-up" for label in asked]
     titles = [f"{plots.display_name(classes[i])}\n({kind}): {total:.1f}" for i, kind, total in zip(asked, kinds, sums)]
-    titles, rather = [*titles, f"difference: {float(sums[0] - sums[1]):.1f}"], found[0] - found[1]
-    plots.relevance(x[row, 0].cpu().numpy(), dict(zip(titles, [*found, rather])), kit.preset.mel)
-    return found[0], rather
+    difference = found[0] - found[1]
+    titles.append(f"difference: {float(sums[0] - sums[1]):.1f}")
+    plots.relevance(x[row, 0].cpu().numpy(), dict(zip(titles, [*found, difference])), kit.preset.mel)
+    return found[0], difference
 
 
 supports, _ = show(ahead, labels[ahead], runner_up.indices[ahead])
@@ -186,7 +187,7 @@ _ = show(behind, labels[behind], runner_up.indices[behind])
 # %% tags=["nbval-ignore-output"]
 two = int(targets.sum(dim=1).argmax())
 first, second = [*torch.nonzero(targets[two])[:, 0], runner_up.indices[two]][:2]
-_, rather = show(two, first, second)
+_, difference = show(two, first, second)
 
 # %% [markdown]
 # ## Hearing relevance
@@ -213,7 +214,7 @@ for name, sound in zip(("the sound", "what supports its label", "the rest"), hea
 # %% tags=["nbval-ignore-output"]
 a, b = (plots.display_name(classes[int(i)]) for i in (first, second))
 titles = "the sound", f"{a} rather than {b}", f"{b} rather than {a}"
-for name, sound in zip(titles, (*hear(two, rather)[:2], hear(two, -rather)[1])):
+for name, sound in zip(titles, (*hear(two, difference)[:2], hear(two, -difference)[1])):
     display(HTML(name), plots.player(sound, kit.preset.mel))
 
 # %% [markdown]

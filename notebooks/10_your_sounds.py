@@ -183,7 +183,8 @@ plots.tags_over_time(samples, over_time, run.mel)
 plots.player(samples, run.mel, seconds=10)
 
 # %% [markdown]
-# As a table: a row for each time a class is heard, that is, scored at least 0.5, in seconds.
+# As a table: a row for each series of windows that score a class at least 0.5, from the start of the first to the end of the last, in
+# seconds. So its times are wider than in the plot, which has the middles, and than the sound.
 # `python -m utils.predict FOLDER --detections found.csv` writes such a table of all recordings in a folder, with a window every second; one
 # of an hour takes 2.4 GB of memory. (`predict.tag` above scores at most eight excerpts of a sound: enough for a short one.)
 
@@ -197,10 +198,10 @@ predict.detections(over_time, run, threshold=0.5)
 # each; the competition has up to 75. Training hears a random 2 s of a longer one, so cut out what the label is about.
 #
 # Are several sounds cut from one recording, or does a sound have several labels? Then list all sounds in a CSV file, and name it as `csv`
-# below. Its columns are `fname` (relative to your folder), `labels` (comma-separated) and `group`: pieces of a recording on both sides of a
-# split inflate the score. With `start` and `end`, in seconds, a row is a part of a recording, cut out for you, so a table that
-# `--detections` wrote is one to train on, once you have deleted wrong rows, narrowed the times to the sound, and added to `labels` what
-# else is heard.
+# below. Its columns are `fname` (relative to your folder), `labels` (comma-separated) and `group`, the same for all pieces of a recording:
+# it keeps them on one side of a split, so that they do not inflate the score. With `start` and `end`, in seconds, a row is a part of a
+# recording, cut out for you, so a table that `--detections` wrote is one to train on, once you have deleted wrong rows, narrowed the times
+# to the sound, and added to `labels` what else is heard.
 
 # %%
 from utils import data, own

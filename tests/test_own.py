@@ -225,13 +225,13 @@ def test_the_test_set_is_the_first_fold_if_there_are_folds(sounds, tmp_path):
         own.make_dataset(sounds, tmp_path / "no", listed(sounds, tmp_path, fold=[1] * 10 + [2, 3, 2, 3, 2]))
 
 
-def test_one_file_cannot_be_two_clips(sounds, tmp_path):
+def test_one_file_cannot_have_different_labels(sounds, tmp_path):
     csv = listed(sounds, tmp_path)
     csv.write_text(csv.read_text() + "./Church bell/../Church bell/0.ogg,Bark\n")
-    with pytest.raises(ValueError, match=r"Church bell/0\.ogg and .*Church bell/0\.ogg are the same file: keep one"):
+    with pytest.raises(ValueError, match=r"Church bell/0\.ogg and .*Church bell/0\.ogg are the same sound: keep one"):
         own.make_dataset(sounds, tmp_path / "target", csv)
     (sounds / "Bark" / "again.ogg").symlink_to(sounds / "Church bell" / "0.ogg")
-    with pytest.raises(ValueError, match=r"again\.ogg and .*0\.ogg are the same file"):
+    with pytest.raises(ValueError, match=r"again\.ogg and .*0\.ogg are the same sound"):
         own.make_dataset(sounds, tmp_path / "target")
     assert not (tmp_path / "target").exists()
 
@@ -334,7 +334,7 @@ def test_a_csv_file_may_list_only_files_in_the_folder(sounds, tmp_path, fname):
 
 @pytest.mark.parametrize(("names", "sentence"), [
     ([], "There is no sound in"),
-    (["A/1.wav", "A/2.wav", "A/3.wav"], "has 1 class"),
+    (["A/1.wav", "A/2.wav", "A/3.wav"], r"names too few classes \(1, and a model needs at least two\)"),
     (["A/1.wav", "A/2.wav", "A/3.wav", "B/1.wav", "B/2.wav"], "'B' has 2 of at least 3 clips"),
     (["A,B/1.wav"], "'A,B' has a comma"),
     (["A/1.wav", "loose.wav"], "loose.wav is in no class"),
@@ -375,7 +375,7 @@ def test_a_class_without_a_test_clip_is_named(tmp_path, capsys):
     tested = set(data.Competition(target).test["labels"])
     own.main([str(sounds), str(target), "--replace"])
     assert tested == {"Bark", "Meow"}
-    assert "say nothing about Purr, of which there is no test clip" in capsys.readouterr().out
+    assert "say nothing about Purr: no test clip has this label" in capsys.readouterr().out
 
 
 def test_copies_of_a_sound_stay_together_and_cannot_have_different_labels(sounds, tmp_path):

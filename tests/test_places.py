@@ -199,37 +199,25 @@ def test_with_zenodos_data_the_leaderboard_is_computed_locally(place):
 
 
 def test_the_kernel_folders_have_the_documented_fields(tmp_path):
-    weights = tmp_path / "vgg19.safetensors"
-    weights.write_bytes(b"x")
-    commands = kaggle.write(tmp_path / "to", "someone", weights)
+    commands = kaggle.write(tmp_path / "to", "someone")
     assert [command.split()[1] for command in commands] == ["datasets"] + len(kaggle.READS) * ["kernels"]
     assert set(kaggle.READS) == {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")}
-    assert (tmp_path / "to/kit/weights/vgg19.safetensors").is_file()
     opening = (tmp_path / "to/01_eda/01_eda.ipynb").read_text()
     assert "/kaggle/input/datasets/someone/freesound-tagging-kit" in opening
     assert "/kaggle/input/datasets/OWNER" not in opening
-    kaggle.write(tmp_path / "bare", "someone")
-    for place, online in (("to", ["09_explanation"]), ("bare", ["04_vgg19", "09_explanation"])):
-        made = {
-            name: json.loads((tmp_path / place / name / "kernel-metadata.json").read_text()) for name in kaggle.READS
-        }
-        assert [name for name, metadata in made.items() if metadata["enable_internet"]] == online
-        pushed = []
-        for name, metadata in made.items():
-            assert metadata["id"] == "someone/" + metadata["title"].lower().replace(" ", "-")
-            assert (metadata["language"], metadata["kernel_type"]) == ("python", "notebook")
-            assert (tmp_path / place / name / metadata["code_file"]).is_file()
-            assert metadata["enable_gpu"] == ("machine_shape" in metadata) == (name not in kaggle.ON_CPU)
-            assert metadata["dataset_sources"] == ["someone/freesound-tagging-kit"]
-            assert metadata["competition_sources"] == ["freesound-audio-tagging-2019"]
-            assert metadata["kernel_sources"] == [made[read]["id"] for read in kaggle.READS[name]]
-            assert set(metadata["kernel_sources"]) <= set(pushed)  # each is pushed before it is read
-            pushed.append(metadata["id"])
-    with pytest.raises(FileNotFoundError, match="absent is not a file"):
-        kaggle.write(tmp_path / "again", "someone", tmp_path / "absent")
-    kaggle.write(tmp_path / "to", "someone")
-    assert (tmp_path / "to/kit/weights/vgg19.safetensors").is_file()  # kept
-    assert not (tmp_path / "again").exists()
+    made = {name: json.loads((tmp_path / "to" / name / "kernel-metadata.json").read_text()) for name in kaggle.READS}
+    assert [name for name, metadata in made.items() if metadata["enable_internet"]] == ["04_vgg19", "09_explanation"]
+    pushed = []
+    for name, metadata in made.items():
+        assert metadata["id"] == "someone/" + metadata["title"].lower().replace(" ", "-")
+        assert (metadata["language"], metadata["kernel_type"]) == ("python", "notebook")
+        assert (tmp_path / "to" / name / metadata["code_file"]).is_file()
+        assert metadata["enable_gpu"] == ("machine_shape" in metadata) == (name not in kaggle.ON_CPU)
+        assert metadata["dataset_sources"] == ["someone/freesound-tagging-kit"]
+        assert metadata["competition_sources"] == ["freesound-audio-tagging-2019"]
+        assert metadata["kernel_sources"] == [made[read]["id"] for read in kaggle.READS[name]]
+        assert set(metadata["kernel_sources"]) <= set(pushed)  # each is pushed before it is read
+        pushed.append(metadata["id"])
 
 
 def test_the_pushes_of_a_submission_are_printed_first(tmp_path, capsys):

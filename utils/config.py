@@ -8,7 +8,6 @@ import pandas as pd
 
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
-KAGGLE_WEIGHTS = "weights/vgg19.safetensors"  # timm's ImageNet weights, in an attached dataset
 NO_AUGMENTATION = dict.fromkeys(
     ("mix_probability", "resize_probability", "spec_augment_probability", "filter_probability"), 0.0
 )

@@ -1,13 +1,11 @@
 """Read the competition's tables, in the layout of Kaggle or of the public release on Zenodo."""
 
-import csv
 import hashlib
-import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations, zip_longest
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +64,7 @@ class Competition:
     def _read_kaggle(self) -> None:
         sample_file = self.folder / "sample_submission.csv"
         sample = read_table(sample_file, ["fname"])
-        self.classes = _classes(list(sample.columns.drop("fname")), sample_file)
+        self.classes = check_classes(list(sample.columns.drop("fname")), sample_file)
         self.curated = self._labeled("train_curated.csv", "train_curated")
         self.noisy = self._labeled("train_noisy.csv", "train_noisy", optional=True)
         self.test = _with_paths(sample[["fname"]], sample_file, self.folder / "test")
@@ -80,9 +78,8 @@ class Competition:
     def _read_zenodo(self) -> None:
         audio = "FSDKaggle2019.audio_"  # prefix of the folders
         curated_file = f"{ZENODO_META}/train_curated_post_competition.csv"
-        labels = read_table(self.folder / curated_file, ["fname", "labels"])["labels"]
-        vocabulary = self.folder / ZENODO_META / "vocabulary.csv"
-        self.classes = _read_vocabulary(vocabulary, set(split_labels(labels).explode()))
+        labels = split_labels(read_table(self.folder / curated_file, ["fname", "labels"])["labels"]).explode()
+        self.classes = check_classes(sorted(set(labels) - {""}), self.folder / curated_file)
         self.curated = self._labeled(curated_file, f"{audio}train_curated")
         noisy_file = f"{ZENODO_META}/train_noisy_post_competition.csv"
         self.noisy = self._labeled(noisy_file, f"{audio}train_noisy", optional=True)
@@ -113,8 +110,19 @@ def read_table(file: Path, columns: list[str], unique: Sequence[str] = ("fname",
 
     No two rows may agree in all columns of `unique`, as far as there are any.
     """
-    lines = _read_lines(file)
-    header = next(lines, (1, []))[1]
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: restore it from the competition's data.")
+    options = {"dtype": str, "keep_default_na": False, "skipinitialspace": True, "encoding": "utf-8-sig"}
+    try:
+        rows = pd.read_csv(file, header=None, **options)  # pandas would rename the second of two columns of one name
+    except ValueError as error:
+        remedy = "save it as CSV in UTF-8, with quotes around fields that contain commas"
+        raise ValueError(f"{file} cannot be read ({str(error).strip()}): {remedy}.") from error
+    rows = rows.fillna("").apply(lambda column: column.str.strip())
+    rows = rows[(rows != "").any(axis="columns")]
+    if rows.apply(lambda column: column.str.contains("\n")).any(axis=None):  # it may hide rows
+        raise ValueError(f"{file}: a field has a quote that is not closed, or a line break: correct it.")
+    header, table = rows.head(1).to_numpy().ravel().tolist(), rows[1:].reset_index(drop=True)
     twice = [column for column in header if header.count(column) > 1]
     if twice:
         raise ValueError(f"{file} has two columns {twice[0]!r}: rename or remove one.")
@@ -122,45 +130,15 @@ def read_table(file: Path, columns: list[str], unique: Sequence[str] = ("fname",
     if missing:
         remedy = f"its first line must name {', '.join(columns)}, separated by commas"
         raise ValueError(f"{file} has no column {missing[0]!r}: {remedy}.")
-    rows = []
-    for line, row in lines:
-        if len(row) != len(header):
-            wrong = f"the row has {len(row)} fields instead of {len(header)}"
-            raise ValueError(f"{file}, line {line}: {wrong}: put quotes around fields that contain commas.")
-        rows.append(row)
-    if not rows:
+    if table.empty:
         raise ValueError(f"{file} lists no clips: add a row for each.")
-    table = pd.DataFrame(rows, columns=header, dtype=str)
+    table.columns = header
     repeated = table["fname"][table[[name for name in unique if name in table]].duplicated()]
     if len(repeated):
         raise ValueError(f"{file} lists {repeated.iloc[0]} more than once: keep one of the rows.")
     if "labels" in table:
         table["labels"] = [",".join(dict.fromkeys(re.split(r"\s*,\s*", labels))) for labels in table["labels"]]
     return table
-
-
-def _read_lines(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line number where each non-blank row ends, and its fields without spaces around them."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist: restore it from the competition's data.")
-    data = file.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{file}, line {line}: the text is not UTF-8: save the file again as CSV in UTF-8.") from error
-    reader, line = csv.reader(io.StringIO(text, newline=None), skipinitialspace=True), 1
-    try:
-        for row in reader:
-            if any("\n" in field for field in row):  # all rows up to the next quote may be in this field
-                quote = "a field has a quote that is not closed, or a line break"
-                raise ValueError(f"{file}, line {line}: {quote}: correct it.")
-            line = reader.line_num + 1
-            fields = [field.strip() for field in row]
-            if any(fields):
-                yield reader.line_num, fields
-    except csv.Error as error:
-        raise ValueError(f"{file}, line {reader.line_num}: the text is not CSV ({error}): correct it.") from error
 
 
 def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
@@ -182,22 +160,15 @@ def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
     return table.assign(path=[str(audio / fname) for fname in table["fname"]])
 
 
-def _read_vocabulary(file: Path, labels: set[str]) -> list[str]:
-    """Read the classes, in alphabetical order, from the column of vocabulary.csv with most of the labels in use."""
-    columns = [set(column) for column in zip_longest(*(fields for _, fields in _read_lines(file)), fillvalue="")]
-    classes = max(columns, key=lambda column: len(column & labels), default=set())
-    return _classes(sorted(classes - {"", "label", "labels", "name", "display_name"}), file)
-
-
-def _classes(names: list[str], file: Path) -> list[str]:
-    """Return `names` if they can be classes, else raise ValueError."""
+def check_classes(names: list[str], source: Path) -> list[str]:
+    """Return `names`, from the file or folder `source`. Raises ValueError if they cannot be the classes."""
     if "" in names:
-        raise ValueError(f"{file} has a column without a name: remove it.")
+        raise ValueError(f"{source} has a column without a name: remove it.")
     for name in {"fname", "labels"} & set(names):
-        raise ValueError(f"{file}: a class cannot be called {name!r}, which is a column of the tables: rename it.")
+        raise ValueError(f"{source}: a class cannot be called {name!r}, which is a column of the tables: rename it.")
     if len(names) < 2:
         too_few = f"too few classes ({len(names)}, and a model needs at least two)"
-        raise ValueError(f"{file} names {too_few}: add the others.")
+        raise ValueError(f"{source} names {too_few}: add the others.")
     return names
 
 

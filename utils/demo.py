@@ -51,12 +51,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not importlib.util.find_spec("gradio"):
         parser.exit(1, "The page needs gradio, which is not installed: pip install gradio\n")
-    workspace.replace_unprintable()
-    try:
+    with workspace.errors_in_one_sentence(parser):
         run = runs.open_run(options.run)
         page(run, workspace.find_device()[0]).launch()
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Prepare the notebooks and the kit for Kaggle: python -m utils.kaggle USERNAME [--to FOLDER] [--weights FILE]
+"""Prepare the notebooks and the kit for Kaggle: python -m utils.kaggle USERNAME [--to FOLDER]
 
 Each notebook gets a folder with a kernel-metadata.json, and the kit becomes a dataset that all of them attach. They
-then need no internet, except 04_vgg19 if no weights are given, and 09_explanation, which installs zennit. Prints the
+then need no internet, except 04_vgg19, which downloads weights, and 09_explanation, which installs zennit. Prints the
 commands to run.
 """
 
@@ -12,8 +12,7 @@ import shutil
 from pathlib import Path
 
 from . import files
-from .config import KAGGLE_WEIGHTS
-from .workspace import ROOT, quoted, replace_unprintable, short_path, work_folder
+from .workspace import ROOT, errors_in_one_sentence, quoted, short_path, work_folder
 
 COMPETITION = "freesound-audio-tagging-2019"
 KIT = "freesound-tagging-kit"
@@ -32,6 +31,7 @@ READS = {  # the notebooks whose output each notebook reads
     "10_your_sounds": TRAININGS,
 }
 FOR_SUBMISSION = ("02_preprocessing", "06_beyond_the_paper", "08_submission")
+WITH_INTERNET = ("04_vgg19", "09_explanation")
 ON_CPU = ("01_eda", "02_preprocessing", "07_evaluation")
 
 
@@ -39,47 +39,34 @@ def kernel_id(username: str, notebook: str) -> str:
     return f"{username}/{KIT}-{notebook.replace('_', '-')}"
 
 
-def write(folder: Path, username: str, weights: Path | None = None) -> list[str]:
+def write(folder: Path, username: str) -> list[str]:
     """Write `folder`, with a folder per notebook and the dataset `kit`; return the upload commands, in order.
 
-    `weights`: a file with timm's VGG19 weights, to include in the dataset. Raises FileNotFoundError if it does not
-    exist, and FileExistsError if `folder` is neither empty nor written by this function. Runs and weights in its `kit`
-    are kept.
+    Raises FileExistsError if `folder` is neither empty nor written by this function. Runs in its `kit` are kept.
     """
-    if weights and not weights.is_file():
-        raise FileNotFoundError(f"{weights} is not a file: give timm's vgg19 weights, or omit --weights.")
     if folder.exists() and not (folder.is_dir() and ((folder / MARKER).is_file() or not any(folder.iterdir()))):
         raise FileExistsError(f"{folder} was not written by utils.kaggle: remove it, or name a new or empty folder.")
-    earlier = folder / "kit" / KAGGLE_WEIGHTS
-    weights = weights or (earlier if earlier.is_file() else None)
     # Only contents are copied: read-only files need not stay read-only.
     with files.atomic_folder(folder.resolve(), replace=True) as unfinished:
         (unfinished / MARKER).touch()
-        _write_kit(unfinished / "kit", username, weights)
+        _write_kit(unfinished / "kit", username)
         if (runs := folder / "kit" / "runs").is_dir():
             shutil.copytree(runs, unfinished / "kit" / "runs", copy_function=shutil.copyfile)
         for notebook in READS:
-            internet = notebook == "09_explanation" or (notebook == "04_vgg19" and not weights)
-            _write_kernel(unfinished / notebook, username, internet)
+            _write_kernel(unfinished / notebook, username)
     upload = f"kaggle datasets create -p {quoted(folder / 'kit')} --dir-mode zip"
     return [upload, *(f"kaggle kernels push -p {quoted(folder / notebook)}" for notebook in READS)]
 
 
-def _write_kit(folder: Path, username: str, weights: Path | None) -> None:
+def _write_kit(folder: Path, username: str) -> None:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "utils", folder / "utils", ignore=ignored, copy_function=shutil.copyfile)
     shutil.copyfile(ROOT / "requirements.txt", folder / "requirements.txt")
-    place = folder / KAGGLE_WEIGHTS
-    place.parent.mkdir()
-    remark = f"Put timm's VGG19 weights here, as {place.name}, to run notebook 4 without internet.\n"
-    place.with_name("README.md").write_text(remark)
-    if weights:
-        shutil.copyfile(weights, place)
     about = {"title": KIT.replace("-", " "), "id": f"{username}/{KIT}", "licenses": [{"name": "other"}]}
     (folder / "dataset-metadata.json").write_text(json.dumps(about, indent=1))
 
 
-def _write_kernel(folder: Path, username: str, internet: bool) -> None:
+def _write_kernel(folder: Path, username: str) -> None:
     """Write a notebook, named like `folder`, and what `kaggle kernels push` reads."""
     folder.mkdir()
     notebook = folder.name
@@ -96,7 +83,7 @@ def _write_kernel(folder: Path, username: str, internet: bool) -> None:
         "kernel_type": "notebook",
         "is_private": True,
         "enable_gpu": bool(gpu),
-        "enable_internet": internet,
+        "enable_internet": notebook in WITH_INTERNET,
         "dataset_sources": [f"{username}/{KIT}"],
         "competition_sources": [COMPETITION],
         "kernel_sources": [kernel_id(username, read) for read in READS[notebook]],
@@ -109,18 +96,13 @@ def main(arguments: list[str] | None = None) -> None:
     about = "Prepare the notebooks and the kit for Kaggle."
     parser = argparse.ArgumentParser(prog="python -m utils.kaggle", description=about)
     parser.add_argument("username", help="your Kaggle username")
-    where = "folder to write: a new one, or one written by this command, which is replaced, but for runs and weights"
+    where = "folder to write: a new one, or one written by this command, which is replaced, but for runs"
     parser.add_argument("--to", type=Path, default=work_folder() / "kaggle", help=where)
-    what = "file with timm's VGG19 weights, to run notebook 4 without internet"
-    parser.add_argument("--weights", type=Path, help=what)
     options = parser.parse_args(arguments)
     if not re.fullmatch(r"[\w-]+", options.username):
         parser.error(f"{options.username!r} is no username: give the one in the address of your profile")
-    replace_unprintable()
-    try:
-        upload, *push = write(options.to, options.username, options.weights)
-    except OSError as error:
-        parser.exit(1, f"{error}\n")
+    with errors_in_one_sentence(parser):
+        upload, *push = write(options.to, options.username)
     runs = quoted(options.to / "kit" / "runs")
     print(f"Written to {short_path(options.to)}. Run `pip install kaggle`, set up your API token, verify your")
     print("phone, which GPUs need, and accept the competition's rules. If you have runs on its data, copy their folder")

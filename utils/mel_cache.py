@@ -107,24 +107,21 @@ def build(
 
     It is written to `folder`/`name`-KEY, complete or not at all; on Kaggle, one in an attached notebook's output is
     reused too. KEY is a hash of the mel settings and of each clip's name, size and first, middle and last 4 KB.
-    Unreadable clips are left out and listed in `.unreadable`, and the cache is rebuilt once one of them can be read.
-    Damaged clips are included and listed in `.damaged`. Prints a line on the cache and the first ten of both lists; if
-    `temporary`, only the lists, whole. Raises NoReadableClip, a ValueError, if no clip can be read; ValueError if a
-    name occurs twice or is not UTF-8; OSError if the cache cannot be written; MemoryError if a process was killed.
+    Unreadable clips are left out and listed in `.unreadable`; damaged ones are included and listed in `.damaged`.
+    Prints a line on the cache and the first ten of both lists; if `temporary`, only the lists, whole. Raises
+    NoReadableClip, a ValueError, if no clip can be read; ValueError if a name occurs twice or is not UTF-8; OSError
+    if the cache cannot be written; MemoryError if a process was killed.
     """
     twice = table["fname"][table["fname"].duplicated()]
     if len(twice):
         raise ValueError(f"{name}: {twice.iloc[0]} is listed more than once: give each clip a name of its own.")
     files.refuse_undecodable(table["fname"], name)
-    done, target = "reused", _cache_folder(table, folder, name, settings)
-    cache = Cache(target) if target.is_dir() else None
-    if cache is None or _mended(cache, table):
-        target, done = Path(folder) / target.name, "made"  # an attached one is left as it is
-        replace = cache is not None
-        cache = None  # Windows cannot rename the folder of a memory-mapped file
-        with files.atomic_folder(target, replace) as unfinished:
+    target = _cache_folder(table, folder, name, settings)
+    done = "reused" if target.is_dir() else "made"
+    if done == "made":
+        with files.atomic_folder(target) as unfinished:
             _write_cache(unfinished, table, name, settings, n_jobs)
-        cache = Cache(target)
+    cache = Cache(target)
     if not temporary:
         print(f"{name}: {done} {cache}, in {target.name}")
     _print_reasons(cache, name, temporary)
@@ -152,12 +149,6 @@ def _print_reasons(cache: Cache, name: str, temporary: bool = False) -> None:
             where = "" if temporary else f", see {cache.folder / kind}.csv"
             print(f"{name}: {len(clips)} of {count} clips {what}{where}")
             print(format_report(clips, len(clips) if temporary else MAX_LISTED))
-
-
-def _mended(cache: Cache, table: pd.DataFrame) -> bool:
-    """Whether a clip that was unreadable when `cache` was made can be read now."""
-    paths = table["path"][table["fname"].isin(cache.unreadable["fname"])]
-    return any(frames is not None for frames, *_ in _frames(list(paths), cache.settings))
 
 
 def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Path:
@@ -208,6 +199,7 @@ def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int) -> Iterator[
     windows.
     """
     tasks = [joblib.delayed(_frames)(paths[i : i + CHUNK], settings) for i in range(0, len(paths), CHUNK)]
+    n_jobs = n_jobs if len(tasks) > 1 else 1  # starting a worker would take longer
     window = TASKS_AHEAD * joblib.effective_n_jobs(n_jobs)
     try:
         with joblib.Parallel(n_jobs=n_jobs, return_as="generator") as parallel:

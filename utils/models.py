@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import KAGGLE_WEIGHTS, NO_AUGMENTATION, TrainingConfig, attached
+from .config import NO_AUGMENTATION, TrainingConfig
 from .networks import VGG19, DeepCNN
 from .related_networks import SBCNN, ImageNetwork, PiczakCNN
 
@@ -124,9 +124,9 @@ MODELS: dict[str, Entry] = {
 def imagenet_weights() -> Path | None:
     """Find the file with VGG19's ImageNet weights; None if there is none.
 
-    Looks at FAT_VGG19_WEIGHTS, then on Kaggle in attached datasets, then at timm's hub (downloads 575 MB, once). Raises
-    FileNotFoundError if the file in FAT_VGG19_WEIGHTS does not exist, and OSError if the hub's page can be read but the
-    hub does not provide them, or there is no space for them.
+    Looks at FAT_VGG19_WEIGHTS, then at timm's hub (downloads 575 MB, once). Raises FileNotFoundError if the file in
+    FAT_VGG19_WEIGHTS does not exist, and OSError if the hub's page can be read but the hub does not provide them, or
+    there is no space for them.
     """
     import huggingface_hub
     import huggingface_hub.constants
@@ -135,8 +135,6 @@ def imagenet_weights() -> Path | None:
         if not Path(local).is_file():
             raise FileNotFoundError(f"FAT_VGG19_WEIGHTS is {local}, which is not a file: correct or unset it.")
         return Path(local)
-    if mounted := attached(KAGGLE_WEIGHTS):
-        return mounted[0]
     cached = huggingface_hub.try_to_load_from_cache(VGG19_HUB, "model.safetensors")
     if isinstance(cached, str):
         return Path(cached)

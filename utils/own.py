@@ -16,14 +16,13 @@ import scipy.io.wavfile
 from tqdm import tqdm
 
 from . import audio, data, files, splits
-from .workspace import quoted, replace_unprintable
+from .workspace import errors_in_one_sentence, quoted
 
 MIN_CLIPS_PER_CLASS = 3  # one for each of the training, validation and test sets
 MIN_FOLDS = 3  # for the same reason, if the clips come in folds
 LONGEST = 30  # s, as in the competition; of a longer sound, much may be something else than its label
 PART = ("start", "end")  # columns of a CSV file whose clips are parts of recordings, in s
 MARKER = ".made-by-utils-own"  # empty file in a dataset that was made here, which may be replaced
-RESERVED = ("fname", "labels")  # names of other columns of the tables
 
 
 def make_dataset(
@@ -62,7 +61,6 @@ def make_dataset(
     _refuse_inside(target, folder, source)
     table = _table_of_folders(folder) if csv is None else _table_of_csv(folder, source)
     _refuse_inside(target, *table["path"])
-    _refuse_repeated(table, source)
     content = _content_hashes(table, source)
     if "start" in table:
         parts = sum(map(_is_part, table.itertuples()))
@@ -118,15 +116,6 @@ def _refuse_inside(target: Path, *paths: Path) -> None:
     for path in paths:
         if path.resolve().is_relative_to(target):
             raise ValueError(f"{path} is in {target}, which would be replaced: move it out of there.")
-
-
-def _refuse_repeated(table: pd.DataFrame, source: Path) -> None:
-    """Raise ValueError if two paths lead to one file, which could then be in both the training and the test set."""
-    first, parts = {}, [table[name] for name in PART if name in table]
-    for path, *part in zip(table["path"], *parts):
-        other = first.setdefault((os.path.realpath(path), *part), path)
-        if other is not path:
-            raise ValueError(f"{source}: {other} and {path} are the same file: keep one of them, with all its labels.")
 
 
 def _content_hashes(table: pd.DataFrame, source: Path) -> pd.Series:
@@ -211,14 +200,12 @@ def _classes(table: pd.DataFrame, source: Path) -> list[str]:
     """Return the classes in alphabetical order."""
     clips = data.clips_per_class({"clips": table})["clips"]
     for name in clips.index:
-        if name in RESERVED or name != name.strip() or re.search("[\0-\x1f]", name):
+        if name != name.strip() or re.search("[\0-\x1f]", name):
             raise ValueError(f"{source}: a class cannot be called {name!r}: give it another name.")
-    if len(clips) < 2:
-        raise ValueError(f"{source} has {len(clips)} class, but a model needs at least two: add a class.")
     if clips.min() < MIN_CLIPS_PER_CLASS:
         few = f"the class {clips.idxmin()!r} has {clips.min()} of at least {MIN_CLIPS_PER_CLASS} clips"
         raise ValueError(f"{source}: {few}: add some, or remove it.")
-    return list(clips.index)
+    return data.check_classes(list(clips.index), source)
 
 
 def _is_part(row: tuple) -> bool:
@@ -248,20 +235,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--csv", help=f"table of all sounds: {columns}")
     parser.add_argument("--replace", action="store_true", help="overwrite TARGET if it was made by this command")
     options = parser.parse_args(arguments)
-    replace_unprintable()
-    try:
+    with errors_in_one_sentence(parser):
         target = make_dataset(options.folder, options.target, options.csv, replace=options.replace)
-    except (OSError, ValueError, MemoryError) as error:
-        parser.exit(1, f"{error}\n")
-    except KeyboardInterrupt:
-        parser.exit(1, "\nStopped.\n")
     competition = data.Competition(target)
     counts = data.clips_per_class({"train_curated": competition.curated, "test": competition.test})
     print(counts.to_string())
     if untested := list(counts.index[counts["test"] == 0]):
-        print(
-            f"\nThe test score will say nothing about {', '.join(untested)}, of which there is no test clip: add more."
-        )
+        print(f"\nThe test score will say nothing about {', '.join(untested)}: no test clip has this label. Add more.")
     print(f"\nNext, run: python -m utils.run --data {quoted(options.target)} --preset quick 02 03 07 08")
 
 

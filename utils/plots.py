@@ -135,7 +135,7 @@ def mel_scale(settings: MelConfig) -> None:
         there = np.flatnonzero(weights)
         there = slice(max(there[0] - 1, 0), there[-1] + 2)  # with the zeros at its sides
         right.plot(hz[there], weights[there], color="C0", linewidth=1)
-    right.set(title="every eighth filter", xlabel="Frequency (Hz)", ylabel="Weight")
+    right.set(title="every eighth filter", xlabel="Frequency (Hz)", ylabel="Weight (1/Hz)")
 
 
 def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
@@ -170,10 +170,11 @@ def feature_maps(maps: np.ndarray, n_frames: int, settings: MelConfig, most: int
 
     `maps`: (channels, height, width). Each channel has its own gray scale, white at its highest value.
     """
-    strongest = maps[np.argsort(-maps.max(axis=(1, 2)), kind="stable")[:most]]
-    figure, axes = plt.subplots(1, len(strongest), figsize=(10, 1.9), sharex=True, sharey=True, squeeze=False)
-    for ax, values in zip(axes[0], strongest):
-        ax.imshow(values, cmap="gray", **_mel_axes(ax, n_frames, settings))
+    strongest = np.argsort(-maps.max(axis=(1, 2)), kind="stable")[:most]
+    figure, axes = plt.subplots(1, len(strongest), figsize=(10, 2.1), sharex=True, sharey=True, squeeze=False)
+    for ax, channel in zip(axes[0], strongest):
+        ax.imshow(maps[channel], cmap="gray", **_mel_axes(ax, n_frames, settings))
+        ax.set_title(f"channel {channel}", fontsize=9)
     figure.supxlabel("Time (s)", fontsize=9)
     figure.supylabel("Frequency (Hz)", fontsize=9)
 

@@ -155,8 +155,7 @@ def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
 def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> Iterator[MelDataset]:
     """Yield the readable sounds of `table`, from a temporary cache whose report is printed."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps memory-mapped files
-        n_jobs = 1 if len(table) <= mel_cache.CHUNK else -1  # one task: starting a worker would take longer
-        cache = mel_cache.build(table, folder, "sounds", settings, n_jobs, temporary=True)
+        cache = mel_cache.build(table, folder, "sounds", settings, temporary=True)
         yield MelDataset(cache, cache.readable(table), run.classes, device)
 
 
@@ -171,7 +170,7 @@ def _limited(x: Tensor, settings: MelConfig) -> Tensor:
 
 
 def _write_detections(file: Path, table: pd.DataFrame, run: Run, threshold: float, device: str) -> None:
-    """Write the `detections` in all sounds of `table`; the file is complete after each sound, as this may take hours."""
+    """Write the `detections` in all sounds of `table`: after each, since all may take hours."""
     print(f"written after each sound: {file}")
     tables = []
     for clip in tqdm(table.itertuples(), "detections", len(table), unit="sound", file=sys.stdout):
@@ -219,8 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(f"{file} is in a folder that does not exist: make it first")
         if Path(file).is_dir() or Path(file).suffix.lower() in audio.SUFFIXES:
             parser.error(f"{file} is a sound or a folder, not a file to write: name that first")
-    workspace.replace_unprintable()
-    try:
+    with workspace.errors_in_one_sentence(parser):
         run = runs.open_run(options.run)
         described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"
         print(f"run: {workspace.short_path(run.folder)}, {described}")
@@ -243,10 +241,6 @@ def main(arguments: list[str] | None = None) -> None:
             label, begin, crop, points = explain_top_class(options.paths[0], run, device)
             title = f"relevance for {plots.display_name(label)}"
             plots.relevance(crop, {title: points}, run.mel, begin).savefig(options.explain, dpi=150)
-    except (OSError, ValueError, ImportError, FloatingPointError, MemoryError) as error:
-        parser.exit(1, f"{error}\n")
-    except KeyboardInterrupt:
-        parser.exit(1, "\nStopped.\n")
 
 
 if __name__ == "__main__":

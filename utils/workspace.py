@@ -5,6 +5,9 @@ import os
 import platform
 import shlex
 import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -149,6 +152,18 @@ def replace_unprintable() -> None:
     """Make stdout replace what it cannot print: not every console has the letters of every file name."""
     if hasattr(sys.stdout, "reconfigure"):  # that of a notebook prints anything
         sys.stdout.reconfigure(errors="replace")
+
+
+@contextmanager
+def errors_in_one_sentence(parser: ArgumentParser) -> Iterator[None]:
+    """End a command with the message of an expected error, without a traceback."""
+    replace_unprintable()
+    try:
+        yield
+    except KeyboardInterrupt:
+        parser.exit(1, "\nStopped.\n")
+    except (OSError, ValueError, ImportError, FloatingPointError, MemoryError) as error:
+        parser.exit(1, f"{error}\n")
 
 
 def quoted(path: str | Path) -> str:
