@@ -92,8 +92,8 @@ def test_parts_of_recordings_become_clips_and_those_of_a_recording_stay_together
         assert clip.labels == ("Bark" if float(clip.start) == 1 else "Run,Bark")
         assert samples.max() == pytest.approx(float(clip.end) / 10, abs=0.02)
     for column, value, sentence in (
-        ("end", 4, r"found.csv: a row of 0.wav has no start in seconds and later end: correct it"),
-        ("start", "four", r"found.csv: a row of 0.wav has no start in seconds and later end: correct it"),
+        ("end", 4, r"found.csv: the row fname '0.wav' start '4' end '4' has no times: give seconds"),
+        ("start", "0:04", r"found.csv: the row fname '0.wav' start '0:04' end '5.5' has no times: give seconds"),
         (["start", "end", "labels"], [1, 2.5, "Bark"], r"found.csv lists 0.wav more than once"),
         (["start", "end"], [12, 13], r"0.wav has no samples from 12 to 13 s"),
     ):
@@ -102,6 +102,9 @@ def test_parts_of_recordings_become_clips_and_those_of_a_recording_stay_together
         wrong.to_csv(tmp_path / "found.csv", index=False)
         with pytest.raises(ValueError, match=sentence):
             own.make_dataset(tmp_path / "sounds", tmp_path / "other", tmp_path / "found.csv")
+    table.rename(columns={"start": "Start", "end": "End"}).to_csv(tmp_path / "found.csv", index=False)
+    with pytest.raises(ValueError, match=r"found.csv has a column 'Start': write it in small letters"):
+        own.make_dataset(tmp_path / "sounds", tmp_path / "other", tmp_path / "found.csv")
     table.drop(columns="end").to_csv(tmp_path / "found.csv", index=False)
     with pytest.raises(ValueError, match=r"found.csv has no column 'end': give start and end, in seconds, or neither"):
         own.make_dataset(tmp_path / "sounds", tmp_path / "other", tmp_path / "found.csv")
@@ -146,10 +149,44 @@ def test_parts_of_several_recordings_may_be_a_group(tmp_path, column):
     assert not set(curated[column]) & set(test[column])
 
 
+def test_recordings_with_a_group_in_common_stay_together_and_overlaps_are_counted(tmp_path, capsys):
+    (tmp_path / "sounds").mkdir()
+    for number in range(12):
+        soundfile.write(tmp_path / f"sounds/{number}.wav", np.random.default_rng(number).uniform(-1, 1, 8000), 8000)
+    pairs = [number // 2 for number in range(12)]  # of recordings, in both of which a speaker b is heard
+    barks = [(f"{n}.wav", 0, 0.6, "Bark", f"{'ab'[n % 2]} {pair}", pair) for n, pair in enumerate(pairs)]
+    runs = [(f"{n}.wav", 0.5, 0.9, "Run", f"{'bc'[n % 2]} {pair}", pair) for n, pair in enumerate(pairs)]
+    table = pd.DataFrame(barks + runs, columns=["fname", "start", "end", "labels", "group", "pair"])
+    table.to_csv(tmp_path / "list.csv", index=False)
+    competition = data.Competition(own.make_dataset(tmp_path / "sounds", tmp_path / "target", tmp_path / "list.csv"))
+    assert "12 parts begin before an earlier one of the recording ends" in capsys.readouterr().out
+    train, validation = (competition.curated.iloc[rows] for rows in splits.split(competition.curated, seed=0))
+    sides = [set(table["pair"]) for table in (train, validation, competition.test)]
+    assert all(sides) and sum(map(len, sides)) == 6
+
+
+def test_a_part_is_what_the_whole_recording_has_there_even_if_that_is_damaged(tmp_path):
+    t = np.arange(60 * 8000) / 8000
+    sweep = 0.5 * np.sin(2 * np.pi * (300 + 20 * t) * t)
+    for name, options in {"a.wav": {"subtype": "GSM610"}, "b.mp3": {"bitrate_mode": "VARIABLE"}, "c.flac": {}}.items():
+        file = tmp_path / name
+        soundfile.write(file, sweep, 8000, **options)
+        if name == "c.flac":
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        whole = audio.load_clip(file, MelConfig(sample_rate=8000, fmax=4000))
+        for start, end in ((0, 1), (7.3, 8.5), (20, np.inf)):
+            part, rate = audio.load_part(file, start, end)
+            expected = whole[round(start * rate) : None if end == np.inf else round(end * rate)]
+            assert np.allclose(part[:, 0], expected[: len(part)], atol=1e-4), (name, start)
+            assert len(expected) - len(part) < (audio.SAMPLES_PER_RETRY if name == "c.flac" and end == np.inf else 1)
+
+
 def test_sounds_that_are_too_long_for_their_label_are_counted(sounds, tmp_path, capsys):
     soundfile.write(sounds / "Bark" / "all_day.wav", np.zeros(31 * 1000) + 0.1, 1000)
-    own.make_dataset(sounds, tmp_path / "target")
     hears = "1 sounds are longer than 30 s, and training hears a random 2 s of each at a time: cut out"
+    own.make_dataset(sounds, tmp_path / "target")
+    assert hears in capsys.readouterr().out
+    own.make_dataset(sounds, tmp_path / "parts", listed(sounds, tmp_path, start=0.1, end=""))
     assert hears in capsys.readouterr().out
 
 

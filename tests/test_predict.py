@@ -162,8 +162,11 @@ def test_the_command_line_lists_detections_in_whole_recordings(run, tmp_path, mo
     assert "--detections is a command of its own" in refused(predict.main, *arguments, "--csv", "scores.csv")
     assert "--threshold is 50.0: give a score above 0" in refused(predict.main, *arguments, "--threshold", "50")
     before = file.read_text()
-    assert "None of 1 sounds can be scored" in refused(predict.main, tmp_path / "b.wav", *arguments[1:])
+    assert f"{file} exists, perhaps corrected by hand" in refused(predict.main, *arguments)
     assert file.read_text() == before
+    file.unlink()
+    assert "None of 1 sounds can be scored" in refused(predict.main, tmp_path / "b.wav", *arguments[1:])
+    assert not file.exists()
 
     def interrupted(path, run, device):
         if path.endswith("c.wav"):
@@ -173,7 +176,6 @@ def test_the_command_line_lists_detections_in_whole_recordings(run, tmp_path, mo
 
     scores = predict.tag_over_time
     monkeypatch.setattr(predict, "tag_over_time", interrupted)
-    file.unlink()
     assert "Stopped." in refused(predict.main, *arguments)
 
 
@@ -183,6 +185,13 @@ def test_no_output_replaces_a_sound(tmp_path, refused, option):
     for name in ("a.MP3", "."):
         assert "is a sound or a folder" in refused(predict.main, "b.mp3", option, tmp_path / name)
     assert (tmp_path / "a.MP3").read_text() == "a sound"
+
+
+def test_silence_has_no_tags(run, tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(3 * RATE), RATE)
+    assert not predict.tag(tone(tmp_path / "tone.wav", 3, 1, 2), run).eq(0).any(axis=None)
+    assert predict.tag(tmp_path / "silence.wav", run).eq(0).all(axis=None)
+    assert predict.tag_over_time(tmp_path / "silence.wav", run).eq(0).all(axis=None)
 
 
 def test_it_is_said_that_long_sounds_are_scored_by_excerpts(run, tmp_path, capsys):

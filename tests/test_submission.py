@@ -109,6 +109,8 @@ def test_the_blend_is_evaluated_on_the_clips_that_all_runs_share():
 def test_blend_is_the_geometric_mean():
     one, other = np.full((2, 3), 0.2), np.full((2, 3), 0.8)
     assert np.allclose(inference.blend([one, other]), 0.4)
+    low = np.float32([[1e-20, 1e-25]])
+    assert np.allclose(inference.blend([low, low]) / low, 1)  # no ties, which would share the worst rank
     assert inference.blend([one]) is one
     with pytest.raises(ValueError, match="choose at least one run"):
         inference.blend([])

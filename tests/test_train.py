@@ -259,21 +259,25 @@ def test_a_finished_run_is_repeated_if_clips_classes_or_the_model_change(few, ti
     reordered = [copy.copy(part) for part in few]
     for part in reordered:
         part.classes = part.classes[::-1]
+    smoothed = copy.copy(few[0])
+    smoothed.targets = 0.9 * few[0].targets
     for model, train_set, validation_set in (
-        (tiny, relabeled, few[1]), (tiny, resounded, few[1]), (tiny, *reordered), (other, *few), (frozen, *few),
-        (dropping, *few),
+        (tiny, relabeled, few[1]), (tiny, smoothed, few[1]), (tiny, resounded, few[1]), (tiny, *reordered),
+        (other, *few), (frozen, *few), (dropping, *few),
     ):  # fmt: skip
         with pytest.raises(InterruptedError):
             fit(model, [train_set, validation_set], tmp_path / "run", TINY)
 
 
 def test_sets_that_do_not_belong_together_are_rejected(few, tiny, tmp_path):
-    reordered, empty = copy.copy(few[1]), few[1].subset(np.arange(0))
+    reordered, elsewhere, empty = copy.copy(few[1]), copy.copy(few[1]), few[1].subset(np.arange(0))
+    elsewhere.device = torch.device("meta")
     reordered.classes = few[1].classes[::-1]
     with pytest.raises(ValueError, match="Two sets differ in classes or mel settings"):
         few[0].join(reordered)
     for sets, sentence in (
         ([few[0], reordered], "Two sets differ in classes or mel settings"),
+        ([few[0], elsewhere], "Two sets are on cpu and meta: load both on one device"),
         ([few[0], empty], "the training or the validation set has no clips"),
         ([empty, few[1]], "the training or the validation set has no clips"),
     ):

@@ -1,5 +1,6 @@
 """Files and tables as people have them: each is read correctly, or rejected with its name and the reason."""
 
+import errno
 import os
 import struct
 import tracemalloc
@@ -305,6 +306,27 @@ def test_a_clip_changed_at_its_beginning_middle_or_end_is_cached_again(tmp_path,
         assert "wild: made" in capsys.readouterr().out
 
 
+def test_a_cache_that_cannot_be_rebuilt_is_kept(tmp_path, monkeypatch):
+    """One more clip can be read now, but the disk is full."""
+    plain, mended = tmp_path / "plain.wav", tmp_path / "x.wav"
+    written(0.5 * SQUARE)(plain)
+    written(0.9 * SQUARE)(mended)
+    monkeypatch.setattr(audio, "LOUDEST", 0.7)
+    earlier = mel_cache.build(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert list(earlier.unreadable["fname"]) == ["x.wav"]
+    monkeypatch.setattr(audio, "LOUDEST", 1)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="free some space"):
+        broken.setattr(np.lib.format, "write_array_header_1_0", full)
+        mel_cache.build(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)
+    assert len(mel_cache.load(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS)) == 1
+    assert len(mel_cache.build(table_of(plain, mended), tmp_path / "cache", "wild", SETTINGS, n_jobs=1)) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
 TRAIN = 'fname,labels\na.wav,Bark\nb.wav,"Bark,Run"\nc.wav,Tap\n'
 SAMPLE = "fname,Bark,Run,Tap\nx.wav,0,0,0\ny.wav,0,0,0\n"
 
@@ -358,37 +380,41 @@ REJECTED = {
     ),
     "list without quotes": (
         TRAIN.replace('"', ""),
-        r"train_curated\.csv cannot be read \(.*Expected 2 fields in line 3, saw 3\): save it as CSV",
+        r"train_curated\.csv, line 3: the row has 3 fields instead of 2: put quotes",
     ),
     "lists without quotes only": (
         "fname,labels\na.wav,Bark,Run\n",
-        r"train_curated\.csv cannot be read \(.*Expected 2 fields in line 2, saw 3\)",
+        r"train_curated\.csv, line 2: the row has 3 fields instead of 2",
     ),
-    "a row cut short": (TRAIN + "d.wav", r"train_curated\.csv: d\.wav has an empty label"),
+    "a row cut short": (TRAIN + "d.wav", r"train_curated\.csv, line 5: the row has 1 fields instead of 2"),
     "a quote not closed": (
         TRAIN.replace('Run"', "Run"),
-        r"train_curated\.csv cannot be read \(.*EOF inside string",
+        r"train_curated\.csv, line 3: a field has a quote that is not closed, or a line break: correct it",
     ),
     "a quote not closed in the sample": (
         (TRAIN, SAMPLE.replace("x.wav,0,0,0", 'x.wav,0,0,"0')),
-        r"sample_submission\.csv cannot be read \(.*EOF inside string",
+        r"sample_submission\.csv, line 2: a field has a quote that is not closed",
     ),
     "two quotes not closed, which hide a row": (
         'fname,labels,title\na.wav,Bark,"12 inch\nb.wav,Run,plain\nc.wav,Tap,"loud\n',
-        r"train_curated\.csv: a field has a quote that is not closed",
+        r"train_curated\.csv, line 2: a field has a quote that is not closed",
+    ),
+    "a field without end": (
+        f'fname,labels\na.wav,"{200_000 * "x"}"\n',
+        r"train_curated\.csv, line 2: the text is not CSV .*: correct it",
     ),
     "semicolons": (
         TRAIN.replace(",", ";"),
         r"train_curated\.csv has no column 'fname': its first line must name fname, labels",
     ),
-    "an empty file": ("", r"train_curated\.csv cannot be read \(No columns"),
+    "an empty file": ("", r"train_curated\.csv has no column 'fname'"),
     "a column twice": (TRAIN.replace("labels", "labels,labels", 1), r"train_curated\.csv has two columns 'labels'"),
     "no clips": ("fname,labels\n", r"train_curated\.csv lists no clips: add a row for each"),
     "latin-1": (
         TRAIN.replace("Tap", "Klopfgeräusch").encode("latin-1"),
-        r"train_curated\.csv cannot be read \('utf-8' codec .*\): save it as CSV in UTF-8",
+        r"train_curated\.csv, line 4: the text is not UTF-8: save",
     ),
-    "UTF-16": (TRAIN.encode("utf-16"), r"train_curated\.csv cannot be read \('utf-8' codec"),
+    "UTF-16": (TRAIN.encode("utf-16"), r"train_curated\.csv, line 1: the text is not UTF-8: save"),
     "a name with ../": (
         TRAIN.replace("a.wav", "../x.wav"),
         r"train_curated\.csv lists '\.\./x\.wav', which is not a plain file name: correct the row",

@@ -1,5 +1,6 @@
 """Read sound files of any format, and detect unreadable and damaged ones."""
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ SAMPLE_RATES = (1_000, 1_000_000)  # Hz; a header that states less or more is wr
 LOUDEST = 1e6  # times full scale; louder bytes are not audio, and their power overflows
 MAX_DURATION = 1e6  # s; streamed FLAC declares 2**63 samples, meaning unknown
 STREAMED = 2**31 - 2**16  # bytes or samples; a header written to a pipe declares at least this, meaning unknown
+PREROLL = 2**15  # samples decoded before a part: a frame of MP3 needs bits of those before it
 LEAST_DECODED = 0.98  # of the samples in the header, which MP3 may only estimate
 MAY_GO_ON = ("MP3", "OGG", "WAV")  # formats whose files may hold more than their header declares
 MOST_LEFT = 2**12  # bytes after the last decoded sample, of any kind
@@ -147,15 +149,23 @@ def _goes_on(file: soundfile.SoundFile, opened: BinaryIO) -> bool:
 def load_part(path: str | Path, start: float, end: float) -> tuple[np.ndarray, int]:
     """Load the part of a recording from `start` to `end`, in seconds: float32 (samples, channels), and the rate.
 
-    `end` may be infinite. Raises UnreadableClip if it cannot be read or there is nothing in that part.
+    `end` may be infinite. A damaged file is read as far as it can be decoded, as by `load_clip`. Raises UnreadableClip
+    if it cannot be read or there is nothing in that part.
     """
     blocks = []
     with _named(path), _Stream(path) as file:
-        file.seek(min(round(start * file.samplerate), file.frames))
-        left = np.inf if end == np.inf else round((end - start) * file.samplerate)
-        while len(block := file.read(int(min(left, SAMPLES_PER_READ)), dtype="float32", always_2d=True)):
-            blocks.append(block)
-            left -= len(block)
+        begin = min(round(start * file.samplerate), file.frames)
+        at = max(0, begin - PREROLL)
+        try:
+            file.seek(at)
+        except soundfile.LibsndfileError:  # such as GSM 6.10
+            at = 0
+        stop = math.inf if end == math.inf else begin + round((end - start) * file.samplerate)
+        with suppress(soundfile.LibsndfileError):
+            while len(block := file.read(int(min(stop - at, SAMPLES_PER_RETRY)), dtype="float32", always_2d=True)):
+                blocks.append(block[max(0, begin - at) :])
+                at += len(block)
+        blocks = [block for block in blocks if len(block)]
         if not blocks:
             raise UnreadableClip(path, f"has no samples from {start:g} to {end:g} s")
         return np.concatenate(blocks), file.samplerate

@@ -1,9 +1,11 @@
 """Read the competition's tables, in the layout of Kaggle or of the public release on Zenodo."""
 
+import csv
 import hashlib
+import io
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
@@ -110,19 +112,8 @@ def read_table(file: Path, columns: list[str], unique: Sequence[str] = ("fname",
 
     No two rows may agree in all columns of `unique`, as far as there are any.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist: restore it from the competition's data.")
-    options = {"dtype": str, "keep_default_na": False, "skipinitialspace": True, "encoding": "utf-8-sig"}
-    try:
-        rows = pd.read_csv(file, header=None, **options)  # pandas would rename the second of two columns of one name
-    except ValueError as error:
-        remedy = "save it as CSV in UTF-8, with quotes around fields that contain commas"
-        raise ValueError(f"{file} cannot be read ({str(error).strip()}): {remedy}.") from error
-    rows = rows.fillna("").apply(lambda column: column.str.strip())
-    rows = rows[(rows != "").any(axis="columns")]
-    if rows.apply(lambda column: column.str.contains("\n")).any(axis=None):  # it may hide rows
-        raise ValueError(f"{file}: a field has a quote that is not closed, or a line break: correct it.")
-    header, table = rows.head(1).to_numpy().ravel().tolist(), rows[1:].reset_index(drop=True)
+    lines = _read_lines(file)
+    header = next(lines, (1, []))[1]
     twice = [column for column in header if header.count(column) > 1]
     if twice:
         raise ValueError(f"{file} has two columns {twice[0]!r}: rename or remove one.")
@@ -130,15 +121,45 @@ def read_table(file: Path, columns: list[str], unique: Sequence[str] = ("fname",
     if missing:
         remedy = f"its first line must name {', '.join(columns)}, separated by commas"
         raise ValueError(f"{file} has no column {missing[0]!r}: {remedy}.")
-    if table.empty:
+    rows = []
+    for line, row in lines:
+        if len(row) != len(header):
+            wrong = f"the row has {len(row)} fields instead of {len(header)}"
+            raise ValueError(f"{file}, line {line}: {wrong}: put quotes around fields that contain commas.")
+        rows.append(row)
+    if not rows:
         raise ValueError(f"{file} lists no clips: add a row for each.")
-    table.columns = header
+    table = pd.DataFrame(rows, columns=header, dtype=str)
     repeated = table["fname"][table[[name for name in unique if name in table]].duplicated()]
     if len(repeated):
         raise ValueError(f"{file} lists {repeated.iloc[0]} more than once: keep one of the rows.")
     if "labels" in table:
         table["labels"] = [",".join(dict.fromkeys(re.split(r"\s*,\s*", labels))) for labels in table["labels"]]
     return table
+
+
+def _read_lines(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line number where each non-blank row ends, and its fields without spaces around them."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: restore it from the competition's data.")
+    data = file.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{file}, line {line}: the text is not UTF-8: save the file again as CSV in UTF-8.") from error
+    reader, line = csv.reader(io.StringIO(text, newline=None), skipinitialspace=True), 1
+    try:
+        for row in reader:
+            if any("\n" in field for field in row):  # all rows up to the next quote may be in this field
+                quote = "a field has a quote that is not closed, or a line break"
+                raise ValueError(f"{file}, line {line}: {quote}: correct it.")
+            line = reader.line_num + 1
+            fields = [field.strip() for field in row]
+            if any(fields):
+                yield reader.line_num, fields
+    except csv.Error as error:
+        raise ValueError(f"{file}, line {reader.line_num}: the text is not CSV ({error}): correct it.") from error
 
 
 def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:

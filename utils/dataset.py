@@ -120,7 +120,7 @@ class MelDataset:
 
 
 def check_sets(train_set: MelDataset, validation_set: MelDataset, title: str) -> None:
-    """Raise ValueError if a set is empty, if their classes or mel settings differ, or if a clip is in both."""
+    """Raise ValueError if a set is empty, if classes, mel settings or devices differ, or if a clip is in both."""
     if not (len(train_set) and len(validation_set)):
         raise ValueError(f"{title}: the training or the validation set has no clips: choose others.")
     refuse_mismatch(train_set, validation_set)
@@ -129,9 +129,11 @@ def check_sets(train_set: MelDataset, validation_set: MelDataset, title: str) ->
 
 
 def refuse_mismatch(one: MelDataset, other: MelDataset) -> None:
-    """Raise ValueError if the classes, their order or the mel settings of two sets differ."""
+    """Raise ValueError if the classes, their order, the mel settings or the devices of two sets differ."""
     if (one.classes, one.mel) != (other.classes, other.mel):
         raise ValueError("Two sets differ in classes or mel settings: load both from one competition with one preset.")
+    if one.device != other.device:  # scoring on one would move the model away from the other
+        raise ValueError(f"Two sets are on {one.device} and {other.device}: load both on one device.")
 
 
 def _tensor(frames: np.ndarray) -> Tensor:

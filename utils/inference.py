@@ -86,7 +86,7 @@ def blend(scores: list[np.ndarray]) -> np.ndarray:
         raise ValueError("there are no scores to average: choose at least one run.")
     if len(scores) == 1:
         return scores[0]
-    return np.exp(np.log(np.clip(scores, 1e-12, 1)).mean(axis=0)).astype(np.float32)
+    return np.exp(np.log(np.clip(scores, np.finfo(np.float32).tiny, 1)).mean(axis=0)).astype(np.float32)
 
 
 def evaluate(model: nn.Module, dataset: MelDataset, config: TrainingConfig) -> dict[str, float]:

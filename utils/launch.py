@@ -158,8 +158,10 @@ def _work(pickled: bytes) -> None:
 
     Its arguments come as bytes: the pool itself would send their tensors through shared memory, which is often small.
     """
+    bar = _Steps(disable=True)
+    bar.update(0)  # raises if another training has failed: the pool hands out some work in advance
     train_one, arguments = pickle.loads(pickled)
-    train_one(*arguments, _Steps(disable=True))
+    train_one(*arguments, bar)
 
 
 def _changes(text: str) -> dict:

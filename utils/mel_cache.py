@@ -23,7 +23,7 @@ from .mel import log_mel, trim
 CHUNK = 16  # clips per worker task: enough that dispatching it costs little
 TASKS_AHEAD = 8  # per worker, dispatched at a time: at most this many results wait for a slow disk
 MAX_LISTED = 10  # clips named in a message
-VERSION = 3  # raise it when frames or tables change: every cache is then rebuilt
+VERSION = 4  # raise it when frames or tables change: every cache is then rebuilt
 
 
 class NoReadableClip(ValueError):
@@ -36,10 +36,10 @@ class Cache:
     The paper cuts a clip to 2 s before the transform. Cut afterwards, its last two frames overlap what follows, and
     `top_db` counts from a maximum that may lie beyond the cut. `.frames`: float16 (frames of all clips, n_mels), in dB.
     `.clips`: a table with the columns `fname`, `start` (first row in `.frames`), `length` (rows), `pad_value` (dB, the
-    level of silence) and `content_hash` (of its samples: processors round frames differently). `.settings`: the
-    MelConfig. `cache[fname]`: one clip, (n_mels, length). `.unreadable`: a table, with the columns `fname` and
-    `reason`, of clips left out because their files cannot be read. `.damaged`: one of clips included as far as their
-    files go.
+    level of silence) and `content_hash` (of its samples, since processors round frames differently; none of silence).
+    `.settings`: the MelConfig. `cache[fname]`: one clip, (n_mels, length). `.unreadable`: a table, with the columns
+    `fname` and `reason`, of clips left out because their files cannot be read. `.damaged`: one of clips included as far
+    as their files go.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -107,21 +107,24 @@ def build(
 
     It is written to `folder`/`name`-KEY, complete or not at all; on Kaggle, one in an attached notebook's output is
     reused too. KEY is a hash of the mel settings and of each clip's name, size and first, middle and last 4 KB.
-    Unreadable clips are left out and listed in `.unreadable`; damaged ones are included and listed in `.damaged`.
-    Prints a line on the cache and the first ten of both lists; if `temporary`, only the lists, whole. Raises
-    NoReadableClip, a ValueError, if no clip can be read; ValueError if a name occurs twice or is not UTF-8; OSError
-    if the cache cannot be written; MemoryError if a process was killed.
+    Unreadable clips are left out and listed in `.unreadable`, and the cache is rebuilt once one of them can be read.
+    Damaged clips are included and listed in `.damaged`. Prints a line on the cache and the first ten of both lists; if
+    `temporary`, only the lists, whole. Raises NoReadableClip, a ValueError, if no clip can be read; ValueError if a
+    name occurs twice or is not UTF-8; OSError if the cache cannot be written; MemoryError if a process was killed.
     """
     twice = table["fname"][table["fname"].duplicated()]
     if len(twice):
         raise ValueError(f"{name}: {twice.iloc[0]} is listed more than once: give each clip a name of its own.")
     files.refuse_undecodable(table["fname"], name)
-    target = _cache_folder(table, folder, name, settings)
-    done = "reused" if target.is_dir() else "made"
-    if done == "made":
-        with files.atomic_folder(target) as unfinished:
+    done, target = "reused", _cache_folder(table, folder, name, settings)
+    cache = Cache(target) if target.is_dir() else None
+    if cache is None or _mended(cache, table):
+        target, done = Path(folder) / target.name, "made"  # an attached one is left as it is
+        replace = cache is not None
+        cache = None  # Windows cannot rename the folder of a memory-mapped file
+        with files.atomic_folder(target, replace) as unfinished:
             _write_cache(unfinished, table, name, settings, n_jobs)
-    cache = Cache(target)
+        cache = Cache(target)
     if not temporary:
         print(f"{name}: {done} {cache}, in {target.name}")
     _print_reasons(cache, name, temporary)
@@ -149,6 +152,12 @@ def _print_reasons(cache: Cache, name: str, temporary: bool = False) -> None:
             where = "" if temporary else f", see {cache.folder / kind}.csv"
             print(f"{name}: {len(clips)} of {count} clips {what}{where}")
             print(format_report(clips, len(clips) if temporary else MAX_LISTED))
+
+
+def _mended(cache: Cache, table: pd.DataFrame) -> bool:
+    """Whether a clip that was unreadable when `cache` was made can be read now: a mounted drive may have failed."""
+    paths = table["path"][table["fname"].isin(cache.unreadable["fname"])]
+    return any(frames is not None for frames, *_ in _frames(list(paths), cache.settings))
 
 
 def _cache_folder(table: pd.DataFrame, folder: str | Path, name: str, settings: MelConfig) -> Path:
@@ -217,7 +226,8 @@ def _frames(paths: list[str], settings: MelConfig) -> list[tuple[np.ndarray | No
         try:
             samples, damage = load_clip_and_damage(path, settings)
             frames = log_mel(trim(samples, settings), settings).T
-            content_hash = hashlib.blake2b(np.ascontiguousarray(samples), digest_size=8).hexdigest()
+            sound = hashlib.blake2b(np.ascontiguousarray(samples), digest_size=8).hexdigest()
+            content_hash = sound if samples.any() else ""  # silence is no copy of other silence
             results.append((np.ascontiguousarray(frames, dtype=np.float16), damage, content_hash))
         except UnreadableClip as error:
             results.append((None, error.reason, ""))

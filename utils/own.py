@@ -8,9 +8,11 @@ import os
 import re
 import shutil
 import sys
+import unicodedata
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import scipy.io.wavfile
 from tqdm import tqdm
@@ -63,9 +65,7 @@ def make_dataset(
     _refuse_inside(target, *table["path"])
     content = _content_hashes(table, source)
     if "start" in table:
-        parts = sum(map(_is_part, table.itertuples()))
-        print(f"{source}: {parts} of {len(table)} clips are parts, by start and end, cut from their recordings.")
-        seconds = (table["end"] - table["start"]).replace(math.inf, math.nan)
+        table, seconds = _group_parts(table, content), _part_durations(table, source)
     else:
         seconds = audio.durations(table)
     if long := int((seconds > LONGEST).sum()):
@@ -147,7 +147,7 @@ def _table_of_folders(folder: Path) -> pd.DataFrame:
     if loose:
         remedy = "move it to a subfolder of its class, or list the clips in a CSV file"
         raise ValueError(f"{loose[0]} is in no class: {remedy}.")
-    labels = [path.relative_to(folder).parts[0] for path in paths]
+    labels = [unicodedata.normalize("NFC", path.relative_to(folder).parts[0]) for path in paths]
     subfolders = (path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if silent := sorted(set(subfolders) - set(labels)):
         print(f"{folder}: folders without sounds are not used as classes: {', '.join(silent)}")
@@ -162,6 +162,10 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
     if not csv.is_file():
         raise FileNotFoundError(f"{csv} does not exist: give a CSV file with the columns fname and labels.")
     table = data.read_table(csv, ["fname", "labels"], unique=["fname", *PART, "labels"])
+    known = (*PART, *splits.GROUPS, "fold")
+    if wrong := next((name for name in table if name not in known and name.lower() in known), None):
+        raise ValueError(f"{csv} has a column {wrong!r}: write it in small letters.")
+    table["labels"] = table["labels"].str.normalize("NFC")  # as typed, or as some systems store names of folders
     if any(name in table for name in PART):
         table = _merge_parts(table, csv)
     fnames = [Path(os.path.normpath(fname)) for fname in table["fname"]]
@@ -178,22 +182,44 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
 
 
 def _merge_parts(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
-    """Return `table` with numbers for `start` and `end`, one row per part with all its labels, and groups."""
-    for name, default in zip(PART, ("0", "inf")):
+    """Return `table` with numbers for `start` and `end`, and one row per part with all its labels."""
+    for name in PART:
         if name not in table:
             raise ValueError(f"{csv} has no column {name!r}: give start and end, in seconds, or neither.")
+    given = table[["fname", *PART]].copy()
+    for name, default in zip(PART, ("0", "inf")):
         table[name] = pd.to_numeric(table[name].replace("", default), errors="coerce")
     table["fname"] = table["fname"].map(os.path.normpath)
     valid = (table["start"] >= 0) & (table["end"] > table["start"])  # False for what is no number
-    if len(wrong := table["fname"][~valid]):
-        row = f"a row of {wrong.iloc[0]} has no start in seconds and later end"
-        raise ValueError(f"{csv}: {row}: correct it.")
-    group = splits.group_column(table) or "group"
-    given = table.get(group, table["fname"])
-    table[group] = given.where(given != "").groupby(table["fname"]).transform("first").fillna(table["fname"])
+    if not valid.all():
+        row = " ".join(f"{name} {value!r}" for name, value in given[~valid].iloc[0].items())
+        raise ValueError(f"{csv}: the row {row} has no times: give seconds, such as 62.5, and an end after the start.")
     labels = table.groupby(["fname", *PART])["labels"].transform(",".join).str.split(",")
     labels = [",".join(dict.fromkeys(each)) for each in labels]
     return table.assign(labels=labels).drop_duplicates(["fname", *PART], ignore_index=True)
+
+
+def _group_parts(table: pd.DataFrame, content: pd.Series) -> pd.DataFrame:
+    """Return `table` with a group for each recording and what shares its group: its parts have no hash in common."""
+    name = splits.group_column(table) or "group"
+    number = splits.groups(table.assign(**{splits.CONTENT: content}))
+    given = table[name].where(table[name] != "") if name in table else table["fname"]
+    first = (values.groupby(number).transform("first") for values in (given, table["fname"]))
+    return table.assign(**{name: next(first).fillna(next(first))})
+
+
+def _part_durations(table: pd.DataFrame, source: Path) -> np.ndarray:
+    """Return the durations of parts, in seconds; print how many there are, and how many overlap."""
+    parts = sum(map(_is_part, table.itertuples()))
+    print(f"{source}: {parts} of {len(table)} clips are parts, by start and end, cut from their recordings.")
+    ordered = table.sort_values(["fname", "start"])
+    before = ordered.groupby("fname")["end"].transform(lambda end: end.cummax().shift())
+    if overlaps := int((ordered["start"] < before).sum()):
+        remedy = "narrow their times, or give each all labels heard in it"
+        print(f"{source}: {overlaps} parts begin before an earlier one of the recording ends: {remedy}.")
+    to_end = np.isinf(table["end"])
+    length = table["end"] - table["start"]
+    return np.concatenate([length[~to_end], audio.durations(table[to_end])])
 
 
 def _classes(table: pd.DataFrame, source: Path) -> list[str]:

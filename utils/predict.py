@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import audio, explain, files, inference, mel_cache, plots, runs, workspace
+from . import audio, explain, inference, mel_cache, plots, runs, splits, workspace
 from .augment import tta_crops
 from .config import MelConfig
 from .dataset import MelDataset
@@ -31,7 +31,8 @@ from .run_folder import Run
 def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu") -> pd.DataFrame:
     """Score each sound, as `inference.score_run` does: a row per file (the index `fname`), a column per class.
 
-    Of a long recording, that is at most `run.config.test_crops` excerpts: prints how many sounds are longer than these.
+    Silence has scores of 0. Of a long recording, that is at most `run.config.test_crops` excerpts: prints how many
+    sounds are longer than these.
     `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the given folder,
     or the file's name; where these are not unique, the path. Files that cannot be read are printed with the reason and
     have no row. Raises FileNotFoundError if a path does not exist or a folder has no sound, and ValueError if no file
@@ -45,7 +46,9 @@ def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu")
             excerpts = f"{n_crops} excerpt{'s' * (n_crops > 1)} of {seconds:.0f} s"
             print(f"{longer} of {len(clips)} sounds are longer than the {excerpts} that these scores are from:")
             print("tag_over_time or, in a shell, --detections scores a whole recording.")
-        return pd.DataFrame(inference.score_run(run, clips), index=pd.Index(clips.table["fname"]), columns=run.classes)
+        scores = inference.score_run(run, clips)
+        scores[clips.table[splits.CONTENT] == ""] = 0  # silence
+        return pd.DataFrame(scores, index=pd.Index(clips.table["fname"]), columns=run.classes)
 
 
 def top_classes(scores: pd.DataFrame, k: int = 3) -> pd.DataFrame:
@@ -172,7 +175,7 @@ def _limited(x: Tensor, settings: MelConfig) -> Tensor:
 def _write_detections(file: Path, table: pd.DataFrame, run: Run, threshold: float, device: str) -> None:
     """Write the `detections` in all sounds of `table`: after each, since all may take hours."""
     print(f"written after each sound: {file}")
-    tables = []
+    labels = []
     for clip in tqdm(table.itertuples(), "detections", len(table), unit="sound", file=sys.stdout):
         try:
             found = detections(tag_over_time(clip.path, run, device=device), run, threshold)
@@ -183,14 +186,13 @@ def _write_detections(file: Path, table: pd.DataFrame, run: Run, threshold: floa
             tqdm.write(f"{clip.path} needs more memory than there is, 2.4 GB for an hour: cut it into parts")
             continue
         found.insert(0, "fname", clip.fname)
-        tables.append(found.round(3))
-        every = pd.concat([some for some in tables if len(some)] or tables[:1], ignore_index=True)
-        with files.atomic_file(file) as unfinished:
-            every.to_csv(unfinished, index=False)
-    if not tables:
+        found.round(3).to_csv(file, index=False, mode="a", header=not labels)
+        labels.append(found["labels"])
+    if not labels:
         raise ValueError(f"None of {len(table)} sounds can be scored: replace them, or cut them into parts.")
-    print(every["labels"].value_counts().to_string() if len(every) else "no score reaches the threshold")
-    print(f"{len(every)} detections in {len(tables)} of {len(table)} sounds")
+    every = pd.concat(labels)
+    print(every.value_counts().to_string() if len(every) else "no score reaches the threshold")
+    print(f"{len(every)} detections in {len(labels)} of {len(table)} sounds")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -218,6 +220,8 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(f"{file} is in a folder that does not exist: make it first")
         if Path(file).is_dir() or Path(file).suffix.lower() in audio.SUFFIXES:
             parser.error(f"{file} is a sound or a folder, not a file to write: name that first")
+    if options.detections and Path(options.detections).exists():
+        parser.error(f"{options.detections} exists, perhaps corrected by hand: choose another name, or remove it")
     with workspace.errors_in_one_sentence(parser):
         run = runs.open_run(options.run)
         described = f"{run.record['title']}, validation LWLRAP {run.summary()['LWLRAP']:.3f}"

@@ -67,7 +67,8 @@ class Run:
     @cached_property
     def validation(self) -> pd.DataFrame:
         text = {"fname": str, "labels": str}
-        return pd.read_csv(self.folder / "validation_scores.csv", dtype=text, keep_default_na=False)
+        scores = pd.read_csv(self.folder / "validation_scores.csv", dtype=text, keep_default_na=False)
+        return scores.copy()  # in one piece: pandas warns of tables of over a hundred
 
     @cached_property
     def train_clips(self) -> pd.DataFrame:

@@ -50,7 +50,7 @@ def _given_folds(table: pd.DataFrame) -> np.ndarray:
     values = sorted(set(names), key=lambda name: (len(name), name))  # 2 before 10
     if len(values) < 2:
         raise ValueError(f"the column fold is {values[0]!r} for every clip: use two or more values, or remove it.")
-    if shared := int((names.groupby(_groups(table)).nunique() > 1).sum()):
+    if shared := int((names.groupby(groups(table)).nunique() > 1).sum()):
         print(f"The column fold puts {shared} groups of clips into several folds: validation leaks into training.")
     return names.map({name: number for number, name in enumerate(values)}).to_numpy()
 
@@ -58,11 +58,12 @@ def _given_folds(table: pd.DataFrame) -> np.ndarray:
 def _drawn_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
-    group, strata = _groups(table), _strata(table, n_folds)
+    group, strata = groups(table), _strata(table, n_folds)
     n_groups = len(np.unique(group))
     grouped = n_groups < len(table)
     if n_groups < 2:
-        raise ValueError(f"{len(table)} clips of one group cannot be split: add clips of another.")
+        remedy = "add clips of another, or remove sounds that several groups share"
+        raise ValueError(f"{len(table)} clips of one group cannot be split: {remedy}.")
     if n_groups < n_folds:
         print(f"{n_groups} clips, or groups of clips, fill only {n_groups} of {n_folds} folds.")
         n_folds = n_groups
@@ -109,15 +110,8 @@ def group_column(*tables: pd.DataFrame) -> str | None:
     return next((column for column in GROUPS if all(column in table for table in tables)), None)
 
 
-def apart(table: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
-    """Return row numbers of the clips in `table` that share no group with `others` and are not copies of them."""
-    columns = [name for name in (group_column(table, others), CONTENT) if name in table and name in others]
-    group = _groups(pd.concat([table[columns], others[columns]], ignore_index=True))
-    return np.flatnonzero(~np.isin(group[: len(table)], group[len(table) :]))
-
-
-def _groups(table: pd.DataFrame) -> np.ndarray:
-    """Number the groups from 0: int (clips,), equal within a group."""
+def groups(table: pd.DataFrame) -> np.ndarray:
+    """Number the groups of clips to keep together, and of copies, from 0: int (clips,), equal within a group."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -129,3 +123,10 @@ def _groups(table: pd.DataFrame) -> np.ndarray:
     edges = np.concatenate(edges, axis=1)
     graph = coo_array((np.ones(edges.shape[1]), edges), shape=(3 * len(table), 3 * len(table)))
     return np.unique(connected_components(graph, directed=False)[1][: len(table)], return_inverse=True)[1]
+
+
+def apart(table: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
+    """Return row numbers of the clips in `table` that share no group with `others` and are not copies of them."""
+    columns = [name for name in (group_column(table, others), CONTENT) if name in table and name in others]
+    group = groups(pd.concat([table[columns], others[columns]], ignore_index=True))
+    return np.flatnonzero(~np.isin(group[: len(table)], group[len(table) :]))

@@ -114,7 +114,8 @@ def check(file: str | Path, competition: Competition, name: str | Path | None = 
 
 
 def _difference(what: str, given: list[str], expected: list[str]) -> str:
-    missing, unknown = [x for x in expected if x not in set(given)], [x for x in given if x not in set(expected)]
+    there, known = set(given), set(expected)
+    missing, unknown = [x for x in expected if x not in there], [x for x in given if x not in known]
     if missing:
         return f"of its {what}, {missing[0]} is missing ({len(missing)} in all)"
     if unknown:

@@ -201,6 +201,8 @@ def _key(model: nn.Module, train_set: MelDataset, validation_set: MelDataset, co
         "constants": constants, "version": VERSION,
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(settings).encode())
+    for part in (train_set, validation_set):
+        digest.update(part.targets.numpy().tobytes())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
