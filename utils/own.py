@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import io
-import math
 import os
 import re
 import shutil
@@ -12,18 +11,15 @@ import unicodedata
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import scipy.io.wavfile
 from tqdm import tqdm
 
-from . import audio, data, files, splits
+from . import audio, data, files, parts, splits
 from .workspace import errors_in_one_sentence, quoted
 
 MIN_CLIPS_PER_CLASS = 3  # one for each of the training, validation and test sets
 MIN_FOLDS = 3  # for the same reason, if the clips come in folds
 LONGEST = 30  # s, as in the competition; of a longer sound, much may be something else than its label
-PART = ("start", "end")  # columns of a CSV file whose clips are parts of recordings, in s
 MARKER = ".made-by-utils-own"  # empty file in a dataset that was made here, which may be replaced
 
 
@@ -65,7 +61,7 @@ def make_dataset(
     _refuse_inside(target, *table["path"])
     content = _content_hashes(table, source)
     if "start" in table:
-        table, seconds = _group_parts(table, content), _part_durations(table, source)
+        table, seconds = parts.group(table, content), parts.durations(table, source)
     else:
         seconds = audio.durations(table)
     if long := int((seconds > LONGEST).sum()):
@@ -93,15 +89,10 @@ def make_dataset(
         raise ValueError(f"{source}: {alone}: add some in other groups or folds.")
     columns = ["fname", "labels", *table.columns.drop(["fname", "labels", "path"])]
     with files.atomic_folder(target, replace) as unfinished:
-        for name, part in [("train_curated", curated), ("test", test)]:
+        for name, clips in [("train_curated", curated), ("test", test)]:
             (unfinished / name).mkdir(parents=True)
-            for row in tqdm(part.itertuples(), name, len(part), unit="clip", file=sys.stdout, delay=1):
-                if _is_part(row):
-                    samples, sample_rate = audio.load_part(row.path, row.start, row.end)
-                    # soundfile would write the time of day into the file, which would thus be another clip each time.
-                    scipy.io.wavfile.write(unfinished / name / row.fname, sample_rate, samples)
-                else:
-                    _link(row.path, unfinished / name / row.fname)
+            for row in tqdm(clips.itertuples(), name, len(clips), unit="clip", file=sys.stdout, delay=1):
+                (parts.write if parts.is_part(row) else _link)(row, unfinished / name / row.fname)
         curated[columns].to_csv(unfinished / "train_curated.csv", index=False)
         test[columns].to_csv(unfinished / data.TEST_LABELS, index=False)
         sample = pd.DataFrame(0, index=pd.Index(test["fname"]), columns=classes)
@@ -122,7 +113,7 @@ def _content_hashes(table: pd.DataFrame, source: Path) -> pd.Series:
     """Return a hash per file, equal for copies. Raises ValueError if they, or the same parts, differ in labels."""
     hashes = {path: _content_hash(path) for path in set(table["path"])}
     content = table["path"].map(hashes)
-    same = content.str.cat([table[name].astype(str) for name in PART if name in table], sep=" ")
+    same = content.str.cat([table[name].astype(str) for name in parts.COLUMNS if name in table], sep=" ")
     for _, copies in table[same.duplicated(keep=False)].groupby(same):
         labels = copies["labels"].str.split(",").map(sorted).map(tuple)
         if labels.nunique() > 1:
@@ -148,8 +139,8 @@ def _table_of_folders(folder: Path) -> pd.DataFrame:
         remedy = "move it to a subfolder of its class, or list the clips in a CSV file"
         raise ValueError(f"{loose[0]} is in no class: {remedy}.")
     labels = [unicodedata.normalize("NFC", path.relative_to(folder).parts[0]) for path in paths]
-    subfolders = (path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if silent := sorted(set(subfolders) - set(labels)):
+    subfolders = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    if silent := sorted(subfolders - {path.relative_to(folder).parts[0] for path in paths}):
         print(f"{folder}: folders without sounds are not used as classes: {', '.join(silent)}")
     commas = [label for label in labels if "," in label]
     if commas:
@@ -161,13 +152,13 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
     """Read the rows of the file, and add `path`."""
     if not csv.is_file():
         raise FileNotFoundError(f"{csv} does not exist: give a CSV file with the columns fname and labels.")
-    table = data.read_table(csv, ["fname", "labels"], unique=["fname", *PART, "labels"])
-    known = (*PART, *splits.GROUPS, "fold")
+    table = data.read_table(csv, ["fname", "labels"], unique=["fname", *parts.COLUMNS, "labels"])
+    known = (*parts.COLUMNS, *splits.GROUPS, "fold")
     if wrong := next((name for name in table if name not in known and name.lower() in known), None):
         raise ValueError(f"{csv} has a column {wrong!r}: write it in small letters.")
     table["labels"] = table["labels"].str.normalize("NFC")  # as typed, or as some systems store names of folders
-    if any(name in table for name in PART):
-        table = _merge_parts(table, csv)
+    if any(name in table for name in parts.COLUMNS):
+        table = parts.merge(table, csv)
     fnames = [Path(os.path.normpath(fname)) for fname in table["fname"]]
     for fname, given, labels in zip(fnames, table["fname"], table["labels"]):
         if "" in labels.split(","):
@@ -179,47 +170,6 @@ def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:
             files.refuse_undecodable((str(file.relative_to(folder)) for file in folder.rglob("*")), folder)
             raise FileNotFoundError(f"{csv} lists {given!r}, which is not in {folder}: add the file or remove the row.")
     return table.assign(path=[folder / fname for fname in fnames])
-
-
-def _merge_parts(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
-    """Return `table` with numbers for `start` and `end`, and one row per part with all its labels."""
-    for name in PART:
-        if name not in table:
-            raise ValueError(f"{csv} has no column {name!r}: give start and end, in seconds, or neither.")
-    given = table[["fname", *PART]].copy()
-    for name, default in zip(PART, ("0", "inf")):
-        table[name] = pd.to_numeric(table[name].replace("", default), errors="coerce")
-    table["fname"] = table["fname"].map(os.path.normpath)
-    valid = (table["start"] >= 0) & (table["end"] > table["start"])  # False for what is no number
-    if not valid.all():
-        row = " ".join(f"{name} {value!r}" for name, value in given[~valid].iloc[0].items())
-        raise ValueError(f"{csv}: the row {row} has no times: give seconds, such as 62.5, and an end after the start.")
-    labels = table.groupby(["fname", *PART])["labels"].transform(",".join).str.split(",")
-    labels = [",".join(dict.fromkeys(each)) for each in labels]
-    return table.assign(labels=labels).drop_duplicates(["fname", *PART], ignore_index=True)
-
-
-def _group_parts(table: pd.DataFrame, content: pd.Series) -> pd.DataFrame:
-    """Return `table` with a group for each recording and what shares its group: its parts have no hash in common."""
-    name = splits.group_column(table) or "group"
-    number = splits.groups(table.assign(**{splits.CONTENT: content}))
-    given = table[name].where(table[name] != "") if name in table else table["fname"]
-    first = (values.groupby(number).transform("first") for values in (given, table["fname"]))
-    return table.assign(**{name: next(first).fillna(next(first))})
-
-
-def _part_durations(table: pd.DataFrame, source: Path) -> np.ndarray:
-    """Return the durations of parts, in seconds; print how many there are, and how many overlap."""
-    parts = sum(map(_is_part, table.itertuples()))
-    print(f"{source}: {parts} of {len(table)} clips are parts, by start and end, cut from their recordings.")
-    ordered = table.sort_values(["fname", "start"])
-    before = ordered.groupby("fname")["end"].transform(lambda end: end.cummax().shift())
-    if overlaps := int((ordered["start"] < before).sum()):
-        remedy = "narrow their times, or give each all labels heard in it"
-        print(f"{source}: {overlaps} parts begin before an earlier one of the recording ends: {remedy}.")
-    to_end = np.isinf(table["end"])
-    length = table["end"] - table["start"]
-    return np.concatenate([length[~to_end], audio.durations(table[to_end])])
 
 
 def _classes(table: pd.DataFrame, source: Path) -> list[str]:
@@ -234,23 +184,19 @@ def _classes(table: pd.DataFrame, source: Path) -> list[str]:
     return data.check_classes(list(clips.index), source)
 
 
-def _is_part(row: tuple) -> bool:
-    return hasattr(row, "start") and (row.start > 0 or row.end < math.inf)
-
-
 def _plain_name(row: tuple, number: str, content: str) -> str:
-    times = f"{row.start:g}_{row.end:g}" if _is_part(row) else ""
-    parts = (row.labels.split(",")[0], number, row.path.stem, times, content)  # file systems allow 255 bytes in all
-    name = "-".join(part[:36].encode()[:90].decode(errors="ignore") for part in parts if part)
-    suffix = ".wav" if _is_part(row) else row.path.suffix
+    times = f"{row.start:g}_{row.end:g}" if parts.is_part(row) else ""
+    words = (row.labels.split(",")[0], number, row.path.stem, times, content)  # file systems allow 255 bytes in all
+    name = "-".join(word[:36].encode()[:90].decode(errors="ignore") for word in words if word)
+    suffix = ".wav" if parts.is_part(row) else row.path.suffix
     return re.sub(r"[^\w-]+", "_", name) + re.sub(r"[^\w.]+", "_", suffix[:9])
 
 
-def _link(path: Path, link: Path) -> None:
+def _link(row: tuple, link: Path) -> None:
     try:
-        link.symlink_to(path.resolve())
+        link.symlink_to(row.path.resolve())
     except OSError:  # not every file system has links, and Windows does not let everyone make them
-        shutil.copyfile(path, link)
+        shutil.copyfile(row.path, link)
 
 
 def main(arguments: list[str] | None = None) -> None:
