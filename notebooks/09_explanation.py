@@ -152,7 +152,7 @@ pd.DataFrame(names, index=["furthest ahead", "furthest behind"], columns=["label
 # above contains), negative if the sound contradicts the class. The last panel is the relevance for the first class minus that for the
 # second: red favors the first, blue the second. First, the label furthest ahead and its runner-up:
 
-# %% tags=["nbval-ignore-output"]
+# %%
 def show(row, first, second):
     asked = torch.tensor([int(first), int(second)])
     found, sums = explain.relevance(networks, x[[row, row]], asked)
@@ -164,7 +164,7 @@ def show(row, first, second):
     plots.relevance(x[row, 0].cpu().numpy(), dict(zip(titles, [*found, difference])), kit.preset.mel)
     return found[0], difference
 
-
+# %% tags=["nbval-ignore-output"]
 supports, _ = show(ahead, labels[ahead], runner_up.indices[ahead])
 
 # %% [markdown]
