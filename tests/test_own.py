@@ -155,17 +155,19 @@ def test_recordings_with_a_group_in_common_stay_together_and_overlaps_are_counte
         soundfile.write(tmp_path / f"sounds/{number}.wav", np.random.default_rng(number).uniform(-1, 1, 8000), 8000)
     pairs = [number // 2 for number in range(12)]  # of recordings, in both of which a speaker b is heard
     barks = [(f"{n}.wav", 0, 0.6, "Bark", f"{'ab'[n % 2]} {pair}", pair) for n, pair in enumerate(pairs)]
-    runs = [(f"{n}.wav", 0.5, 0.9, "Run", f"{'bc'[n % 2]} {pair}", pair) for n, pair in enumerate(pairs)]
-    table = pd.DataFrame(barks + runs, columns=["fname", "start", "end", "labels", "group", "pair"])
+    runs = [(f"{n}.wav", 0.5, 0.9, "Run", f"{'ac'[n % 2]} {pair}", pair) for n, pair in enumerate(pairs)]
+    again = [(f"{n}.wav", 0, 0.6, "Howl", f"b {pair}", pair) for n, pair in enumerate(pairs)]  # the same parts
+    table = pd.DataFrame(barks + runs + again, columns=["fname", "start", "end", "labels", "group", "pair"])
     table.to_csv(tmp_path / "list.csv", index=False)
     competition = data.Competition(own.make_dataset(tmp_path / "sounds", tmp_path / "target", tmp_path / "list.csv"))
     assert "12 parts begin before an earlier one of the recording ends" in capsys.readouterr().out
     train, validation = (competition.curated.iloc[rows] for rows in splits.split(competition.curated, seed=0))
     sides = [set(table["pair"]) for table in (train, validation, competition.test)]
     assert all(sides) and sum(map(len, sides)) == 6
+    assert set(train["labels"]) == {"Bark,Howl", "Run"}
 
 
-def test_a_part_is_what_the_whole_recording_has_there_even_if_that_is_damaged(tmp_path):
+def test_a_part_is_what_the_whole_recording_has_there_even_if_that_breaks_off(tmp_path, capsys):
     t = np.arange(60 * 8000) / 8000
     sweep = 0.5 * np.sin(2 * np.pi * (300 + 20 * t) * t)
     for name, options in {"a.wav": {"subtype": "GSM610"}, "b.mp3": {"bitrate_mode": "VARIABLE"}, "c.flac": {}}.items():
@@ -176,6 +178,7 @@ def test_a_part_is_what_the_whole_recording_has_there_even_if_that_is_damaged(tm
         whole = audio.load_clip(file, MelConfig(sample_rate=8000, fmax=4000))
         for start, end in ((0, 1), (7.3, 8.5), (20, np.inf)):
             part, rate = audio.load_part(file, start, end)
+            assert ("breaks off after" in capsys.readouterr().out) == (name == "c.flac" and end == np.inf)
             expected = whole[round(start * rate) : None if end == np.inf else round(end * rate)]
             assert np.allclose(part[:, 0], expected[: len(part)], atol=1e-4), (name, start)
             assert len(expected) - len(part) < (audio.SAMPLES_PER_RETRY if name == "c.flac" and end == np.inf else 1)
@@ -186,8 +189,11 @@ def test_sounds_that_are_too_long_for_their_label_are_counted(sounds, tmp_path, 
     hears = "1 sounds are longer than 30 s, and training hears a random 2 s of each at a time: cut out"
     own.make_dataset(sounds, tmp_path / "target")
     assert hears in capsys.readouterr().out
-    own.make_dataset(sounds, tmp_path / "parts", listed(sounds, tmp_path, start=0.1, end=""))
-    assert hears in capsys.readouterr().out
+    for start, too_long in ((0.1, True), (25, False)):
+        starts = [start if "all_day" in str(path) else 0 for path in audio.find_sounds(sounds)]
+        listed(sounds, tmp_path, start=starts, end="")
+        own.make_dataset(sounds, tmp_path / f"parts {start}", tmp_path / "list.csv")
+        assert (hears in capsys.readouterr().out) == too_long
 
 
 def test_a_csv_file_may_give_several_labels(sounds, tmp_path):

@@ -149,8 +149,9 @@ def _goes_on(file: soundfile.SoundFile, opened: BinaryIO) -> bool:
 def load_part(path: str | Path, start: float, end: float) -> tuple[np.ndarray, int]:
     """Load the part of a recording from `start` to `end`, in seconds: float32 (samples, channels), and the rate.
 
-    `end` may be infinite. A damaged file is read as far as it can be decoded, as by `load_clip`. Raises UnreadableClip
-    if it cannot be read or there is nothing in that part.
+    `end` may be infinite. If the file breaks off in that part, prints a line and returns what is there. (In one that is
+    damaged before it, times may differ from those of `load_clip`.) Raises UnreadableClip if the file cannot be read
+    there, or has nothing there.
     """
     blocks = []
     with _named(path), _Stream(path) as file:
@@ -161,11 +162,15 @@ def load_part(path: str | Path, start: float, end: float) -> tuple[np.ndarray, i
         except soundfile.LibsndfileError:  # such as GSM 6.10
             at = 0
         stop = math.inf if end == math.inf else begin + round((end - start) * file.samplerate)
-        with suppress(soundfile.LibsndfileError):
+        try:
             while len(block := file.read(int(min(stop - at, SAMPLES_PER_RETRY)), dtype="float32", always_2d=True)):
-                blocks.append(block[max(0, begin - at) :])
                 at += len(block)
-        blocks = [block for block in blocks if len(block)]
+                if at > begin:
+                    blocks.append(block[begin - at :])
+        except soundfile.LibsndfileError:
+            if not blocks:
+                raise
+            print(f"{path} breaks off after {at / file.samplerate:.3g} s: its part from {start:g} s ends there.")
         if not blocks:
             raise UnreadableClip(path, f"has no samples from {start:g} to {end:g} s")
         return np.concatenate(blocks), file.samplerate

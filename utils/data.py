@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations
+from itertools import combinations, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +80,9 @@ class Competition:
     def _read_zenodo(self) -> None:
         audio = "FSDKaggle2019.audio_"  # prefix of the folders
         curated_file = f"{ZENODO_META}/train_curated_post_competition.csv"
-        labels = split_labels(read_table(self.folder / curated_file, ["fname", "labels"])["labels"]).explode()
-        self.classes = check_classes(sorted(set(labels) - {""}), self.folder / curated_file)
+        labels = read_table(self.folder / curated_file, ["fname", "labels"])["labels"]
+        vocabulary = self.folder / ZENODO_META / "vocabulary.csv"
+        self.classes = _read_vocabulary(vocabulary, set(split_labels(labels).explode()))
         self.curated = self._labeled(curated_file, f"{audio}train_curated")
         noisy_file = f"{ZENODO_META}/train_noisy_post_competition.csv"
         self.noisy = self._labeled(noisy_file, f"{audio}train_noisy", optional=True)
@@ -179,6 +180,13 @@ def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
             f"{file} lists {absent[0]}{more} not found in {audio}: add the audio or remove the rows."
         )
     return table.assign(path=[str(audio / fname) for fname in table["fname"]])
+
+
+def _read_vocabulary(file: Path, labels: set[str]) -> list[str]:
+    """Read the classes, in alphabetical order, from the column of vocabulary.csv with most of the labels in use."""
+    columns = [set(column) for column in zip_longest(*(fields for _, fields in _read_lines(file)), fillvalue="")]
+    classes = max(columns, key=lambda column: len(column & labels), default=set())
+    return check_classes(sorted(classes - {"", "label", "labels", "name", "display_name"}), file)
 
 
 def check_classes(names: list[str], source: Path) -> list[str]:

@@ -82,7 +82,7 @@ class MelDataset:
     def join(self, other: "MelDataset") -> "MelDataset":
         """Return the clips of both, with a copy of the frames that they need.
 
-        Raises ValueError if their classes or mel settings differ.
+        Raises ValueError if their classes, mel settings or devices differ.
         """
         refuse_mismatch(self, other)
         joined = copy.copy(self)

@@ -70,17 +70,19 @@ def is_temporary(path: Path) -> bool:
 
 
 def refuse_undecodable(names: Iterable[str], where: str | Path) -> None:
-    """Raise ValueError if any of these file names in `where` has a line break or is not UTF-8, as from an old zip."""
-    names = list(names)
-    if broken := [name for name in names if re.search("[\0-\x1f]", name)]:
-        such = f"file names with a line break or tab, such as {broken[0]!r}"
-        raise ValueError(f"{where} has {len(broken)} {such}: rename them.")
+    """Raise ValueError if any of these file names in `where` is not UTF-8, as an old zip may leave them."""
     bad = [name for name in names if re.search("[\ud800-\udfff]", name)]  # how Python decodes such bytes
     if bad:
         raise ValueError(
             f"{where} has {len(bad)} file names that are not UTF-8, such as {os.fsencode(bad[0])!r}: rename them, or "
             "unpack them again with the encoding they were packed in."
         )
+
+
+def refuse_line_breaks(names: Iterable[str], where: str | Path) -> None:
+    """Raise ValueError if any of these file names in `where` has a line break, which tables could not hold."""
+    if broken := [name for name in names if re.search("[\r\n]", name)]:
+        raise ValueError(f"{where} has {len(broken)} file names with a line break, such as {broken[0]!r}: rename them.")
 
 
 def _begin(target: Path) -> Path:

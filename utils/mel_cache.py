@@ -110,12 +110,14 @@ def build(
     Unreadable clips are left out and listed in `.unreadable`, and the cache is rebuilt once one of them can be read.
     Damaged clips are included and listed in `.damaged`. Prints a line on the cache and the first ten of both lists; if
     `temporary`, only the lists, whole. Raises NoReadableClip, a ValueError, if no clip can be read; ValueError if a
-    name occurs twice or is not UTF-8; OSError if the cache cannot be written; MemoryError if a process was killed.
+    name occurs twice, is not UTF-8 or has a line break; OSError if the cache cannot be written; MemoryError if a
+    process was killed.
     """
     twice = table["fname"][table["fname"].duplicated()]
     if len(twice):
         raise ValueError(f"{name}: {twice.iloc[0]} is listed more than once: give each clip a name of its own.")
     files.refuse_undecodable(table["fname"], name)
+    files.refuse_line_breaks(table["fname"], name)
     done, target = "reused", _cache_folder(table, folder, name, settings)
     cache = Cache(target) if target.is_dir() else None
     if cache is None or _mended(cache, table):
@@ -208,7 +210,6 @@ def _all_frames(paths: list[str], settings: MelConfig, n_jobs: int) -> Iterator[
     windows.
     """
     tasks = [joblib.delayed(_frames)(paths[i : i + CHUNK], settings) for i in range(0, len(paths), CHUNK)]
-    n_jobs = n_jobs if len(tasks) > 1 else 1  # starting a worker would take longer
     window = TASKS_AHEAD * joblib.effective_n_jobs(n_jobs)
     try:
         with joblib.Parallel(n_jobs=n_jobs, return_as="generator") as parallel:

@@ -35,7 +35,8 @@ def make_dataset(
     The classes are the subfolders of `folder`; or `csv` lists the clips, with the columns `fname` (relative to
     `folder`) and `labels` (comma-separated). With `start` and `end`, in seconds, as `python -m utils.predict
     --detections` writes them, a clip is that part of a recording, written as WAV, with the labels of all rows of that
-    part; if they are empty, it is from the beginning or to the end. Parts of a recording are a group, if it has none.
+    part; if they are empty, it is from the beginning or to the end. Parts of a recording are a group, and so are those
+    of recordings with a group in common.
 
     A random fifth, stratified by class (the first label), becomes the test set, whose labels are in
     `target`/test_labels.csv. Copies of a file stay together (not a sound in two formats), and so do clips of one
@@ -44,10 +45,10 @@ def make_dataset(
     CLASS-NUMBER-NAME-HASH, so that another sound never has the same name. With `replace`, a `target` made here before
     is overwritten.
 
-    Raises FileExistsError if anything else is there; FileNotFoundError if a sound does not exist; ValueError if a file
-    is listed twice, lies outside the folder or in no class, a part has no valid times or cannot be read, copies differ
-    in labels, a name is not UTF-8, a class has an invalid name or no training clip, or there are too few classes, clips
-    per class, groups or folds.
+    Raises FileExistsError if anything else is there; FileNotFoundError if a sound does not exist; ValueError if a name
+    is listed twice, a file lies outside the folder or in no class, a part has no valid times or cannot be read, copies
+    differ in labels, a name is not UTF-8, a class has an invalid name or no training clip, or there are too few
+    classes, clips per class, groups or folds.
     """
     folder, target = Path(folder), Path(os.path.abspath(target))
     if os.path.lexists(target) and not (replace and (target / MARKER).is_file()):

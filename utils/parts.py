@@ -14,7 +14,7 @@ COLUMNS = ("start", "end")
 
 
 def merge(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
-    """Return `table` with numbers for `start` and `end`, and one row per part with all its labels."""
+    """Return `table` with numbers for `start` and `end`, groups, and one row per part with all its labels."""
     for name in COLUMNS:
         if name not in table:
             raise ValueError(f"{csv} has no column {name!r}: give start and end, in seconds, or neither.")
@@ -28,6 +28,7 @@ def merge(table: pd.DataFrame, csv: Path) -> pd.DataFrame:
         raise ValueError(f"{csv}: the row {row} has no times: give seconds, such as 62.5, and an end after the start.")
     labels = table.groupby(["fname", *COLUMNS])["labels"].transform(",".join).str.split(",")
     labels = [",".join(dict.fromkeys(each)) for each in labels]
+    table = group(table, table["fname"])  # of all rows, before some are merged
     return table.assign(labels=labels).drop_duplicates(["fname", *COLUMNS], ignore_index=True)
 
 
@@ -41,7 +42,7 @@ def group(table: pd.DataFrame, content: pd.Series) -> pd.DataFrame:
 
 
 def durations(table: pd.DataFrame, source: Path) -> np.ndarray:
-    """Return the durations of parts, in seconds; print how many there are, and how many overlap."""
+    """Return the known durations of parts, in seconds; print how many there are, and how many overlap."""
     count = sum(map(is_part, table.itertuples()))
     print(f"{source}: {count} of {len(table)} clips are parts, by start and end, cut from their recordings.")
     ordered = table.sort_values(["fname", "start"])
@@ -49,9 +50,10 @@ def durations(table: pd.DataFrame, source: Path) -> np.ndarray:
     if overlaps := int((ordered["start"] < before).sum()):
         remedy = "narrow their times, or give each all labels heard in it"
         print(f"{source}: {overlaps} parts begin before an earlier one of the recording ends: {remedy}.")
-    to_end = np.isinf(table["end"])
-    length = table["end"] - table["start"]
-    return np.concatenate([length[~to_end], audio.durations(table[to_end])])
+    seconds = table["end"] - table["start"]
+    to_end = np.flatnonzero(np.isinf(seconds))
+    known = [audio.durations(table.iloc[[row]]) - table["start"].iloc[row] for row in to_end]
+    return np.concatenate([seconds[np.isfinite(seconds)], *known])
 
 
 def is_part(row: tuple) -> bool:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import audio, explain, inference, mel_cache, plots, runs, splits, workspace
+from . import audio, explain, files, inference, mel_cache, plots, runs, splits, workspace
 from .augment import tta_crops
 from .config import MelConfig
 from .dataset import MelDataset
@@ -151,6 +151,7 @@ def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["fname", "path"]).drop_duplicates("path", ignore_index=True)
     if table.empty:
         raise ValueError("There is no sound to score: give at least one file or folder.")
+    files.refuse_line_breaks(table["path"], "the list of sounds")
     return table.assign(fname=table["path"]) if table["fname"].duplicated().any() else table
 
 
@@ -158,7 +159,8 @@ def _table(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
 def _clips(table: pd.DataFrame, run: Run, settings: MelConfig, device: str) -> Iterator[MelDataset]:
     """Yield the readable sounds of `table`, from a temporary cache whose report is printed."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps memory-mapped files
-        cache = mel_cache.build(table, folder, "sounds", settings, temporary=True)
+        n_jobs = 1 if len(table) <= mel_cache.CHUNK else -1  # one task: starting a worker would take longer
+        cache = mel_cache.build(table, folder, "sounds", settings, n_jobs, temporary=True)
         yield MelDataset(cache, cache.readable(table), run.classes, device)
 
 
@@ -186,7 +188,8 @@ def _write_detections(file: Path, table: pd.DataFrame, run: Run, threshold: floa
             tqdm.write(f"{clip.path} needs more memory than there is, 2.4 GB for an hour: cut it into parts")
             continue
         found.insert(0, "fname", clip.fname)
-        found.round(3).to_csv(file, index=False, mode="a", header=not labels)
+        with files.explain_errors(file):
+            found.round(3).to_csv(file, index=False, mode="a", header=not labels)
         labels.append(found["labels"])
     if not labels:
         raise ValueError(f"None of {len(table)} sounds can be scored: replace them, or cut them into parts.")
