@@ -60,18 +60,19 @@ as_table(settings)
 #
 # ## Step 1: read
 #
-# Mono samples between -1 and 1, at 44,100 Hz. The example: of the first hundred clips, the one over 2.5 s that step 2 shortens most.
+# Mono samples between -1 and 1, at 44,100 Hz. The example: of the first hundred clips, the one over 2.5 s, if there is any, that step 2
+# shortens most.
 
 # %%
 from contextlib import suppress
 
-samples, least = None, 2  # `least`: the smallest share that trimming leaves, of clips over 2.5 s
+samples, least = None, (True, 2)  # no clip yet; below, those over 2.5 s, of which trimming leaves least, come first
 for row in kit.competition.curated.head(100).itertuples():
     with suppress(audio.UnreadableClip):  # the cache's report below lists them for all sets
         clip = audio.load_clip(row.path, settings)
-        left = len(mel.trim(clip, settings)) / len(clip) if len(clip) > 2.5 * settings.sample_rate else 1
-        if left < least:
-            samples, least, label = clip, left, plots.display_name(row.labels)
+        order = len(clip) <= 2.5 * settings.sample_rate, len(mel.trim(clip, settings)) / len(clip)
+        if order < least:
+            samples, least, label = clip, order, plots.display_name(row.labels)
 if samples is None:
     raise ValueError(f"None of the first clips of {kit.competition.folder} can be read: check the files.")
 

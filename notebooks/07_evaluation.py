@@ -47,6 +47,7 @@ from utils import setup
 kit = setup(data_folder, preset)
 
 # %%
+import numpy as np
 import pandas as pd
 from IPython.display import display
 
@@ -61,7 +62,7 @@ common = common_clips(runs)  # the validation clips that all of them were scored
 #
 # For every label of every clip, label-weighted label-ranking average precision (LWLRAP) asks: of the classes that score at least as high,
 # what share are labels of the clip? So tied scores share the worst rank. The example is the clip with several labels that one of the three
-# best networks ranks worst. Its eight highest scores:
+# best networks ranks worst. Its eight highest scores, and those of its labels:
 
 # %% tags=["nbval-ignore-output"]
 with_weights, cases = [run for run in runs if run.has_weights], []
@@ -71,7 +72,8 @@ for run in with_weights[:3] or runs[:1]:
 several = [case for case in cases if case[1].sum() > 1] or cases
 _, targets, scores, by = min(several, key=lambda case: case[0])
 ranking = pd.DataFrame({"score": scores, "is a label": targets > 0}, index=kit.competition.classes)
-ranking.sort_values("score", ascending=False).head(8)
+ranking = ranking.sort_values("score", ascending=False)
+ranking[ranking["is a label"] | (np.arange(len(ranking)) < 8)]
 
 # %% [markdown]
 # Now count: for each label, divide the labels so far by the rank.
@@ -156,13 +158,12 @@ table if len(table) else "each of these networks scores a clip by one crop"
 # A class is detected in a clip if its score reaches a threshold, which the paper does not state. Precision is the share of detections that
 # are right, recall the share of the class's clips that are detected, and F1 their harmonic mean, or 0 without a correct detection.
 #
-# The plot shows macro F1, the mean over all classes, for up to three of the highest-ranked models (without those whose F1 hardly rises
-# above its value at threshold 0, where everything is detected). A dot marks the highest F1 (the middle of several), whose threshold the
-# tables below use; if it lies at the right end, a higher one may be better. (The score of naive Bayes is no probability, see notebook 5.)
+# The plot shows macro F1, the mean over all classes with validation clips, for up to three of the highest-ranked models (without those
+# whose F1 hardly rises above its value at threshold 0, where everything is detected). A dot marks the highest F1 (the middle of several),
+# whose threshold the tables below use; if it lies at the right end, a higher one may be better. (The score of naive Bayes is no
+# probability, see notebook 5.)
 
 # %% tags=["nbval-ignore-output"]
-import numpy as np
-
 thresholds = np.linspace(0, 0.99, 100)
 curves = pd.DataFrame({run.name: metrics.f1_over_threshold(*run.on(common), thresholds) for run in runs})
 gained = (curves.max() - curves.iloc[0]) / (1 - curves.iloc[0])  # share of what is possible

@@ -267,7 +267,8 @@ pd.DataFrame([own_run.summary(), knn.summary()]).set_index("run")[["model", "epo
 # %% tags=["nbval-ignore-output"]
 says = predict.tag(competition.test["path"], own_run, kit.device).idxmax(axis=1).rename("the model")
 said = data.split_labels(competition.test.set_index("fname")["labels"]).str[0].rename("you")
-pd.crosstab(*said.align(says, join="inner"))
+table = pd.crosstab(*said.align(says, join="inner"))
+table.reindex(index=competition.classes, columns=competition.classes, fill_value=0)
 
 # %% [markdown]
 # With so few clips, one more or less is a large share: trust differences only on hundreds of clips.

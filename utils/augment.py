@@ -114,6 +114,7 @@ def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarra
     shown = {}
     for name, only in configs.items():
         draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed))
+        draw["offsets"] = (dataset.lengths[rows] - only.n_frames).clamp(max=0) // 2  # else resizing may move it out
         if "rate" in draw:
             draw["rate"][:], draw["mel_scale"][:], draw["mel_shift"][:] = RATE[0], 1.0, -MEL_SHIFT
         if "filter_gain" in draw:

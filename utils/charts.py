@@ -1,5 +1,6 @@
 """Charts of labels, durations, networks, training and scores, in the style of `plots`."""
 
+import textwrap
 from collections.abc import Sequence
 from itertools import cycle, product
 
@@ -21,8 +22,9 @@ def _plain_numbers(axis: Axis) -> None:
 
 
 def clips_per_class(counts: pd.DataFrame) -> None:
-    """Draw one panel of horizontal bars per set (the columns), with classes (the index) sorted by the first set."""
-    counts = counts.rename(index=display_name).sort_values(list(counts))
+    """Draw a panel of horizontal bars per set with clips (the columns), classes (the index) sorted by the first set."""
+    counts = counts.loc[:, counts.any()].rename(index=display_name)
+    counts = counts.sort_values(list(counts))
     _, axes = plt.subplots(1, len(counts.columns), figsize=(8, 0.9 + 0.2 * len(counts)), sharey=True, squeeze=False)
     for number, (ax, name) in enumerate(zip(axes[0], counts)):
         ax.barh(counts.index, counts[name], color=f"C{number}")
@@ -33,7 +35,8 @@ def clips_per_class(counts: pd.DataFrame) -> None:
 
 def bars(values: pd.Series, xlabel: str) -> None:
     """Draw horizontal bars, the first on top."""
-    _, ax = plt.subplots(figsize=(7, 0.7 + 0.22 * len(values)))
+    longest = max(map(len, values.index), default=0)
+    _, ax = plt.subplots(figsize=(max(7, 3 + 0.075 * longest), 0.7 + 0.22 * len(values)))
     ax.barh([display_name(name) for name in values.index[::-1]], values[::-1])
     ax.locator_params("x", integer=True)
     ax.set(xlabel=xlabel)
@@ -47,7 +50,7 @@ def strip(values: pd.Series, of: pd.Series, xlabel: str) -> None:
     ax.plot(values, of.map(rows), "|", markersize=9, alpha=0.7)
     ax.plot(medians, rows, "o", markersize=4, color="C1")
     ax.set_yticks(rows, [display_name(name) for name in medians.index])
-    ax.set(xlabel=xlabel)
+    ax.set(xlabel=xlabel, ylim=(-0.6, len(medians) - 0.4))
 
 
 def durations(seconds: dict[str, np.ndarray]) -> None:
@@ -56,7 +59,7 @@ def durations(seconds: dict[str, np.ndarray]) -> None:
     if not seconds:
         return
     figure, axes = plt.subplots(1, len(seconds), figsize=(10, 2.6), sharex=True, squeeze=False)
-    bins = np.linspace(0, max(values.max() for values in seconds.values()), 21)
+    bins = np.linspace(0, max(2, *(values.max() for values in seconds.values())), 21)
     for ax, (name, values) in zip(axes[0], seconds.items()):
         ax.hist(values, bins=bins)
         line = ax.axvline(2, color="black", linewidth=1, linestyle=":")
@@ -99,11 +102,12 @@ def ap_over_clips(table: pd.DataFrame) -> None:
     dots = table.groupby(["curated clips", "AP"]).size().reset_index(name="classes")
     ax.scatter(dots["curated clips"], dots["AP"], 30 * dots["classes"])
     for at, some in table.loc[named].groupby(["curated clips", "AP"]):
-        names = ", ".join(map(display_name, some.index))
+        names = textwrap.fill(", ".join(map(display_name, some.index)), 40)
         ax.annotate(names, at, (8, 0), textcoords="offset points", va="center", fontsize=7)
     lowest = table["AP"].min()
     ax.set(xlabel="Curated clips of the class", ylabel="Average precision", ylim=(lowest - 0.05, 1.02))
     ax.set_yticks([tick for tick in ax.get_yticks() if lowest - 0.05 <= tick <= 1])  # an AP is at most 1
+    ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     ax.grid(alpha=0.3)
 
 
@@ -140,6 +144,7 @@ def score_histogram(scores: np.ndarray) -> None:
     _, (left, right) = plt.subplots(1, 2, figsize=(10, 2.2), sharex=True)
     left.hist(scores.ravel(), bins=np.linspace(0, 1, 21), log=True)
     left.set(title="all scores", xlabel="Score", ylabel="Number of scores (log scale)")
+    left.set_ylim(bottom=0.8)  # so that 1 is labeled
     _plain_numbers(left.yaxis)
     right.hist(scores.max(axis=1), bins=np.linspace(0, 1, 21))
     right.set(title="highest of each clip", xlabel="Score", ylabel="Clips")
@@ -185,7 +190,8 @@ def learning_curves(histories: dict[str, pd.DataFrame]) -> None:
             ax.plot(evaluated["epoch"], evaluated[column], color=color, label=title, marker=marker)
             ax.set(title=f"validation {column}, one crop", xlabel="Epoch")
     axes[0].set(title="validation loss (dotted: training)", ylabel="Loss (log scale)", yscale="log")
-    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    low, high = axes[0].get_ylim()
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if high < 1000 * low else (1,)))
     _plain_numbers(axes[0].yaxis)
     for ax in axes:
         ax.locator_params("x", nbins=5, integer=True)
@@ -202,7 +208,8 @@ def score_over_cost(table: pd.DataFrame) -> None:
     _, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
     for ax, (column, label) in zip(axes, {"seconds": "Seconds of training", "MMAC": "MMAC per crop"}.items()):
         for marker, (_, run) in zip(cycle("os^vD*PX<>"), table.iterrows()):
-            ax.plot(run[column], run["LWLRAP"], marker, label=run["run"])
+            cost = max(run[column], 0.1)  # seconds may be rounded to 0, which has no logarithm
+            ax.plot(cost, run["LWLRAP"], marker, label=run["run"])
         ax.set(xlabel=f"{label} (log scale)", xscale="log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         _plain_numbers(ax.xaxis)

@@ -154,6 +154,9 @@ def _print_reasons(cache: Cache, name: str, temporary: bool = False) -> None:
             where = "" if temporary else f", see {cache.folder / kind}.csv"
             print(f"{name}: {len(clips)} of {count} clips {what}{where}")
             print(format_report(clips, len(clips) if temporary else MAX_LISTED))
+    silent = cache.clips["fname"][cache.clips[splits.CONTENT] == ""]
+    if len(silent):
+        print(f"{name}: {len(silent)} of {count} clips are silent, such as {silent.iloc[0]}")
 
 
 def _mended(cache: Cache, table: pd.DataFrame) -> bool:

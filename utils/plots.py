@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+import warnings
 from collections.abc import Sequence
 
 import librosa
@@ -27,6 +28,7 @@ plt.rcParams.update({
     "axes.titlesize": 10, "axes.titlelocation": "left", "font.size": 9, "legend.frameon": False,
     "text.parse_math": False,  # a file name may have dollar signs
 })  # fmt: skip
+warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # boxes show where it has no letters
 LEVEL = "Level (dB re max)"
 HZ = np.array([100, 500, 2000, 10_000])  # ticks on a mel axis
 
@@ -50,7 +52,9 @@ def spectrogram(ax: Axes, log_mel: np.ndarray, settings: MelConfig, title: str) 
 
 
 def _image(ax: Axes, log_mel: np.ndarray, settings: MelConfig) -> AxesImage:
-    relative, limits = log_mel - log_mel.max(), {"vmin": -settings.top_db, "vmax": 0}
+    loudest, limits = log_mel.max(), {"vmin": -settings.top_db, "vmax": 0}
+    loudest += settings.top_db * (loudest == log_mel.min())  # silence is black
+    relative = log_mel - loudest
     return ax.imshow(relative, cmap="magma", **limits, **_mel_axes(ax, log_mel.shape[1], settings))
 
 
@@ -79,7 +83,7 @@ def trimming(samples: np.ndarray, settings: MelConfig, kept: Sequence[int]) -> N
     """Draw the level over time with the threshold of trimming, shading what lies outside the samples `kept`."""
     level = librosa.amplitude_to_db(librosa.feature.rms(y=samples)[0], ref=np.max, top_db=1.3 * settings.trim_db)
     _, ax = plt.subplots(figsize=(10, 2))
-    ax.plot(librosa.times_like(level, sr=settings.sample_rate), level)
+    ax.plot(librosa.times_like(level, sr=settings.sample_rate), level, marker="" if len(level) > 1 else "o")
     ax.axhline(-settings.trim_db, color="black", linewidth=1, linestyle=":")
     for span in ((0, kept[0]), (kept[1], len(samples))):
         ax.axvspan(*np.array(span) / settings.sample_rate, color="C1", alpha=0.3, linewidth=0)
@@ -159,10 +163,10 @@ def _grid(titles: Sequence[str], images: Sequence[np.ndarray], settings: MelConf
         ax.set_axis_off()
     for ax, title, log_mel in zip(axes.flat, titles, images):
         image = _image(ax, log_mel, settings)
-        ax.set_title(title, fontsize=8)
+        ax.set_title("\n".join(textwrap.fill(line, 132 // columns) for line in title.split("\n")), fontsize=8)
     figure.supxlabel("Time (s)", fontsize=9)
     figure.supylabel("Frequency (Hz)", fontsize=9)
-    figure.colorbar(image, ax=axes, label=LEVEL, pad=0.01)
+    figure.colorbar(image, ax=axes, label=LEVEL, pad=0.01, aspect=20 * rows)
 
 
 def feature_maps(maps: np.ndarray, n_frames: int, settings: MelConfig, most: int = 8) -> None:
@@ -215,7 +219,7 @@ def tags_over_time(samples: np.ndarray, scores: pd.DataFrame, settings: MelConfi
     lower.set_yticks(np.arange(rows) + 0.5, [display_name(name) for name in highest])
     lower.tick_params(axis="y", length=0)
     lower.set(title="scores", xlabel="Time (s)")
-    figure.colorbar(image, ax=lower, label="Score", pad=0.01)
+    figure.colorbar(image, ax=lower, label="Score", pad=0.01, aspect=4 * rows)
     return figure
 
 
@@ -249,4 +253,4 @@ def relevance_per_class(table: pd.DataFrame, settings: MelConfig) -> None:
     ax.set_xticks(mel_band(marks, settings), marks)
     ax.set_yticks(range(len(table)), [display_name(name) for name in table.index])
     ax.set(xlabel="Frequency (Hz)")
-    figure.colorbar(image, ax=ax, label="Relevance, scaled", pad=0.01)
+    figure.colorbar(image, ax=ax, label="Relevance, scaled", pad=0.01, aspect=6 * figure.get_figheight())

@@ -29,12 +29,13 @@ def allowed(runs: Sequence[Run]) -> list[Run]:
 
 
 def blend_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return LWLRAP and top-5 of each run and of their blend, on the validation clips they share; no rows if none."""
+    """Return LWLRAP and top-5 of each run and of a blend of several, on the validation clips they share, if any."""
     clips = sorted(common_clips(runs) or ())
     tables = {run.name: run.validation.set_index("fname").loc[clips] for run in runs}
     classes, labels = runs[0].classes, tables[runs[0].name]
     scores = {name: table[classes].to_numpy() for name, table in tables.items()}
-    scores["their blend"] = blend(list(scores.values()))
+    if len(runs) > 1:
+        scores["their blend"] = blend(list(scores.values()))
     targets, first = multi_hot(labels, classes), first_label(labels, classes)
     rows = {name: summary(targets, first, some) for name, some in scores.items() if clips}
     return pd.DataFrame.from_dict(rows, orient="index")
