@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from utils import audio, config, inference, plots, predict, runs, workspace
+from utils import audio, config, inference, mel_cache, plots, predict, runs, splits, workspace
 from utils.run_folder import Run
 
 RATE = 44_100
@@ -187,11 +187,17 @@ def test_no_output_replaces_a_sound(tmp_path, refused, option):
     assert (tmp_path / "a.MP3").read_text() == "a sound"
 
 
-def test_silence_has_no_tags(run, tmp_path):
+def test_silence_has_no_tags_and_is_no_copy(run, tmp_path, capsys):
     soundfile.write(tmp_path / "silence.wav", np.zeros(3 * RATE), RATE)
     assert not predict.tag(tone(tmp_path / "tone.wav", 3, 1, 2), run).eq(0).any(axis=None)
     assert predict.tag(tmp_path / "silence.wav", run).eq(0).all(axis=None)
     assert predict.tag_over_time(tmp_path / "silence.wav", run).eq(0).all(axis=None)
+    assert "1 of 1 clips are silent, such as silence.wav" in capsys.readouterr().out
+    soundfile.write(tmp_path / "again.wav", np.zeros(3 * RATE), RATE)
+    table = pd.DataFrame({"fname": ["silence.wav", "again.wav"]})
+    table["path"] = [str(tmp_path / fname) for fname in table["fname"]]
+    hashes = mel_cache.build(table, tmp_path, "silences", run.mel).clips
+    assert len(np.unique(splits.groups(hashes))) == 2
 
 
 def test_it_is_said_that_long_sounds_are_scored_by_excerpts(run, tmp_path, capsys):

@@ -104,6 +104,7 @@ def test_the_blend_is_evaluated_on_the_clips_that_all_runs_share():
     table = submission.blend_table([one, other])
     assert table["LWLRAP"].to_dict() == {"one": 0.75, "other": 0.75, "their blend": 1}
     assert submission.blend_table([one, run("third", c5=(0.5, 0.4))]).empty
+    assert list(submission.blend_table([one]).index) == ["one"]
 
 
 def test_blend_is_the_geometric_mean():
