@@ -66,10 +66,7 @@ MALFORMED = {
         r"not a run of this kit .*size mismatch for dense\.bias: .*\[13\].*\[12\]",
     ),
     "a tensor less": (weights(lambda w: w.pop("dense.bias")), r"Missing key.*dense\.bias"),
-    "a tensor more": (
-        weights(lambda w: w.update(extra=torch.zeros(1))),
-        r"Unexpected key.*extra",
-    ),
+    "a tensor more": (weights(lambda w: w.update(extra=torch.zeros(1))), r"Unexpected key.*extra"),
     "another width": (settings("model", "width", value=3), r"size mismatch for"),
     "a width no memory holds": (settings("model", "width", value=10**7), r"size mismatch for"),
     "an unknown model": (settings("model", "name", value="os.system"), r"'os\.system' is not a network of this kit"),

@@ -111,10 +111,12 @@ def examples(dataset: MelDataset, config: TrainingConfig) -> dict[str, np.ndarra
         "filtered (FilterAugment)": replace(plain, filter_probability=1.0),
     }
     rows = torch.arange(min(8, len(dataset)))
+    centered = replace(plain, crop="random", test_crops=1)  # at the edge of a crop, resizing may move a short clip out
+    _, offsets = tta_crops(dataset.lengths[rows], centered)
     shown = {}
     for name, only in configs.items():
         draw = draw_batch(dataset, rows, only, torch.Generator().manual_seed(config.seed))
-        draw["offsets"] = (dataset.lengths[rows] - only.n_frames).clamp(max=0) // 2  # else resizing may move it out
+        draw["offsets"] = offsets
         if "rate" in draw:
             draw["rate"][:], draw["mel_scale"][:], draw["mel_shift"][:] = RATE[0], 1.0, -MEL_SHIFT
         if "filter_gain" in draw:

@@ -139,14 +139,14 @@ def _table_of_folders(folder: Path) -> pd.DataFrame:
     if loose:
         remedy = "move it to a subfolder of its class, or list the clips in a CSV file"
         raise ValueError(f"{loose[0]} is in no class: {remedy}.")
-    labels = [unicodedata.normalize("NFC", path.relative_to(folder).parts[0]) for path in paths]
+    names = [path.relative_to(folder).parts[0] for path in paths]
     subfolders = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    if silent := sorted(subfolders - {path.relative_to(folder).parts[0] for path in paths}):
+    if silent := sorted(subfolders - set(names)):
         print(f"{folder}: folders without sounds are not used as classes: {', '.join(silent)}")
-    commas = [label for label in labels if "," in label]
+    commas = [name for name in names if "," in name]
     if commas:
         raise ValueError(f"The class {commas[0]!r} has a comma, which separates labels: rename {folder / commas[0]}.")
-    return pd.DataFrame({"path": paths, "labels": labels})
+    return pd.DataFrame({"path": paths, "labels": [unicodedata.normalize("NFC", name) for name in names]})
 
 
 def _table_of_csv(folder: Path, csv: Path) -> pd.DataFrame:

@@ -37,8 +37,8 @@ def group(table: pd.DataFrame, content: pd.Series) -> pd.DataFrame:
     name = splits.group_column(table) or "group"
     number = splits.groups(table.assign(**{splits.CONTENT: content}))
     given = table[name].where(table[name] != "") if name in table else table["fname"]
-    first = (values.groupby(number).transform("first") for values in (given, table["fname"]))
-    return table.assign(**{name: next(first).fillna(next(first))})
+    first = given.groupby(number).transform("first")  # none if no row of the group has one
+    return table.assign(**{name: first.fillna(table["fname"].groupby(number).transform("first"))})
 
 
 def durations(table: pd.DataFrame, source: Path) -> np.ndarray:

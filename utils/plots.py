@@ -153,6 +153,11 @@ def batch(x: np.ndarray, targets: np.ndarray, classes: list[str], settings: MelC
     _grid(titles, list(x[:, 0]), settings)
 
 
+def _wrapped(title: str, width: int) -> str:
+    """Break each line of `title` after at most `width` letters."""
+    return "\n".join(textwrap.fill(line, width) for line in title.split("\n"))
+
+
 def _grid(titles: Sequence[str], images: Sequence[np.ndarray], settings: MelConfig) -> None:
     columns = min(6, len(images))
     rows = -(-len(images) // columns)
@@ -163,7 +168,7 @@ def _grid(titles: Sequence[str], images: Sequence[np.ndarray], settings: MelConf
         ax.set_axis_off()
     for ax, title, log_mel in zip(axes.flat, titles, images):
         image = _image(ax, log_mel, settings)
-        ax.set_title("\n".join(textwrap.fill(line, 132 // columns) for line in title.split("\n")), fontsize=8)
+        ax.set_title(_wrapped(title, 132 // columns), fontsize=8)
     figure.supxlabel("Time (s)", fontsize=9)
     figure.supylabel("Frequency (Hz)", fontsize=9)
     figure.colorbar(image, ax=axes, label=LEVEL, pad=0.01, aspect=20 * rows)
@@ -236,7 +241,7 @@ def relevance(log_mel: np.ndarray, points: dict[str, np.ndarray], settings: MelC
     for ax, (title, values) in zip(axes[1:], points.items()):
         limit = np.quantile(np.abs(values), 0.99) or 1.0
         image = ax.imshow((values / limit).clip(-1, 1), cmap="RdBu_r", vmin=-1, vmax=1, **options)
-        ax.set_title("\n".join(textwrap.fill(line, 24) for line in title.split("\n")), fontsize=8)
+        ax.set_title(_wrapped(title, 24), fontsize=8)
     for ax in axes:
         ax.set(xlabel="Time (s)")
     figure.colorbar(image, ax=axes, label="Relevance, scaled", pad=0.01)
