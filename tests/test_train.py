@@ -1,6 +1,7 @@
 import copy
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,7 +252,8 @@ def test_a_finished_run_is_repeated_if_clips_classes_or_the_model_change(few, ti
     monkeypatch.setattr(train.Trainer, "epoch", trained_again)
     relabeled, resounded, other = few[0].subset(np.arange(24)), copy.copy(few[0]), copy.deepcopy(tiny)
     relabeled.table["labels"] = relabeled.table["labels"].to_numpy()[::-1]
-    resounded.sources = ("curated-other",)
+    resounded.caches = (copy.copy(few[0].caches[0]),)
+    resounded.caches[0].folder = Path("curated-other")
     torch.nn.init.zeros_(other.dense.bias)
     frozen, dropping = copy.deepcopy(tiny), copy.deepcopy(tiny)
     frozen.stem.requires_grad_(False)

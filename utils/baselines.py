@@ -46,8 +46,7 @@ def features(log_mel: np.ndarray, settings: MelConfig) -> np.ndarray:
 
 def feature_table(dataset: MelDataset) -> pd.DataFrame:
     """Compute `features` of each clip: a row per clip, a column for each of `FEATURES`."""
-    clips = zip(dataset.starts.tolist(), dataset.lengths.tolist())
-    rows = [features(dataset.frames[start : start + n].T.cpu().numpy(), dataset.mel) for start, n in clips]
+    rows = [features(dataset.clip(row).T.cpu().numpy(), dataset.mel) for row in range(len(dataset))]
     return pd.DataFrame(rows, columns=FEATURES)
 
 

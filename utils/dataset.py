@@ -21,35 +21,35 @@ class MelDataset:
     """Clips of a cache for a model on `device`. Batches are made by `augment`, without a DataLoader.
 
     `.table` has rows numbered from 0 and the cache's `content_hash`; `.targets` is (clips, classes), or None without
-    labels. `.frames`, those of the whole cache, are one tensor on the device if they take at most half of the free
-    memory, or of this process's share. Otherwise they stay in the memory-mapped file, and what a batch needs is sent
-    through pinned memory. All else (`.starts`, `.lengths`, `.pad_values`, `.targets`, a value or row per clip) stays on
-    the CPU.
+    labels. `.frames` has, for each of `.caches`, its frames: a tensor on the device if they take at most half of the
+    free memory, or of this process's share. Otherwise they stay in the memory-mapped file, and what a batch needs is
+    sent through pinned memory. All else, a value or row per clip, stays on the CPU: `.targets`, `.source` (the number
+    of its cache), `.starts`, `.lengths`, `.pad_values`.
     """
 
     def __init__(
         self, cache: Cache, table: pd.DataFrame, classes: list[str], device: str | torch.device = "cpu"
     ) -> None:
         table = table.reset_index(drop=True)
-        self.cache, self.table, self.classes, self.mel = cache, table, classes, cache.settings
-        self.sources = (cache.folder.name,)  # which identify the content of the clips
+        self.caches, self.table, self.classes, self.mel = (cache,), table, classes, cache.settings
         self.device = torch.empty(0, device=device).device  # "cuda" with its index
         clips = cache.clips.iloc[cache.rows(table["fname"])]
         self.table[splits.CONTENT] = clips[splits.CONTENT].to_numpy()
-        frames = _tensor(cache.frames)
-        self.frames = _place(frames, self.device)
+        self.frames = (_place(cache, self.device),)
+        self.source = torch.zeros(len(table), dtype=torch.long)
         self.starts = torch.tensor(clips["start"].to_numpy())
         self.lengths = torch.tensor(clips["length"].to_numpy())
-        self.pad_values = torch.tensor(clips["pad_value"].to_numpy(), dtype=frames.dtype)
+        self.pad_values = torch.tensor(clips["pad_value"].to_numpy(), dtype=self.frames[0].dtype)
         self.targets = torch.tensor(data.multi_hot(table, classes)) if "labels" in table else None
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __repr__(self) -> str:
-        place = "on" if self.frames.device == self.device else "streamed to"
+        place = "on" if all(frames.device == self.device for frames in self.frames) else "streamed to"
         device = "GPU" if self.device.type == "cuda" else "CPU"
-        return f"{len(self)} clips of a cache of {self.frames.nbytes / 1e6:,.0f} MB, {place} the {device}"
+        nbytes = sum(frames.nbytes for frames in self.frames)
+        return f"{len(self)} clips of a cache of {nbytes / 1e6:,.0f} MB, {place} the {device}"
 
     def __copy__(self) -> "MelDataset":  # by default, copy uses __getstate__, which drops the frames
         part = object.__new__(MelDataset)
@@ -57,48 +57,49 @@ class MelDataset:
         return part
 
     def __getstate__(self) -> dict:
-        """Pickle for another process, which reads the frames of a single cache from its file."""
-        return self.__dict__ | {"frames": None if len(self.sources) == 1 else self.frames.cpu()}
+        """Pickle for another process, which reads the frames from their files."""
+        return self.__dict__ | {"frames": None}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         self.device = torch.empty(0, device=self.device.type).device  # this process's, of several GPUs
-        if self.frames is not None:
-            self.frames = _place(self.frames, self.device)
-            return
-        if self.cache not in _placed:
-            _placed[self.cache] = _place(_tensor(self.cache.frames), self.device)
-        self.frames = _placed[self.cache]
+        for cache in self.caches:
+            if cache not in _placed:
+                _placed[cache] = _place(cache, self.device)
+        self.frames = tuple(_placed[cache] for cache in self.caches)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the caches, which identify the content of the clips."""
+        return tuple(cache.folder.name for cache in self.caches)
 
     def subset(self, rows: np.ndarray) -> "MelDataset":
         """Return the clips of these rows (numbers, or a mask), sharing the frames."""
         part = copy.copy(self)
         part.table = self.table.iloc[rows].reset_index(drop=True)
-        for name in ("starts", "lengths", "pad_values", "targets"):
+        for name in ("source", "starts", "lengths", "pad_values", "targets"):
             if (tensor := getattr(self, name)) is not None:
                 setattr(part, name, tensor[torch.as_tensor(rows)])
         return part
 
     def join(self, other: "MelDataset") -> "MelDataset":
-        """Return the clips of both, with a copy of the frames that they need.
+        """Return the clips of both, sharing the frames.
 
         Raises ValueError if their classes, mel settings or devices differ.
         """
         refuse_mismatch(self, other)
         joined = copy.copy(self)
-        joined.sources = self.sources + other.sources
+        joined.caches, joined.frames = self.caches + other.caches, self.frames + other.frames
+        joined.source = torch.cat([self.source, other.source + len(self.caches)])
         joined.table = pd.concat([self.table, other.table], ignore_index=True)
-        for name in ("targets", "lengths", "pad_values"):
+        for name in ("starts", "lengths", "pad_values", "targets"):
             setattr(joined, name, torch.cat([getattr(self, name), getattr(other, name)]))
-        ends = joined.lengths.cumsum(0)
-        joined.starts = ends - joined.lengths
-        n_mels, dtype = self.frames.shape[1], self.frames.dtype
-        device = _device_with_room(int(ends[-1]) * n_mels * dtype.itemsize, self.device)
-        joined.frames = torch.empty(int(ends[-1]), n_mels, dtype=dtype, device=device)
-        parts = [(part.frames, start) for part in (self, other) for start in part.starts.tolist()]
-        for (source, start), end, length in zip(parts, ends.tolist(), joined.lengths.tolist()):
-            joined.frames[end - length : end] = source[start : start + length]
         return joined
+
+    def clip(self, row: int) -> Tensor:
+        """Return the whole clip of this row: dB, (frames, n_mels), where the frames of its cache are."""
+        start = int(self.starts[row])
+        return self.frames[self.source[row]][start : start + int(self.lengths[row])]
 
     def crops(self, rows: Tensor, offsets: Tensor, n_frames: int) -> Tensor:
         """Cut `n_frames` of the clips `rows` from frame `offsets` on: dB on the device, (clips, 1, n_mels, n_frames).
@@ -109,10 +110,13 @@ class MelDataset:
         position = offsets[:, None] + torch.arange(n_frames)
         inside = (position >= 0) & (position < self.lengths[rows, None])
         index = torch.where(inside, self.starts[rows, None] + position, 0)
-        frames = self.frames.index_select(0, _move(index.flatten(), self.frames.device)).view(*index.shape, -1)
-        inside = _move(inside[:, :, None], self.frames.device)
-        padding = _move(self.pad_values[rows, None, None], self.frames.device)
-        return self.to_device(torch.where(inside, frames, padding)).float().transpose(1, 2)[:, None]
+        x = torch.empty(*index.shape, self.mel.n_mels, dtype=self.pad_values.dtype, device=self.device)
+        for number, frames in enumerate(self.frames):
+            of_cache = torch.nonzero(self.source[rows] == number)[:, 0]
+            selected = frames.index_select(0, _move(index[of_cache].flatten(), frames.device))
+            x.index_copy_(0, self.to_device(of_cache), self.to_device(selected.view(-1, *x.shape[1:])))
+        padding = self.to_device(self.pad_values[rows, None, None])
+        return torch.where(self.to_device(inside[:, :, None]), x, padding).float().transpose(1, 2)[:, None]
 
     def to_device(self, tensor: Tensor) -> Tensor:
         """Move `tensor` to the device, without waiting for a GPU."""
@@ -136,31 +140,24 @@ def refuse_mismatch(one: MelDataset, other: MelDataset) -> None:
         raise ValueError(f"Two sets are on {one.device} and {other.device}: load both on one device.")
 
 
-def _tensor(frames: np.ndarray) -> Tensor:
-    with warnings.catch_warnings():  # torch warns that somebody could write to it; nobody does
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        return torch.from_numpy(frames)
-
-
 def _move(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.device == device:
         return tensor
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
-def _place(frames: Tensor, device: torch.device) -> Tensor:
-    return frames.to(_device_with_room(frames.nbytes, device))
-
-
-def _device_with_room(nbytes: int, device: torch.device) -> torch.device:
-    """Return the device if `nbytes` leave half of its free memory, or of this process's share, to the model; or CPU."""
+def _place(cache: Cache, device: torch.device) -> Tensor:
+    """Return the frames on the device, if half of its free memory, or of this process's share, holds them."""
+    with warnings.catch_warnings():  # torch warns that somebody could write to it; nobody does
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        frames = torch.from_numpy(cache.frames)
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         allocated = torch.cuda.memory_allocated(device)
         free += torch.cuda.memory_reserved(device) - allocated  # freed but kept by torch
-        if nbytes > min(free, total / processes_per_gpu - allocated) / 2:
-            return torch.device("cpu")
-    return device
+        if frames.nbytes > min(free, total / processes_per_gpu - allocated) / 2:
+            return frames
+    return frames.to(device)
 
 
 def load_split(

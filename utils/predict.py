@@ -89,9 +89,9 @@ def tag_over_time(path: str | Path, run: Run, seconds: float = 1.0, device: str 
         for model in models:
             model.register_forward_pre_hook(lambda _, inputs: _limited(inputs[0], run.mel))
         values = inference.blend([inference.predict_scores(model, windows, config) for model in models])
-        levels = clips.frames.amax(dim=1).cpu()
+        levels = clips.clip(0).amax(dim=1).cpu()
         loudest = np.array([levels[begin:][:n_frames].max() for begin in offsets])
-        values = np.where(loudest[:, None] <= run.mel.silence(float(clips.frames.max())), 0, values)
+        values = np.where(loudest[:, None] <= run.mel.silence(float(levels.max())), 0, values)
     middles = (begins + (n_frames - 1) / 2) * frame  # frame i is centered on i
     return pd.DataFrame(values, index=pd.Index(middles.round(2), name="seconds"), columns=run.classes)
 
@@ -128,7 +128,7 @@ def explain_top_class(path: str | Path, run: Run, device: str = "cpu") -> tuple[
         every_crop = replace(run.config, test_crops=int(clips.lengths[0]))  # fewer could miss the sound
         rows, offsets = tta_crops(clips.lengths, every_crop)
         x = clips.crops(rows, offsets, run.config.n_frames)
-        silent = x.amax(dim=(1, 2, 3)) <= run.mel.silence(float(clips.frames.max()))
+        silent = x.amax(dim=(1, 2, 3)) <= run.mel.silence(float(clips.clip(0).max()))
     x = _limited(x, run.mel)
     with torch.no_grad():
         batches = [sum(network(some)[:, label] for network in networks) for some in x.split(explain.BATCH)]
