@@ -118,7 +118,7 @@ def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> t
     with contextlib.redirect_stdout(io.StringIO()):
         curated, noisy = datasets(setup(preset="quick"))
         fold = splits.folds(curated.table, QUICK.n_folds, seed)
-        train_set, held_out = curated.subset(fold != number), curated.subset(fold == number)
+        train_set, validation_set = curated.subset(fold != number), curated.subset(fold == number)
         entry = models.MODELS["deep_cnn"]
         config = replace(entry.config("quick"), min_steps=steps, max_steps=steps, seed=seed, **config)
         model = entry.build(len(curated.classes), "quick", seed, **options)
@@ -126,7 +126,7 @@ def train_fold(name: str, steps: int, seed: int, number: int, folder: Path) -> t
         if "change" in other:
             other["change"](model)
         train.bce = other.get("loss", CROSS_ENTROPY)
-        training = model, train_set, held_out, config, folder / f"{number}", name, tqdm(disable=True)
+        training = model, train_set, validation_set, config, folder / f"{number}", name, tqdm(disable=True)
         if "noisy" in other:
             for joining in (None, noisy):
                 run = best.fit_stage(joining, *training)

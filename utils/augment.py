@@ -173,7 +173,7 @@ def filter_augment(x: Tensor, gain: Tensor) -> Tensor:
 
 
 def rms(x: Tensor) -> Tensor:
-    """Return the root mean square (RMS) amplitude, not in dB, of each dB spectrogram: (clips,)."""
+    """Return the root mean square (RMS) over the mel bands, as an amplitude, of each dB spectrogram: (clips,)."""
     return (POWER * x).exp().mean(dim=(1, 2, 3)).sqrt()
 
 

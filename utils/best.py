@@ -58,9 +58,9 @@ def fit(
     names = [f"fold{number}" for number in range(fold.max() + 1)]
     chains = []
     for number, name in enumerate(names):
-        train_set, held_out = curated.subset(fold != number), curated.subset(fold == number)
+        train_set, validation_set = curated.subset(fold != number), curated.subset(fold == number)
         model = entry.build(len(curated.classes), preset.name, preset.seed + number, **options)
-        training = (model, train_set, held_out, config, folder / name, f"{entry.title}, {name}")
+        training = (model, train_set, validation_set, config, folder / name, f"{entry.title}, {name}")
         # The first stage does not need the noisy clips, which take up GPU memory.
         chains.append([training] if noisy is None else [(None, *training), (noisy, *training)])
     fit_one, stages = (train.fit, [""]) if noisy is None else (fit_stage, STAGES)
@@ -72,7 +72,7 @@ def fit_stage(
     noisy: MelDataset | None,
     model: nn.Module,
     train_set: MelDataset,
-    held_out: MelDataset,
+    validation_set: MelDataset,
     config: TrainingConfig,
     folder: Path,
     title: str,
@@ -82,7 +82,7 @@ def fit_stage(
 
     The first stage, a third of the steps of `config`, uses only the curated clips of `train_set`. The second continues
     from its weights with a new learning rate schedule. It adds the noisy clips whose labels the first model, which has
-    seen none of them, ranks above all other classes, and which belong to no group of `held_out`.
+    seen none of them, ranks above all other classes, and which belong to no group of `validation_set`.
     """
     folders = [folder.with_name(folder.name + ending) for ending in STAGES]
     stage, steps = int(noisy is not None), max(1, config.max_steps // 3)
@@ -90,11 +90,11 @@ def fit_stage(
         steps = max(1, config.max_steps - steps)  # those that the first stage left
         first = Run(folders[0])
         [model] = first.models()
-        noisy = noisy.subset(splits.apart(noisy.table, held_out.table))
+        noisy = noisy.subset(splits.apart(noisy.table, validation_set.table))
         noisy.table["fname"] = NOISY + noisy.table["fname"]
         train_set = train_set.join(noisy.subset(agreeing(first, noisy)))
     config = replace(config, min_steps=steps, max_steps=steps)
-    return train.fit(model, train_set, held_out, config, folders[stage], f"{title}{STAGES[stage]}", bar)
+    return train.fit(model, train_set, validation_set, config, folders[stage], f"{title}{STAGES[stage]}", bar)
 
 
 def ablation(curated: MelDataset, preset: Preset, folder: str | Path) -> pd.DataFrame:

@@ -115,11 +115,9 @@ def read_table(file: Path, columns: list[str], unique: Sequence[str] = ("fname",
     """
     lines = _read_lines(file)
     header = next(lines, (1, []))[1]
-    twice = [column for column in header if header.count(column) > 1]
-    if twice:
+    if twice := [column for column in header if header.count(column) > 1]:
         raise ValueError(f"{file} has two columns {twice[0]!r}: rename or remove one.")
-    missing = [column for column in columns if column not in header]
-    if missing:
+    if missing := [column for column in columns if column not in header]:
         remedy = f"its first line must name {', '.join(columns)}, separated by commas"
         raise ValueError(f"{file} has no column {missing[0]!r}: {remedy}.")
     rows = []
@@ -167,8 +165,7 @@ def _with_paths(table: pd.DataFrame, file: Path, audio: Path) -> pd.DataFrame:
     """Add a column `path` to `table`; every clip must be a plain file name in the folder `audio`."""
     if not audio.is_dir():
         raise FileNotFoundError(f"{audio} does not exist, but {file.name} lists its clips: unpack the audio there.")
-    outside = [fname for fname in table["fname"] if os.path.basename(fname) != fname or fname in ("", ".", "..")]
-    if outside:
+    if outside := [name for name in table["fname"] if os.path.basename(name) != name or name in ("", ".", "..")]:
         raise ValueError(f"{file} lists {outside[0]!r}, which is not a plain file name: correct the row.")
     listed = set(os.listdir(audio))
     # One listing, since asking for each file takes long on a mounted drive; but macOS accepts any Unicode form.

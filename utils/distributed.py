@@ -81,7 +81,7 @@ def wrap(model: nn.Module) -> nn.Module:
     The result shares the layers of `model`. torch has no such batch normalization on a CPU: each process uses its own
     statistics.
     """
-    if not dist.is_initialized() or not any(parameter.requires_grad for parameter in model.parameters()):
+    if not dist.is_initialized():
         return model
     if next(model.parameters()).is_cuda:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from . import mel
 from .config import MelConfig
 from .inference import activate
-from .networks import Add, Logits, Residual, TimeMean
+from .networks import Add, Logits, Residual
 from .run_folder import Run
 
 BATCH = 16  # spectrograms at once, as the outputs of all layers are kept
@@ -31,7 +31,7 @@ LARGEST_FLAT = 11  # largest side, in points, of a first filter with the flat ru
 SHARES = (0.02, 0.05, 0.1, 0.2)  # of the points, deleted by `deletion`
 COVERED = (
     nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout,
-    nn.Flatten, nn.Identity, Add, TimeMean,
+    nn.Flatten, nn.Identity, Add,
 )  # fmt: skip
 
 
@@ -129,13 +129,12 @@ def _rules(first: nn.Conv2d):
     try:
         from zennit.canonizers import SequentialMergeBatchNorm
         from zennit.composites import EpsilonPlus, EpsilonPlusFlat
-        from zennit.rules import Norm
     except ImportError as error:
         raise ImportError("Relevance propagation needs the package zennit: pip install zennit") from error
     # Flat spreads relevance evenly over a filter, so it is not used for one half as high as the spectrogram.
     composite = EpsilonPlus if max(first.kernel_size) > LARGEST_FLAT else EpsilonPlusFlat
     # Without biases, layers pass on all of their relevance.
-    return composite(zero_params="bias", layer_map=[((TimeMean,), Norm())], canonizers=[SequentialMergeBatchNorm()])
+    return composite(zero_params="bias", canonizers=[SequentialMergeBatchNorm()])
 
 
 def _in_proportion(_: Add, inputs: tuple[Tensor, Tensor], output: Tensor) -> Tensor:

@@ -71,8 +71,7 @@ def is_temporary(path: Path) -> bool:
 
 def refuse_undecodable(names: Iterable[str], where: str | Path) -> None:
     """Raise ValueError if any of these file names in `where` is not UTF-8, as an old zip may leave them."""
-    bad = [name for name in names if re.search("[\ud800-\udfff]", name)]  # how Python decodes such bytes
-    if bad:
+    if bad := [name for name in names if re.search("[\ud800-\udfff]", name)]:  # how Python decodes such bytes
         raise ValueError(
             f"{where} has {len(bad)} file names that are not UTF-8, such as {os.fsencode(bad[0])!r}: rename them, or "
             "unpack them again with the encoding they were packed in."

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from . import data, distributed, metrics
@@ -42,7 +43,7 @@ def activate(logits: Tensor, activation: str) -> Tensor:
 def predict_scores(model: nn.Module, dataset: MelDataset, config: TrainingConfig, progress: str = "") -> np.ndarray:
     """Score each clip: probabilities, float32 (clips, classes), a mean over at most `config.test_crops` crops.
 
-    The mean is weighted by each crop's RMS amplitude: the faint tail of a sound says less than its attack. Under
+    The mean is weighted by the RMS of each crop's mel bands: the faint tail of a sound says less than its attack. Under
     torchrun, every process calls it, takes its shard of the crops, and gets the scores of all clips. The model is moved
     to the device of `dataset` and left in evaluation mode. Raises FloatingPointError if a score is not finite.
     """
@@ -92,7 +93,6 @@ def blend(scores: list[np.ndarray]) -> np.ndarray:
 def evaluate(model: nn.Module, dataset: MelDataset, config: TrainingConfig) -> dict[str, float]:
     """Compute the model's loss, LWLRAP and top-5 accuracy on a dataset with labels."""
     scores = predict_scores(model, dataset, config)
-    targets, p = dataset.targets.numpy(), scores.clip(1e-6, 1 - 1e-6)
-    loss = -np.where(targets > 0, np.log(p), np.log1p(-p)).mean()
+    loss = F.binary_cross_entropy(torch.from_numpy(scores).clamp(1e-6, 1 - 1e-6), dataset.targets).item()
     first_label = data.first_label(dataset.table, dataset.classes)
-    return {"validation loss": float(loss)} | metrics.summary(targets, first_label, scores)
+    return {"validation loss": loss} | metrics.summary(dataset.targets.numpy(), first_label, scores)

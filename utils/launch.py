@@ -31,7 +31,7 @@ from . import dataset, distributed, mel_cache, models, train
 from .config import PRESETS, TrainingConfig
 from .dataset import MelDataset, load_split
 from .run_folder import Run
-from .workspace import ROOT, replace_unprintable, setup, short_path
+from .workspace import ROOT, errors_in_one_sentence, setup, short_path
 
 ARGUMENTS = "arguments.pickle"  # of `fit`, for its processes
 MOST_PER_GPU = 6  # processes of `train_in_parallel`, each of which needs memory; five used half of an H100
@@ -56,7 +56,7 @@ def fit(
     """
     if processes is None:
         gpus = _gpus_like(train_set.device)
-        alike = len(gpus) == torch.cuda.device_count() and dist.is_available() and dist.is_nccl_available()
+        alike = len(gpus) == torch.cuda.device_count() and dist.is_nccl_available()
         processes = max(1, min(len(gpus), config.smallest_batch(len(train_set)))) if alike else 1
     if processes == 1 or getattr(model, "n_frozen", 0):
         return train.fit(model, train_set, validation_set, config, folder, title)
@@ -190,7 +190,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", help="of the run, before -PRESET; the default is the model")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    replace_unprintable()
     if not (options.model or options.job):
         parser.error(f"name a model: {', '.join(ONE_TRAINING)}")
     # `runs.preferred` takes runs whose names begin with best for blends.
@@ -202,7 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.job:
             train.fit(*pickle.loads((Path(options.job) / ARGUMENTS).read_bytes()))
             return
-        try:
+        with errors_in_one_sentence(parser):
             kit = setup(options.data, options.preset)
             table, classes, entry = kit.competition.curated, kit.competition.classes, models.MODELS[options.model]
             cache = mel_cache.load(table, kit.cache, "curated", kit.preset.mel)
@@ -213,8 +212,6 @@ def main(arguments: list[str] | None = None) -> None:
             model = entry.build(len(classes), kit.preset.name, **weights)
             config = replace(entry.config(kit.preset.name), **options.config)
             run = train.fit(model, *sets, config, kit.run_folder(options.name or options.model), entry.title)
-        except (FloatingPointError, OSError, ValueError) as error:
-            raise SystemExit(str(error)) from None
         if distributed.rank() == 0:  # others may not see its folder yet
             print(run.history.dropna().tail().round(3).to_string(index=False))
             summary = run.summary()

@@ -1,4 +1,4 @@
-"""LWLRAP, top-k accuracy and F1, with their intervals and their details by clip and by class.
+"""LWLRAP with its interval, top-k accuracy and F1, and their details by clip and by class.
 
 `targets`, zeros and ones, and `scores`, any finite numbers, are arrays of shape (clips, classes).
 """

@@ -128,7 +128,6 @@ def imagenet_weights() -> Path | None:
     FAT_VGG19_WEIGHTS does not exist, and OSError if the hub's page can be read but the hub does not provide them, or
     there is no space for them.
     """
-    import huggingface_hub
     import huggingface_hub.constants
 
     if local := os.environ.get("FAT_VGG19_WEIGHTS"):

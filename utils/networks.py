@@ -32,13 +32,6 @@ class Logits(nn.Linear):
             return super().forward(x.float())
 
 
-class TimeMean(nn.Module):
-    """Mean over time, (clips, channels, bands, 1): a layer of its own, so that `explain` has a rule for it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=3, keepdim=True)
-
-
 class Add(nn.Module):
     """The sum of two outputs: a layer of its own, so that `explain` has a rule for it."""
 
@@ -76,7 +69,7 @@ class DeepCNN(nn.Module):
             self.blocks[-1][-1] = nn.Identity()
         if residual:
             self.blocks = nn.Sequential(*map(Residual, self.blocks))
-        self.mean = TimeMean()
+        self.mean = nn.AdaptiveAvgPool2d((None, 1))  # over time; a layer, so that `explain` has a rule for it
         self.dropout = nn.Dropout(dropout)
         self.dense = Logits(channels[-1], n_classes)
 

@@ -38,7 +38,7 @@ def make_dataset(
     part; if they are empty, it is from the beginning or to the end. Parts of a recording are a group, and so are those
     of recordings with a group in common.
 
-    A random fifth, stratified by class (the first label), becomes the test set, whose labels are in
+    A random fifth, stratified by class, becomes the test set, whose labels are in
     `target`/test_labels.csv. Copies of a file stay together (not a sound in two formats), and so do clips of one
     `group` or `freesound_id`, if `csv` has such a column; with a column `fold`, the test set is the first fold. Other
     columns are kept in both tables. Sounds are linked where the system allows it, else copied, as

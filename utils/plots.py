@@ -144,13 +144,13 @@ def mel_scale(settings: MelConfig) -> None:
 
 def spectrograms(stages: dict[str, np.ndarray], settings: MelConfig) -> None:
     """Draw several log-mel spectrograms, (n_mels, frames) each, at most six in a row."""
-    _grid(list(stages), list(stages.values()), settings)
+    _grid(stages, stages.values(), settings)
 
 
 def batch(x: np.ndarray, targets: np.ndarray, classes: list[str], settings: MelConfig) -> None:
     """Draw the spectrograms (clips, 1, n_mels, frames) of a batch as the model sees them, with their labels."""
     titles = ["\n".join(display_name(classes[i]) for i in np.flatnonzero(labels)) for labels in targets]
-    _grid(titles, list(x[:, 0]), settings)
+    _grid(titles, x[:, 0], settings)
 
 
 def _wrapped(title: str, width: int) -> str:

@@ -33,6 +33,7 @@ def tag(paths: str | Path | Sequence[str | Path], run: Run, device: str = "cpu")
 
     Silence has scores of 0. Of a long recording, that is at most `run.config.test_crops` excerpts: prints how many
     sounds are longer than these.
+
     `paths`: a file, a folder with sounds in it or below, or a list of those. `fname` is relative to the given folder,
     or the file's name; where these are not unique, the path. Files that cannot be read are printed with the reason and
     have no row. Raises FileNotFoundError if a path does not exist or a folder has no sound, and ValueError if no file

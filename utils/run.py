@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .config import PRESETS
 from .files import explain_errors
-from .workspace import ROOT, find_data, replace_unprintable, short_path, work_folder
+from .workspace import ROOT, errors_in_one_sentence, find_data, short_path, work_folder
 
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = re.compile(r"^.* clips .*, see .*\.csv\n(?:  .*\n)+", re.MULTILINE)  # what mel_cache.build and load print
@@ -82,7 +82,6 @@ def _prepare(arguments: list[str] | None) -> tuple[list[Path], Path, bool]:
     parser.add_argument("--preset", choices=PRESETS, help="default: quick, on a GPU full (FAT_PRESET)")
     parser.add_argument("--inplace", action="store_true", help="update the outputs stored in the notebooks")
     options = parser.parse_intermixed_args(arguments)
-    replace_unprintable()
     for name, value in (("FAT_DATA", options.data), ("FAT_WORK", options.work), ("FAT_PRESET", options.preset)):
         if value:
             os.environ[name] = value
@@ -102,11 +101,8 @@ def _prepare(arguments: list[str] | None) -> tuple[list[Path], Path, bool]:
     copies = work_folder() / "notebooks"
     if copies.is_dir() and copies.samefile(NOTEBOOKS):
         parser.error("the work folder is the kit's own, whose notebooks would be overwritten: choose another --work")
-    try:
-        with explain_errors(copies):
-            copies.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(str(error))
+    with errors_in_one_sentence(parser), explain_errors(copies):
+        copies.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, not one that a user installed
     return chosen, copies, options.inplace
 

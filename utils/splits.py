@@ -8,7 +8,7 @@ import pandas as pd
 from .data import split_labels
 
 GROUPS = ("group", "freesound_id")  # columns that tell which clips must stay together; the first present is used
-CONTENT = "content_hash"  # column added by `MelDataset`: the same for copies of one sound
+CONTENT = "content_hash"  # column with a hash of the sound (`MelDataset`) or of its file (`own`): the same for copies
 
 
 def split(table: pd.DataFrame, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ from .run_folder import Run, finished, refuse_other_folder, save_run
 from .workspace import device_name, short_path
 
 EVALUATIONS = 50  # on the validation set during a training, at most
-VERSION = 5  # raise it when what a training computes changes: finished trainings are then repeated
+VERSION = 6  # raise it when what a training computes changes: finished trainings are then repeated
 
 
 def fit(
@@ -76,7 +76,8 @@ def fit(
     began = time.perf_counter() - seconds
     step = history[-1]["steps"] if history else 0
     every = math.ceil(math.ceil(trainer.steps / trainer.steps_per_epoch) / EVALUATIONS)
-    with _titled(title), contextlib.ExitStack() as stack:
+    gpus = [trainer.device] if trainer.device.type == "cuda" else []
+    with _titled(title), torch.random.fork_rng(gpus), contextlib.ExitStack() as stack:
         if bar is None:
             print(f"{title}: training {train_set!r}{going_on}")
             bar = stack.enter_context(tqdm(total=trainer.steps, unit="step", file=sys.stdout, mininterval=1))
@@ -274,6 +275,6 @@ def bce(logits: Tensor, targets: Tensor, activation: str) -> Tensor:
     """
     if activation == "sigmoid":
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
-    log_p = F.log_softmax(logits, dim=1)
-    log_not_p = torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
-    return -(targets * log_p + (1 - targets) * log_not_p).mean(dim=1)
+    log_p = F.log_softmax(logits.double(), dim=1)  # in float32, 1 - p of a confident mistake would be lost
+    log_not_p = torch.log1p(-log_p.exp().clamp(max=1 - 1e-15))
+    return -(targets * log_p + (1 - targets) * log_not_p).mean(dim=1).to(logits.dtype)

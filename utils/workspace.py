@@ -148,16 +148,11 @@ def device_name(kind: str) -> str:
     return torch.cuda.get_device_name() if kind == "cuda" else f"CPU, {n_threads} thread{'s' * (n_threads > 1)}"
 
 
-def replace_unprintable() -> None:
-    """Make stdout replace what it cannot print: not every console has the letters of every file name."""
-    if hasattr(sys.stdout, "reconfigure"):  # that of a notebook prints anything
-        sys.stdout.reconfigure(errors="replace")
-
-
 @contextmanager
 def errors_in_one_sentence(parser: ArgumentParser) -> Iterator[None]:
     """End a command with the message of an expected error, without a traceback."""
-    replace_unprintable()
+    if hasattr(sys.stdout, "reconfigure"):  # not every console has the letters of every file name; a notebook's has
+        sys.stdout.reconfigure(errors="replace")
     try:
         yield
     except KeyboardInterrupt:
