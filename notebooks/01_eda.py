@@ -24,10 +24,10 @@
 # *Audio Recognition using Mel Spectrograms and Convolution Neural Networks* (UC San Diego, 2019): **the paper**. Its data is that of
 # Kaggle's [Freesound Audio Tagging 2019](https://www.kaggle.com/c/freesound-audio-tagging-2019): **the competition**.
 #
-# That data has eighty classes: five thousand clips with labels checked by people, twenty thousand with labels made by machine. Before you
-# train a model, see and hear them. The outputs stored here are of the **mini set**: twelve classes of synthetic sounds, which need no
-# download. Every notebook has two presets: `full` follows the paper as far as it gives its settings, `quick` takes minutes on two cores; in
-# this notebook they do the same.
+# That data has eighty classes: five thousand clips with labels checked by people (the **curated set**), twenty thousand with labels made by
+# machine (the **noisy set**). Before you train a model, see and hear them. The outputs stored here are of the **mini set**: twelve classes
+# of synthetic sounds, which need no download. There are two presets: `full` follows the publications, as far as they give their settings,
+# and has the whole recipe of our own `best`; `quick` takes minutes on two cores. In this notebook they do the same.
 #
 # **You get** the tables, the classes, the durations, a spectrogram of every class, and some clips to see and hear. **Reads** the data
 # folder. **Writes** nothing but the mini set, to `work/`, if it finds no data. **Takes** less than a minute.
@@ -38,13 +38,14 @@ preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
 # Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
-import os, sys
+import os, subprocess, sys
 
 places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
 places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
 found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
 if not found:
-    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
+    url = "https://github.com/OWNER/freesound-tagging-kit"
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", url], check=True)
 sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]

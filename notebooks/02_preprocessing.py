@@ -32,13 +32,14 @@ preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
 # Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
-import os, sys
+import os, subprocess, sys
 
 places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
 places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
 found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
 if not found:
-    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
+    url = "https://github.com/OWNER/freesound-tagging-kit"
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", url], check=True)
 sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
@@ -56,7 +57,7 @@ as_table(settings)
 # %% [markdown]
 # The steps below explain most of these settings. `n_fft` and `hop_length` are in samples; `fmin` and `fmax`, in Hz, limit the mel bands;
 # powers below `amin` count as `amin`. The paper specifies 44.1 kHz, 128 bands, 128 frames for 2 s, and the formula of the mel scale;
-# `n_fft`, `fmin` and `fmax` are those of the competition's starter kernels; `top_db`, `amin` and `trim_db` are librosa's defaults.
+# `n_fft`, `fmin` and `fmax` are those of the competition's starter notebooks; `top_db`, `amin` and `trim_db` are librosa's defaults.
 #
 # ## Step 1: read
 #
@@ -111,7 +112,8 @@ plots.waveforms({"trimmed": trimmed, "cut or padded": two_seconds}, settings)
 # power at 1,281 frequencies: a **frame**.
 #
 # We hear equal differences of frequency as equal steps of pitch at low frequencies and equal ratios at high ones. The mel scale follows
-# this: it is almost linear far below 700 Hz and almost logarithmic far above. The paper's formula is HTK's:
+# this: it is almost linear far below 700 Hz and almost logarithmic far above. The paper's formula, from a frequency $f$ in Hz to $m$ in
+# mel, is HTK's:
 #
 # $$m = 2595 \log_{10}\left(1 + \frac{f}{700}\right)$$
 #
@@ -150,7 +152,7 @@ windows = {f"n_fft = {n}": mel.log_mel(two_seconds, replace(settings, n_fft=n)) 
 plots.spectrograms(windows, settings)
 
 # %% [markdown]
-# librosa's own calls give the same and take 1.4 to 3.3 times as long, depending on the clips (two cores, `python -m tests.bench`):
+# librosa's own calls give the same:
 
 # %%
 power = librosa.feature.melspectrogram(

@@ -36,13 +36,14 @@ preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
 # Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
-import os, sys
+import os, subprocess, sys
 
 places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
 places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
 found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
 if not found:
-    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
+    url = "https://github.com/OWNER/freesound-tagging-kit"
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", url], check=True)
 sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
@@ -90,7 +91,7 @@ plots.batch(*augment.example_batch(train_set, config, 6), competition.classes, k
 # ## The network
 #
 # The paper's text gives neither depth nor widths. (It also has a drawing of the network, but our copy lacks the figures.) The blocks and
-# the pooling are those of a popular starter kernel of the competition, mhiro2's [Simple 2D-CNN Classifier with
+# the pooling are those of a popular starter notebook of the competition, mhiro2's [Simple 2D-CNN Classifier with
 # PyTorch](https://www.kaggle.com/code/mhiro2/simple-2d-cnn-classifier-with-pytorch): four blocks of two 3x3 convolutions, each with batch
 # normalization (each channel is brought to mean 0 and standard deviation 1 over the batch) and ReLU, and average pooling. Global pooling
 # (mean over time, maximum over frequency), dropout (in training, a random fifth of the values is set to 0) and a dense layer give each
@@ -133,7 +134,8 @@ print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameter
 # %% [markdown]
 # ## The loss
 #
-# Binary cross-entropy treats each class separately, with $y_c$ one if the clip has the label and zero if not:
+# Binary cross-entropy treats each of the $C$ classes separately: $y_c$ is one if the clip has label $c$ and zero if not, $p_c$ the
+# probability of class $c$.
 #
 # $$BCE = -\frac{1}{C}\sum_{c=1}^{C} \left[ y_c \log p_c + (1 - y_c) \log(1 - p_c) \right]$$
 #
@@ -149,8 +151,8 @@ print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameter
 # Adam, as in the paper, at a constant learning rate (our choice). `quick` uses Muon for the convolutions (notebook 6) and AdamW for the
 # rest; the learning rate rises over the first tenth of the steps (warm-up), then falls to zero along a cosine.
 #
-# All settings, each explained in `utils/config.py`. `max_steps` prevails over `min_steps`, and both over `epochs`: with `quick`, 600 steps
-# of the mini set are 100 epochs.
+# All settings; `utils/config.py` explains those that the text does not. `max_steps` prevails over `min_steps`, and both over `epochs`: with
+# `quick`, 600 steps of the mini set are 100 epochs.
 
 # %%
 as_table(config)

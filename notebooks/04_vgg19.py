@@ -24,9 +24,9 @@
 # layers frozen, and from scratch, which it calls "no weight". The competition forbade pretrained weights, so the transfer model was not
 # allowed as an entry.
 #
-# **You get** both models compared with the Deep CNN. **Reads** the cache of notebook 2 and, for transfer, ImageNet weights. **Writes** runs
-# to `work/runs`. **Takes** a minute or two with the `quick` preset on two cores, and a one-time download of 575 MB. The stored outputs were
-# made without internet, so they lack the transfer model.
+# **You get** both models compared with the Deep CNN. **Reads** the cache of notebook 2, the run of notebook 3 and, for transfer, ImageNet
+# weights. **Writes** runs to `work/runs`. **Takes** a minute or two with the `quick` preset on two cores, and a one-time download of 575
+# MB. The stored outputs were made without internet, so they lack the transfer model.
 #
 # The paper, whose settings `full` follows where it gives them, reports an LWLRAP of 0.797 with transfer (100 epochs) and 0.737 without
 # (400), against 0.813 for its Deep CNN. A crop costs VGG19 twice as much as the Deep CNN of `full`.
@@ -40,13 +40,14 @@ preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
 # Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
-import os, sys
+import os, subprocess, sys
 
 places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
 places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
 found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
 if not found:
-    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
+    url = "https://github.com/OWNER/freesound-tagging-kit"
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", url], check=True)
 sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]

@@ -37,13 +37,14 @@ preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
 # Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
-import os, sys
+import os, subprocess, sys
 
 places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
 places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
 found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
 if not found:
-    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
+    url = "https://github.com/OWNER/freesound-tagging-kit"
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", url], check=True)
 sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
@@ -155,8 +156,8 @@ ours["sb_cnn"] = fit("sb_cnn")
 charts.learning_curves({run.name: run.history for run in ours.values()})
 
 # %% [markdown]
-# SB-CNN's training loss (dotted) stays above its validation loss, even in the last tenth, without augmentation: half of the values in its
-# dense layers are still dropped. Piczak's CNN has no augmentation here, so its training loss falls below.
+# SB-CNN's training loss (dotted) stays above its validation loss: augmented clips are harder. In the last tenth, without augmentation, it
+# nearly meets it. Piczak's CNN, without augmentation and with more steps, falls below, though both have dropout.
 
 # %% [markdown]
 # ## [6] Image networks
@@ -184,18 +185,18 @@ for name in hershey:
 # %% [markdown]
 # ## All of them
 #
-# Parameters, MMAC per crop, seconds of training, and metrics on the same validation clips, together with the runs of notebooks 3 and 4.
-# (The progress bars above show the LWLRAP of one crop per clip, the table that of all crops.) On the real recordings of notebook 4, with
-# `full`:
+# Parameters, MMAC per crop, seconds of training (of `best`, summed over its folds), and metrics on the same validation clips, together with
+# the runs of notebooks 3 and 4. (The progress bars above show the LWLRAP of one crop per clip, the table that of all crops.) On the real
+# recordings of notebook 4, with `full`:
 #
 # | VGG19-BN | Deep CNN | Piczak | ResNet-50 | Inception V3 | AlexNet | VGG19 | SB-CNN | k-NN | naive Bayes |
 # | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 # | 0.893 | 0.883 | 0.878 | 0.870 | 0.862 | 0.850 | 0.831 | 0.765 | 0.732 | 0.718 |
 #
-# The 95% interval of the Deep CNN is 0.840 to 0.922, and another seed, which also draws another split, moves a network by up to 0.08: too
-# much to rank the first seven; the last three are probably lower. With `quick` and 40 passes for each (`python -m tests.related`), the Deep
-# CNN has 0.966, the others at most 0.843; but it alone has Muon and all four augmentations, and the image networks see reduced
-# spectrograms.
+# The 95% interval of the Deep CNN is 0.840 to 0.922; with `quick`, another seed, which also draws another split, moved a network by up to
+# 0.08. So the first seven cannot be ranked; the last three are probably lower. With `quick` and 40 passes for each
+# (`python -m tests.related`), the Deep CNN has 0.966, the others at most 0.843; but it alone has Muon and all four augmentations, and the
+# image networks see reduced spectrograms.
 #
 # Chance is an LWLRAP of 0.26 for twelve classes (notebook 7, which also says why Inception V3 is below it with `quick`).
 

@@ -37,13 +37,14 @@ preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
 # Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
-import os, sys
+import os, subprocess, sys
 
 places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
 places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
 found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
 if not found:
-    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
+    url = "https://github.com/OWNER/freesound-tagging-kit"
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", url], check=True)
 sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
@@ -156,8 +157,8 @@ charts.intervals(ablation)
 # no measurable difference. The rule is [ebouteillon's](https://github.com/ebouteillon/freesound-audio-tagging-2019#results), who had, with
 # a model trained on the noisy set before, 0.724 on the competition's Public leaderboard with the selected clips and 0.723 without.
 # [hakubishin3](https://github.com/hakubishin3/kaggle_freesound2019) trained on all clips, then on the curated ones alone, and gained 0.027.
-# ([utils/](https://github.com/OWNER/freesound-tagging-kit/blob/main/utils/README.md#modules-and-reference) shows how to try that with one
-# network.)
+# ([utils/](https://github.com/OWNER/freesound-tagging-kit/blob/main/utils/README.md#modules-and-reference) shows how to train one network
+# on the noisy set first, then on the curated one.)
 
 # %% tags=["nbval-ignore-output"]
 noisy = None  # without a noisy set, best trains on curated clips

@@ -32,13 +32,14 @@ preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
 # Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
-import os, sys
+import os, subprocess, sys
 
 places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
 places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
 found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
 if not found:
-    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
+    url = "https://github.com/OWNER/freesound-tagging-kit"
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", url], check=True)
 sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
@@ -89,8 +90,8 @@ print(f"{by}: {shares} are on average {by_hand['precision'].mean():.3f}, the cli
 # %% [markdown]
 # **Try it**: what would it be if the second label were ranked third? (In the stored outputs, (1 + 2/3) / 2 = 0.833.)
 #
-# The LWLRAP of many clips is the mean over all labels: a clip with two counts twice. With $Y_i$ the labels of clip $i$ and $s_i$ its
-# scores:
+# The LWLRAP of many clips is the mean over all labels: a clip with two counts twice. With $Y_i$ the labels of clip $i$, $s_i$ its scores,
+# and $c$ any class:
 #
 # $$LWLRAP = \frac{1}{\sum_i |Y_i|} \sum_i \sum_{y \in Y_i}
 # \frac{|\{z \in Y_i : s_i(z) \ge s_i(y)\}|}{|\{c : s_i(c) \ge s_i(y)\}|}$$

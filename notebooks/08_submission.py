@@ -36,13 +36,14 @@ preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
 # Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
-import os, sys
+import os, subprocess, sys
 
 places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
 places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
 found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
 if not found:
-    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
+    url = "https://github.com/OWNER/freesound-tagging-kit"
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", url], check=True)
 sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
@@ -66,7 +67,8 @@ runs = find_runs(kit.runs)
 #
 # The default is `best`, if it was trained with `full`: its submission blends five models, while its LWLRAP is that of one model per clip.
 # (Of several such runs, with names like `best_wide-full`, it is the one with the highest LWLRAP.) Otherwise it is the run with the highest
-# validation LWLRAP. Left out are baselines, which cannot score other clips, and pretrained weights, which the competition forbade.
+# validation LWLRAP. Left out are k-NN and naive Bayes (notebook 5), which cannot score other clips, and pretrained weights, which the
+# competition forbade.
 
 # %%
 allowed = submission.allowed(runs)

@@ -26,6 +26,9 @@
 #
 # **You get** the tags of your sounds, those of a long recording over time, and a model of your own classes. **Reads** your folders and the
 # runs of the earlier notebooks. **Writes** a dataset and its runs to the work folder. **Takes** less than a minute.
+#
+# **Opened from a badge?** First make what it reads, in a new cell below `setup`:
+# `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
 
 # %% tags=["parameters"]
 data_folder = None  # a folder in Kaggle's or Zenodo's layout; None finds it, or makes the mini set
@@ -33,13 +36,14 @@ preset = None  # "full" or "quick"; None is "full" on a GPU and "quick" without
 
 # %% tags=["nbval-ignore-output"]
 # Finds the kit's folder, or fetches it if this was opened from a badge (on Kaggle, turn the internet on).
-import os, sys
+import os, subprocess, sys
 
 places = [".", "..", "../..", "freesound-tagging-kit", "/kaggle/input/freesound-tagging-kit"]
 places += ["/kaggle/input/datasets/OWNER/freesound-tagging-kit"]
 found = [place for place in places if os.path.isfile(f"{place}/utils/mel_cache.py")]
 if not found:
-    os.system("git clone --quiet --depth=1 https://github.com/OWNER/freesound-tagging-kit")
+    url = "https://github.com/OWNER/freesound-tagging-kit"
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", url], check=True)
 sys.path.insert(0, os.path.abspath((found or ["freesound-tagging-kit"])[0]))
 
 # %% tags=["nbval-ignore-output"]
@@ -98,8 +102,7 @@ print(len(audio.find_sounds(sounds)), "sounds")
 # ## Tag them
 #
 # The model is a run on your dataset with the most classes (the mini set only if there is no other), here or in what you attached on Kaggle.
-# Of its runs, it is the one that notebook 8 would choose, pretrained ones included. In Colab, where each notebook has its own machine,
-# train one first: `!cd freesound-tagging-kit && python -m utils.run --data "{kit.competition.folder}" --preset {kit.preset.name} 02 03`
+# Of its runs, it is the one that notebook 8 would choose, pretrained ones included.
 
 # %% tags=["nbval-ignore-output"]
 run = runs.best_run()  # another: runs.open_run("../work/runs/...")
@@ -276,7 +279,8 @@ table.reindex(index=competition.classes, columns=competition.classes, fill_value
 # `predict.tag(sounds, own_run, kit.device)` tags the folder at the top with this small model. The commands below make a better one: the
 # first trains the whole network, in minutes; the second trains `best`, which takes longer. The third tags the files in SOUNDS with the
 # first. (For `best`, write `best-full` instead of `deep_cnn-quick`.) Type them in a shell in the kit's folder, or in a Colab cell after
-# `!cd freesound-tagging-kit &&`. (`pip install gradio && python -m utils.demo` opens a page where you drop or record a sound.)
+# `!cd freesound-tagging-kit &&`. (`pip install gradio && python -m utils.demo` prints the address of a page where you drop or record a
+# sound.)
 
 # %% tags=["nbval-ignore-output"]
 from utils.workspace import quoted, short_path
