@@ -1,4 +1,7 @@
-"""Plots of waveforms, spectrograms and relevance. Outside a notebook, follow them by plt.show() or plt.savefig()."""
+"""Plots of waveforms, spectrograms and relevance. Outside a notebook, follow them by plt.show() or plt.savefig().
+
+Importing this module sets the style of all of matplotlib's figures.
+"""
 
 import io
 import textwrap
