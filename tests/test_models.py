@@ -88,6 +88,10 @@ def test_imagenet_weights_come_from_the_named_file(tmp_path, monkeypatch):
     assert models.imagenet_weights() == tmp_path / "absent.safetensors"
 
 
+def test_standardize_leaves_a_silent_clip_finite():
+    assert networks.standardize(torch.full((1, 1, 128, 128), -100.0)).abs().max() < 1
+
+
 def test_peak_normalization_depends_on_neither_loudness_nor_the_silence_around():
     x = (20 * torch.randn(1, 1, 128, 64)).clamp(-40, 40)
     x[0, 0, 5, 5] = 40.0

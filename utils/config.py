@@ -31,7 +31,7 @@ class MelConfig:
     """How a log-mel spectrogram is computed from samples (paper, section III).
 
     The paper gives the HTK scale, 128 bands and 128 frames for 2 s, but not `n_fft`, `fmin` and `fmax`, which are those
-    of the competition's starter kernels. Raises ValueError unless 0 <= fmin < fmax <= sample_rate / 2.
+    of the competition's starter notebooks. Raises ValueError unless 0 <= fmin < fmax <= sample_rate / 2.
     """
 
     sample_rate: int = 44_100  # Hz; clips at another rate are resampled

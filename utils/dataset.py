@@ -113,8 +113,9 @@ class MelDataset:
         x = torch.empty(*index.shape, self.mel.n_mels, dtype=self.pad_values.dtype, device=self.device)
         for number, frames in enumerate(self.frames):
             of_cache = torch.nonzero(self.source[rows] == number)[:, 0]
-            selected = frames.index_select(0, _move(index[of_cache].flatten(), frames.device))
-            x.index_copy_(0, self.to_device(of_cache), self.to_device(selected.view(-1, *x.shape[1:])))
+            if len(of_cache):
+                selected = frames.index_select(0, _move(index[of_cache].flatten(), frames.device))
+                x.index_copy_(0, self.to_device(of_cache), self.to_device(selected.view(-1, *x.shape[1:])))
         padding = self.to_device(self.pad_values[rows, None, None])
         return torch.where(self.to_device(inside[:, :, None]), x, padding).float().transpose(1, 2)[:, None]
 

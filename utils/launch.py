@@ -34,7 +34,7 @@ from .run_folder import Run
 from .workspace import ROOT, errors_in_one_sentence, setup, short_path
 
 ARGUMENTS = "arguments.pickle"  # of `fit`, for its processes
-MOST_PER_GPU = 6  # processes of `train_in_parallel`, each of which needs memory; five used half of an H100
+MOST_PER_GPU = 6  # processes of `train_in_parallel`, each of which needs memory
 STOP = -1  # in place of the count of steps, tells the processes of `train_in_parallel` to stop
 ONE_TRAINING = [name for name in models.MODELS if name != "best"]  # best is several, in notebook 06
 
@@ -197,21 +197,20 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("argument --name: use letters, digits, - and _, and do not begin with best")
     if options.work:
         os.environ["FAT_WORK"] = options.work
-    with distributed.process_group():
+    with distributed.process_group(), errors_in_one_sentence(parser):
         if options.job:
             train.fit(*pickle.loads((Path(options.job) / ARGUMENTS).read_bytes()))
             return
-        with errors_in_one_sentence(parser):
-            kit = setup(options.data, options.preset)
-            table, classes, entry = kit.competition.curated, kit.competition.classes, models.MODELS[options.model]
-            cache = mel_cache.load(table, kit.cache, "curated", kit.preset.mel)
-            sets = load_split(cache, table, classes, kit.preset, kit.device)
-            weights = {"weights": models.imagenet_weights()} if entry.pretrained else {}
-            if None in weights.values():
-                raise OSError("No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS is not set.")
-            model = entry.build(len(classes), kit.preset.name, **weights)
-            config = replace(entry.config(kit.preset.name), **options.config)
-            run = train.fit(model, *sets, config, kit.run_folder(options.name or options.model), entry.title)
+        kit = setup(options.data, options.preset)
+        table, classes, entry = kit.competition.curated, kit.competition.classes, models.MODELS[options.model]
+        cache = mel_cache.load(table, kit.cache, "curated", kit.preset.mel)
+        sets = load_split(cache, table, classes, kit.preset, kit.device)
+        weights = {"weights": models.imagenet_weights()} if entry.pretrained else {}
+        if None in weights.values():
+            raise OSError("No ImageNet weights: the hub cannot be reached and FAT_VGG19_WEIGHTS is not set.")
+        model = entry.build(len(classes), kit.preset.name, **weights)
+        config = replace(entry.config(kit.preset.name), **options.config)
+        run = train.fit(model, *sets, config, kit.run_folder(options.name or options.model), entry.title)
         if distributed.rank() == 0:  # others may not see its folder yet
             print(run.history.dropna().tail().round(3).to_string(index=False))
             summary = run.summary()

@@ -6,7 +6,7 @@ Importing this module sets the style of all of matplotlib's figures.
 import io
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import librosa
 import matplotlib.pyplot as plt
@@ -161,7 +161,7 @@ def _wrapped(title: str, width: int) -> str:
     return "\n".join(textwrap.fill(line, width) for line in title.split("\n"))
 
 
-def _grid(titles: Sequence[str], images: Sequence[np.ndarray], settings: MelConfig) -> None:
+def _grid(titles: Collection[str], images: Collection[np.ndarray], settings: MelConfig) -> None:
     columns = min(6, len(images))
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(

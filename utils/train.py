@@ -275,6 +275,7 @@ def bce(logits: Tensor, targets: Tensor, activation: str) -> Tensor:
     """
     if activation == "sigmoid":
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
-    log_p = F.log_softmax(logits.double(), dim=1)  # in float32, 1 - p of a confident mistake would be lost
-    log_not_p = torch.log1p(-log_p.exp().clamp(max=1 - 1e-15))
-    return -(targets * log_p + (1 - targets) * log_not_p).mean(dim=1).to(logits.dtype)
+    log_p = F.log_softmax(logits, dim=1)
+    itself = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+    log_not_p = log_p[:, None].masked_fill(itself, -math.inf).logsumexp(dim=2)  # 1 - p would round to 0
+    return -(targets * log_p + (1 - targets) * log_not_p).mean(dim=1)
