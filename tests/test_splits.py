@@ -1,7 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
+from tests import shared_sounds
 from utils import config, dataset, mel_cache, splits
 
 
@@ -106,3 +108,14 @@ def test_published_folds_are_used_as_they_are(capsys):
         splits.folds(table.assign(fold=["valid", "1"] * 6), 5, seed=0)
     with pytest.raises(ValueError, match="the column fold is empty in 1 rows"):
         splits.folds(table.assign(fold=["", *table["fold"][1:]]), 5, seed=0)
+
+
+def test_clips_that_share_sound_are_a_group(tmp_path):
+    rng = np.random.default_rng(0)
+    one, two, other = rng.uniform(-0.5, 0.5, (3, 22_050))
+    mixed = np.concatenate([0.01 * other[:5000], 0.6 * one + 0.3 * two])
+    clips = {"one": one, "other": other, "mixed": mixed, "two": two}
+    for name, samples in clips.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, 22_050)
+    table = pd.DataFrame({"path": [str(tmp_path / f"{name}.wav") for name in clips]})
+    assert shared_sounds.shared(table, 3).tolist() == [0, 1, 0, 0]
